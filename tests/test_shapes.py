@@ -1,0 +1,167 @@
+"""The embedded data set: well formed, repeatable, not too easy, and whole after flip, shift and hole. About 6 s."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from course_utils import shapes
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return shapes.draw(5000, seed=0)
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return shapes.draw(1000, seed=1)
+
+
+def test_names():
+    assert len(set(shapes.SHAPES)) == len(set(shapes.TEXTURES)) == 10
+    assert len(set(shapes.CLASSES)) == 100
+    label = 10 * shapes.SHAPES.index("heart") + shapes.TEXTURES.index("dotted")
+    assert shapes.CLASSES[label] == "dotted heart"
+
+
+@pytest.mark.parametrize("n", [1, 250, 1000])
+def test_draw_gives_balanced_labelled_images(n):
+    images, labels = shapes.draw(n, seed=4)
+    assert images.shape == (n, 32, 32, 3) and images.dtype == np.uint8
+    assert labels.shape == (n,) and labels.dtype == np.int64
+    counts = np.bincount(labels, minlength=100)
+    assert len(counts) == 100 and np.ptp(counts) <= 1
+
+
+def test_order_is_shuffled(train_set):
+    labels = train_set[1]
+    assert abs(np.corrcoef(labels[:-1], labels[1:])[0, 1]) < 0.1
+
+
+def test_same_seed_same_images_other_seed_others():
+    images, labels = shapes.draw(600, seed=7)
+    again, labels_again = shapes.draw(600, seed=7)
+    other, labels_other = shapes.draw(600, seed=8)
+    assert np.array_equal(images, again) and np.array_equal(labels, labels_again)
+    assert not np.array_equal(labels, labels_other)
+    assert (images == other).mean() < 0.05
+
+
+def test_train_and_test_share_no_image(train_set, test_set):
+    every = {image.tobytes() for image in np.concatenate([train_set[0], test_set[0]])}
+    assert len(every) == 6000
+
+
+def test_images_use_the_range_and_vary(test_set):
+    """Bounds, not exact values: the last bit of a sine differs between processors."""
+    pixels = test_set[0] / 255
+    assert np.allclose(pixels.mean((0, 1, 2)), 0.31, atol=0.05)
+    assert np.allclose(pixels.std((0, 1, 2)), 0.245, atol=0.05)
+    assert pixels.std((1, 2)).min() > 0.03, "an image is almost blank"
+    assert pixels.std(0).min() > 0.1, "a pixel hardly changes from image to image"
+
+
+def test_a_linear_classifier_is_not_enough(train_set, test_set):
+    """Logistic regression on raw pixels finds something (coarse classes), but stays under 40 %."""
+    (x, y), (x_test, y_test) = (
+        (torch.tensor(images).flatten(1) / 255 - 0.31, torch.tensor(labels))
+        for images, labels in (train_set, test_set)
+    )
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3072, 100)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(10):
+        for batch in torch.randperm(len(x)).split(100):
+            optimizer.zero_grad()
+            cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    predicted = model(x_test).argmax(1)
+    assert (predicted // 10 == y_test // 10).float().mean() > 0.2, "it has not learnt at all"
+    assert (predicted == y_test).float().mean() < 0.4
+
+
+def test_diagonals_lean_either_way(train_set):
+    """One class of diagonals, half of them mirrored: the sign of dx dy tells which way they lean."""
+    images, labels = train_set
+    diagonal = images[labels % 10 == shapes.TEXTURES.index("d-striped")].mean(axis=3)
+    dy, dx = np.gradient(diagonal, axis=(1, 2))
+    assert 0.4 < ((dx * dy).sum((1, 2)) > 0).mean() < 0.6
+
+
+# --- Identity under augmentation, on clean drawings without colour, clutter and noise
+
+
+def frame(scale=9.5, angle=0.0, mirror=1):
+    """Coordinates of a 32x32 image with the shape in its middle."""
+    centres = np.arange(32) - 15.5
+    x, y = mirror * centres[None, :] / scale, -centres[:, None] / scale
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+
+
+def shifted(image, dy, dx):
+    """Move by up to 8 pixels; zeros come in."""
+    return np.pad(image, 8)[8 - dy : 40 - dy, 8 - dx : 40 - dx]
+
+
+def holed(image, top, left):
+    image = image.copy()
+    image[top : top + 8, left : left + 8] = 0
+    return image
+
+
+def damaged(image):
+    """The image flipped, shifted into the four corners, and with a hole at each place of a grid."""
+    yield image[:, ::-1]
+    yield from (shifted(image, dy, dx) for dy in (-4, 4) for dx in (-4, 4))
+    yield from (holed(image, top, left) for top in range(2, 24, 3) for left in range(2, 24, 3))
+
+
+def test_shapes_keep_their_identity():
+    """After a flip, shift or hole a mask is still nearest to its own shape: by intersection over union,
+    over templates of several sizes, leans and places, of which only the moon's come mirrored too.
+
+    A hole that bites an edge off may fool this simple judge, but not one hole in twenty."""
+    views = [(s, a) for s in (8.5, 9.5, 10.5) for a in (-0.15, 0, 0.15)]
+    places = [(dy, dx) for dy in range(-4, 5, 2) for dx in range(-4, 5, 2)]
+    templates, owners = [], []
+    for label, outline in enumerate(shapes.OUTLINES.values()):
+        for mirror in (1, -1)[: 2 if outline is shapes.moon else 1]:
+            masks = [outline(*frame(*view, mirror)) > 0 for view in views]
+            templates += [shifted(mask, *place).ravel() for mask in masks for place in places]
+        owners += [label] * (len(templates) - len(owners))
+    templates, owners = np.array(templates, np.float32), np.array(owners)
+
+    for label, (name, outline) in enumerate(shapes.OUTLINES.items()):
+        masks = np.array([m.ravel() for m in damaged(outline(*frame()) > 0)], np.float32)
+        common = masks @ templates.T
+        union = masks.sum(1)[:, None] + templates.sum(1) - common
+        nearest = owners[(common / union).argmax(1)]
+        assert (nearest[:5] == label).all(), f"{name} is lost by a flip or shift"
+        assert (nearest == label).mean() > 0.95, f"{name} taken for {set(nearest)} after a hole"
+
+
+def texture_views(fill, rng, n):
+    """`n` clean views of a texture in a disc: -1 to 1 inside, 0 outside, sizes and phases at random."""
+    for _ in range(n):
+        x, y = frame(rng.uniform(8, 11), rng.uniform(-0.2, 0.2), rng.choice([-1, 1]))
+        cycles, phase = rng.uniform(1.4, 1.9), rng.uniform()
+        yield (2 * fill(x, y, cycles, phase) - 1) * (shapes.circle(x, y) > 0)
+
+
+def spectrum(image):
+    """The size of each frequency, wherever in the image it sits."""
+    size = abs(np.fft.rfft2(image)).ravel()
+    return size / np.linalg.norm(size)
+
+
+def test_textures_keep_their_identity():
+    """After a flip, shift or hole the spectrum of a texture is still nearest to one of its own kind."""
+    rng = np.random.default_rng(0)
+    fills = list(shapes.FILLS.values())
+    known = [[spectrum(v) for v in texture_views(fill, rng, 100)] for fill in fills]
+    bank = np.array(known).reshape(1000, -1)
+    for label, name in enumerate(shapes.TEXTURES):
+        spectra = [spectrum(d) for v in texture_views(fills[label], rng, 5) for d in damaged(v)]
+        nearest = (np.array(spectra) @ bank.T).argmax(1) // 100
+        assert (nearest == label).mean() > 0.98, f"{name}: {np.bincount(nearest, minlength=10)}"
