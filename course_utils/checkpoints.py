@@ -1,0 +1,84 @@
+"""Checkpoints that survive a crash: written whole or not at all, with the one before kept beside."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def save_weights(model: nn.Module, path: Path | str) -> None:
+    """Write the model's weights, and nothing else, to `path`."""
+    write(model.state_dict(), Path(path))
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
+
+    Raises ValueError where the file belongs to another architecture, naming the first difference.
+    """
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    check_architecture(model, state, path)
+    model.load_state_dict(state)
+
+
+def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
+    """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{path} holds weights for another architecture: {name} is expected as "
+                f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
+            )
+
+
+def write(state: Any, path: Path) -> None:
+    """Write `state` to `path` so that a crash at any moment leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(path.name + ".previous")
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, keeping the last one as `previous(path)`."""
+    fresh = path.with_name(path.name + ".new")
+    write(state, fresh)
+    if path.exists():
+        os.replace(path, previous(path))
+    os.replace(fresh, path)
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The newest readable checkpoint of `path`, or None where there is none.
+
+    A file that cannot be read is set aside as `*.damaged` and named in a message; the one before
+    it is used instead. Files are loaded with `weights_only=True`: a checkpoint cannot run code.
+    """
+    for candidate in (path.with_name(path.name + ".new"), path, previous(path)):
+        if not candidate.exists():
+            continue
+        content = io.BytesIO(candidate.read_bytes())  # a file that may not be read is not a damaged one
+        try:
+            return torch.load(content, weights_only=True, map_location="cpu")
+        except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+            aside = candidate.with_name(candidate.name + ".damaged")
+            os.replace(candidate, aside)
+            print(f"{candidate.name} is damaged ({type(error).__name__}): set aside as {aside.name}")
+    return None

@@ -1,0 +1,246 @@
+"""The networks of both sessions: `SmallNet`, `CustomResNet`, `TransferNet`, and how to count their weights.
+
+Every network takes float images (N, 3, 32, 32), already scaled and normalised, and returns logits
+(N, n_classes): the softmax belongs to the loss. What the ablations change is an argument, so that
+the two-layer starting network or the dropout-free variant is the same class, not a copy of it.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Zero each activation with probability `p` while training, as `nn.Dropout` does, at a tenth of its CPU time.
+
+    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's
+    feature maps this costs more than all the convolutions. One 64-bit draw holds eight random
+    bytes, and a byte is enough to decide: `p` is rounded to the nearest 1/256 (0.1 becomes 0.1016)
+    and the survivors are scaled by the rounded value, so expectations stay exact.
+
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout probability must be in [0, 1), found {p}")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * keep_mask(x, self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def keep_mask(x: Tensor, p: float) -> Tensor:
+    """A mask shaped like `x`, in its dtype and memory order: 0 with probability `p`, else 1 / (1 - p)."""
+    threshold = round(256 * p)
+    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
+    # The draws are independent, so their order is free: laying them out as `x` is laid out in
+    # memory (channels last, usually) makes the product one straight pass.
+    kept = (draws.view(torch.uint8)[: x.numel()] >= threshold).to(x.dtype).mul_(256 / (256 - threshold))
+    return kept.as_strided(x.shape, x.stride()) if is_dense(x) else kept.view(x.shape)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether `x` fills one block of memory without gaps or overlaps, in whatever order of its axes."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+class SmallNet(nn.Module):
+    """Session 1's network: convolution stages that halve the picture, then two dense layers.
+
+    Each stage is Conv 3×3 · BatchNorm · ReLU · Dropout · MaxPool 2. With the defaults it has exactly
+    996,376 weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from.
+    """
+
+    def __init__(
+        self,
+        n_classes: int = 100,
+        widths: tuple[int, ...] = (32, 64, 128),
+        hidden: int = 420,
+        conv_dropout: float = 0.1,
+        dense_dropout: float = 0.2,
+        batch_norm: bool = True,
+        activation: str = "ReLU",
+    ):
+        super().__init__()
+        stages = []
+        for c_in, c_out in zip((3, *widths), widths, strict=False):
+            stages += [nn.Conv2d(c_in, c_out, 3, padding=1)]
+            stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
+            stages += [activation_layer(activation)]
+            stages += [Dropout(conv_dropout)] if conv_dropout else []
+            stages += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*stages)
+        flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(flat, hidden),
+            activation_layer(activation),
+            Dropout(dense_dropout),
+            nn.Linear(hidden, n_classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def activation_layer(name: str) -> nn.Module:
+    """One of torch's activation layers by its class name, e.g. "ReLU", "GELU" or "SiLU"."""
+    if not hasattr(nn, name):
+        raise ValueError(
+            f"unknown activation {name!r}: use the name of a torch.nn layer, e.g. 'ReLU', 'GELU'"
+        )
+    return getattr(nn, name)()
+
+
+def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True) -> nn.Sequential:
+    """Conv 3×3 · BatchNorm · ReLU, with MaxPool 2 straight after the convolution if `pool`.
+
+    Pooling first means that BatchNorm and ReLU work on a quarter of the values.
+    """
+    layers = [nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
+    layers += [nn.MaxPool2d(2)] if pool else []
+    layers += [nn.BatchNorm2d(c_out), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def residual_branch(channels: int, *, bias: bool = True) -> nn.Sequential:
+    """R: two Conv · BN · ReLU that keep the shape, so that their output can be added to their input."""
+    return nn.Sequential(
+        *conv_bn_relu(channels, channels, bias=bias), *conv_bn_relu(channels, channels, bias=bias)
+    )
+
+
+class CustomResNet(nn.Module):
+    """Session 2's network: layers 1 and 3 return X + R(X), 6,575,370 weights with the defaults.
+
+    The sum gives gradients a road around R (He et al., "Deep residual learning for image
+    recognition", CVPR 2016); `skip=False` closes it and returns R(X), with the same weights.
+    `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
+    large steps of a high learning rate from saturating the softmax.
+    Source of the layout: D. Page, "How to train your ResNet", 2018.
+    """
+
+    def __init__(
+        self,
+        n_classes: int = 10,
+        widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+        dropout: float = 0.0,
+        bias: bool = True,
+        skip: bool = True,
+        logit_scale: float = 1.0,
+    ):
+        super().__init__()
+        c0, c1, c2, c3 = widths
+        self.prep = conv_bn_relu(3, c0, bias=bias).append(nn.Dropout2d(dropout))
+        self.layer1 = conv_bn_relu(c0, c1, pool=True, bias=bias).append(nn.Dropout2d(dropout))
+        self.residual1 = residual_branch(c1, bias=bias)
+        self.layer2 = conv_bn_relu(c1, c2, pool=True, bias=bias).append(nn.Dropout2d(dropout))
+        self.layer3 = conv_bn_relu(c2, c3, pool=True, bias=bias).append(nn.Dropout2d(dropout))
+        self.residual3 = residual_branch(c3, bias=bias)
+        self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
+        self.head = nn.Linear(c3, n_classes)
+        self.skip = skip
+        self.logit_scale = logit_scale
+
+    def features(self, images: Tensor) -> Tensor:
+        """The values that the last layer classifies, (N, widths[-1])."""
+        x = self.layer1(self.prep(images))
+        x = x + self.residual1(x) if self.skip else self.residual1(x)
+        x = self.layer3(self.layer2(x))
+        x = x + self.residual3(x) if self.skip else self.residual3(x)
+        return self.pool(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images)) * self.logit_scale
+
+
+class TransferNet(nn.Module):
+    """A frozen backbone under a new, trainable linear head.
+
+    The backbone's weights get no gradient, and it stays in eval mode even when the whole network is
+    put into train mode: a frozen BatchNorm that went on moving its running statistics would not be
+    frozen. `backbone` is any network that returns features (N, n_features); by default it is
+    torchvision's ResNet-18 with weights pretrained on ImageNet, 11,227,812 weights in all for 100
+    classes. `headless(model)` makes a backbone of a network trained here.
+    Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
+    """
+
+    def __init__(self, n_classes: int, backbone: nn.Module | None = None, n_features: int = 512):
+        super().__init__()
+        self.backbone = pretrained_resnet18() if backbone is None else backbone
+        self.backbone.requires_grad_(False)
+        self.head = nn.Linear(n_features, n_classes)
+
+    def train(self, mode: bool = True) -> "TransferNet":
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.backbone(images)
+        return self.head(features)
+
+
+def pretrained_resnet18() -> nn.Module:
+    """torchvision's ResNet-18 with its ImageNet weights and no last layer: images in, 512 features out.
+
+    Raises RuntimeError, saying what to do, where the weights are neither stored nor within reach.
+    """
+    from torchvision.models import ResNet18_Weights
+
+    weights = ResNet18_Weights.DEFAULT
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise RuntimeError(
+            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a "
+            f"machine with a network and put it into {torch.hub.get_dir()}/checkpoints, or pass "
+            "`backbone=resnet18_backbone()` to see what a random backbone is worth."
+        ) from error
+    backbone = resnet18_backbone()
+    backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
+    return backbone
+
+
+def resnet18_backbone() -> nn.Module:
+    """torchvision's ResNet-18 without its last layer, randomly initialised: 512 features an image."""
+    from torchvision.models import resnet18
+
+    backbone = resnet18(weights=None)
+    backbone.fc = nn.Identity()
+    return backbone
+
+
+def headless(model: SmallNet | CustomResNet) -> nn.Module:
+    """A copy of `model` that returns the features before its last linear layer instead of logits."""
+    backbone = copy.deepcopy(model)
+    if isinstance(backbone, SmallNet):
+        backbone.head[-1] = nn.Identity()
+    else:
+        backbone.head, backbone.logit_scale = nn.Identity(), 1.0
+    return backbone
+
+
+def count_parameters(model: nn.Module, trainable: bool = False) -> int:
+    """The number of weights and biases in `model`, or only of those that training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def layer_table(model: nn.Module) -> list[tuple[str, int]]:
+    """(layer type, weights) of each layer that has weights of its own, in the order of definition."""
+    rows = []
+    for layer in model.modules():
+        own = sum(p.numel() for p in layer.parameters(recurse=False))
+        if own:
+            rows.append((type(layer).__name__, own))
+    return rows

@@ -1,0 +1,151 @@
+"""Augmentation, twice: the assignment's pipeline, an image at a time, and a batched twin with the same distribution.
+
+Both crop after padding by 4, flip left-right, and cut one 8×8 hole, on `uint8` pixels; padding and
+hole are filled with the data's mean colour, which normalisation then turns into zero.
+
+Sources: crop and flip, He et al., CVPR 2016; the hole ("cutout"), DeVries and Taylor, arXiv:1708.04552.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
+    """The `uint8` colour nearest to a per-channel mean given on the scale of [0, 1]."""
+    return tuple(round(255 * float(m)) for m in mean)
+
+
+def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable[[np.ndarray], Tensor]:
+    """The assignment's pipeline: `uint8` (32, 32, 3) in, normalised float (3, 32, 32) out.
+
+    torchvision crops the PIL image, albumentations does the rest. `train=False` only normalises.
+    """
+    # Albumentations looks for a newer version of itself on import; a course must not need a network.
+    # Both libraries are slow to import, and only this road needs them.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as A
+    from albumentations.pytorch import ToTensorV2
+    from torchvision.transforms import v2
+
+    fill = mean_colour(mean)
+    crop = v2.RandomCrop(32, padding=4, fill=fill) if train else v2.Identity()
+    augment = [
+        A.HorizontalFlip(p=0.5),
+        A.CoarseDropout(
+            num_holes_range=(1, 1),
+            hole_height_range=(8, 8),
+            hole_width_range=(8, 8),
+            fill=fill,
+            p=0.5,
+        ),
+    ]
+    finish = [A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()]
+    rest = A.Compose(augment + finish if train else finish)
+
+    def transform(image: np.ndarray) -> Tensor:
+        return rest(image=np.asarray(crop(Image.fromarray(image))))["image"]
+
+    return transform
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One batch's random choices, an entry an image (all int64 but `flip`, which is bool).
+
+    `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where
+    the hole starts in the cropped and flipped one; an image without a hole has -1 there.
+    """
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+    hole_top: Tensor
+    hole_left: Tensor
+
+    def take(self, images: Tensor) -> "Draws":
+        """The choices for some of the batch's images."""
+        return Draws(*(choice[images] for choice in vars(self).values()))
+
+    def to(self, device: torch.device) -> "Draws":
+        return Draws(*(choice.to(device) for choice in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Crop, flip and hole for a whole batch at once, drawn independently for each image.
+
+    `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; zero switches
+    a step off. `Augment()` is the assignment's pipeline.
+    """
+
+    padding: int = 4
+    flip: float = 0.5
+    hole: int = 8
+    hole_chance: float = 0.5
+
+    def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
+        """Random choices for `n` images of `size` × `size` pixels."""
+        shift = rng.integers(0, 2 * self.padding + 1, (2, n))
+        flip = rng.random(n) < self.flip
+        hole = rng.integers(0, size - self.hole + 1, (2, n))
+        hole[:, rng.random(n) >= self.hole_chance] = -1
+        return Draws(*map(torch.from_numpy, (*shift, flip, *hole)))
+
+    def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
+        """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3)."""
+        size = padded.shape[1] - 2 * self.padding
+        images = crop(padded, indices, draws.top, draws.left, size)
+        images[draws.flip] = images[draws.flip].flip(2)
+        return cut_holes(images, draws.hole_top, draws.hole_left, self.hole, fill)
+
+
+def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
+    """`uint8` (N, H, W, 3) images with a border of `padding` pixels in the colour `fill`."""
+    n, height, width, channels = images.shape
+    padded = fill.expand(n, height + 2 * padding, width + 2 * padding, channels).contiguous()
+    padded[:, padding : padding + height, padding : padding + width] = images
+    return padded
+
+
+def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Cut a `size` × `size` window at (`top`, `left`) out of each of the images `indices`, in one gather.
+
+    The window view has an entry for every possible corner and owns no memory: it is the same
+    pixels, strided so that choosing an image and a corner is plain indexing.
+    """
+    n, height, width, channels = padded.shape
+    image, row, pixel, _ = padded.stride()
+    windows = padded.as_strided(
+        (n, height - size + 1, width - size + 1, size, size * channels), (image, row, pixel, row, 1)
+    )
+    return windows[indices, top, left].view(-1, size, size, channels)
+
+
+def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:
+    """Paint a `size` × `size` square at (`top`, `left`) in the colour `fill`, in place; -1 leaves an image whole."""
+    image = (top >= 0).nonzero().squeeze(1)
+    square = torch.arange(size, device=images.device)
+    rows = top[image, None] + square
+    columns = left[image, None] + square
+    images[image[:, None, None], rows[:, :, None], columns[:, None, :]] = fill
+    return images
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """`uint8` (N, H, W, 3) to float32 (N, 3, H, W) of (pixels / 255 - mean) / std, in channels-last memory.
+
+    Stored with the channels last and viewed with the channels first, a batch is already in the memory
+    order in which convolutions run fastest: nothing is moved.
+    """
+    n, height, width, channels = images.shape
+    scale = (1 / (255 * std)).repeat(width)
+    shift = (mean / std).repeat(width)
+    # A row at a time: an inner loop of 96 values vectorises, one of 3 does not.
+    rows = images.view(n, height, width * channels).float().mul_(scale).sub_(shift)
+    return rows.view(n, height, width, channels).permute(0, 3, 1, 2)

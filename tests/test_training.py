@@ -1,0 +1,322 @@
+"""The loop: it learns, repeats, stops, refuses, resumes, and leaves alone what it should."""
+
+import copy
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from course_utils import checkpoints, devices, training
+from course_utils.data import ImageSet
+from course_utils.loaders import BatchLoader
+from course_utils.models import Dropout, SmallNet
+from course_utils.schedules import one_cycle
+from course_utils.transforms import Augment
+
+cross_entropy = nn.functional.cross_entropy
+
+
+def tiny_set(n=96):
+    """Three classes that differ in colour: learned in a few steps."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n, dtype=np.int64) % 3
+    images = rng.integers(0, 120, (n, 32, 32, 3), dtype=np.uint8)
+    images[np.arange(n), :, :, labels] += 100
+    return ImageSet(images, labels, ("red", "green", "blue"), "colours train")
+
+
+def tiny_net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(256, 3),
+    )
+
+
+def tiny_run(epochs=3, seed=0, planned=None, **options):
+    """(model, history) of a short run with everything in it: augmentation, dropout, momentum, a schedule."""
+    planned = planned or epochs
+    training.seed_everything(seed)
+    model = tiny_net()
+    train = BatchLoader(tiny_set(), 16, augment=Augment(), shuffle=True, seed=seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    scheduler = one_cycle(optimizer, planned, len(train), 0.01, 0.05, peak_epoch=1)
+    history = training.fit(
+        model, train, BatchLoader(tiny_set(30), 10), cross_entropy, optimizer, scheduler, epochs=epochs,
+        precision="float32", verbose=False, **options,
+    )  # fmt: skip
+    return model, history
+
+
+def same_weights(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_fit_lowers_the_loss():
+    _, history = tiny_run(epochs=5)
+    assert len(history) == 5
+    assert history.train_loss[-1] < 0.5 * history.train_loss[0]
+    assert history.validation_accuracy[-1] > 0.9
+    assert history.learning_rate[0] == pytest.approx(0.01)
+    assert history.learning_rate[1] == pytest.approx(0.05)
+    assert all(seconds > 0 for seconds in history.seconds)
+
+
+def test_fit_repeats_with_a_seed_and_differs_with_another():
+    (a, first), (b, second), (c, _) = tiny_run(), tiny_run(), tiny_run(seed=1)
+    assert same_weights(a, b)
+    assert first.train_loss == second.train_loss
+    assert not same_weights(a, c)
+
+
+def test_the_loss_function_is_the_one_passed_in():
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loss, _ = training.train_epoch(model, loader, lambda logits, labels: logits.sum() * 0 + 7, optimizer)
+    assert loss == pytest.approx(7)
+
+
+def test_scheduler_steps_once_a_batch():
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    training.train_epoch(model, loader, cross_entropy, optimizer, scheduler)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 ** len(loader))
+
+
+def test_evaluation_leaves_the_model_as_it_was():
+    model = tiny_net().train()
+    model[1].eval()  # a frozen layer must stay frozen
+    before, modes = copy.deepcopy(model), [m.training for m in model.modules()]
+    accuracy = training.evaluate(model, BatchLoader(tiny_set(), 16))
+    assert 0 <= accuracy <= 1
+    assert same_weights(model, before)
+    assert [m.training for m in model.modules()] == modes
+
+
+def test_evaluation_builds_no_graph():
+    seen = []
+    model = tiny_net()
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    training.evaluate(model, BatchLoader(tiny_set(), 16))
+    training.predict(model, BatchLoader(tiny_set(), 16))
+    assert seen
+    assert not any(output.requires_grad for output in seen)
+
+
+def test_means_weigh_every_image_the_same():
+    """The last batch is smaller; a mean over batches would overrate it."""
+    model, parts = tiny_net().eval(), tiny_set(50)
+    whole = training.validate_epoch(model, BatchLoader(parts, 50), cross_entropy, precision="float32")
+    parts = training.validate_epoch(model, BatchLoader(parts, 48), cross_entropy, precision="float32")
+    assert whole == pytest.approx(parts, rel=1e-5)
+
+
+def test_predict_and_confusion_matrix():
+    model = tiny_net()
+    probabilities, labels = training.predict(model, BatchLoader(tiny_set(), 16), precision="float32")
+    assert probabilities.shape == (96, 3)
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert np.array_equal(labels, tiny_set().labels)
+    accuracy = training.evaluate(model, BatchLoader(tiny_set(), 16), precision="float32")
+    matrix = training.confusion_matrix(labels, probabilities.argmax(1), 3)
+    assert matrix.sum(1).tolist() == [32, 32, 32]
+    assert np.trace(matrix) / 96 == pytest.approx(accuracy)
+    assert training.confusion_matrix(np.array([0, 2]), np.array([1, 2]), 3)[0, 1] == 1
+
+
+def test_a_line_an_epoch_and_no_bar_in_a_log(capsys):
+    training.seed_everything(0)
+    model = tiny_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = BatchLoader(tiny_set(), 16)
+    training.fit(model, loader, loader, cross_entropy, optimizer, epochs=2)
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 2
+    assert err == ""
+    for word in ("epoch   1/2", "train loss", "validation loss", "accuracy", "lr 0.01", " s"):
+        assert word in lines[0]
+
+
+def test_no_validation_gives_nan_curves():
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    history = training.fit(model, loader, None, cross_entropy, optimizer, epochs=1, verbose=False)
+    assert math.isnan(history.validation_loss[0])
+    assert history.train_loss[0] > 0
+
+
+def test_a_model_over_budget_is_refused():
+    with pytest.raises(ValueError, match="996,376 trainable weights, over the budget of 500,000"):
+        training.fit(SmallNet(), [], [], cross_entropy, None, epochs=1, max_parameters=500_000)
+
+
+def test_fit_stops_at_its_time_budget(capsys):
+    _, history = tiny_run(epochs=50, max_seconds=0.2)
+    assert 1 <= len(history) < 50
+    assert "budget of 0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad_step", [1, 5])
+def test_the_first_loss_that_is_not_finite_is_named(bad_step):
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    steps = iter(range(1, 100))
+
+    def loss_fn(logits, labels):
+        return cross_entropy(logits, labels) * (math.nan if next(steps) >= bad_step else 1)
+
+    with pytest.raises(training.Diverged, match=f"nan at batch {bad_step} of this epoch"):
+        training.train_epoch(model, loader, loss_fn, optimizer)
+
+
+def test_a_rate_far_too_high_is_reported_as_divergence():
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
+    with pytest.raises(training.Diverged, match="learning rate"):
+        training.fit(model, loader, loader, cross_entropy, optimizer, epochs=3, verbose=False)
+
+
+def test_bad_batches_are_refused():
+    model = tiny_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with pytest.raises(ValueError, match="empty"):
+        training.train_epoch(model, [], cross_entropy, optimizer)
+    flat = [(torch.rand(4, 3072), torch.zeros(4, dtype=torch.long))]
+    with pytest.raises(ValueError, match=r"expected a batch of images .* found \(4, 3072\)"):
+        training.train_epoch(model, flat, cross_entropy, optimizer)
+    short = [(torch.rand(4, 3, 32, 32), torch.zeros(3, dtype=torch.long))]
+    with pytest.raises(ValueError, match=r"found \(4, 3, 32, 32\) and \(3,\)"):
+        training.validate_epoch(model, short, cross_entropy)
+
+
+# --- Precision
+
+
+def test_unknown_precision_names_the_valid_ones():
+    with pytest.raises(ValueError, match="'auto' or one of.*bfloat16"):
+        devices.pick_precision(torch.device("cpu"), "half")
+
+
+def test_auto_precision_follows_the_hardware(monkeypatch):
+    cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda supported=supported: supported)
+        assert devices.pick_precision(cpu) == expected
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, supported=supported: supported
+        )
+        assert devices.pick_precision(cuda) == expected
+    assert devices.pick_precision(mps) == torch.float32
+
+
+# --- Checkpoints
+
+
+def test_weights_survive_a_round_trip(tmp_path):
+    model, other = tiny_net(), tiny_net()
+    checkpoints.save_weights(model, tmp_path / "deep" / "weights.pt")
+    checkpoints.load_weights(other, tmp_path / "deep" / "weights.pt")
+    assert same_weights(model, other)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["weights.pt"]
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    checkpoints.save_weights(SmallNet(hidden=200), tmp_path / "weights.pt")
+    with pytest.raises(
+        ValueError, match=r"head\.1\.weight is expected as \(420, 2048\), found \(200, 2048\)"
+    ):
+        checkpoints.load_weights(SmallNet(), tmp_path / "weights.pt")
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path):
+    torch.save(print, tmp_path / "evil.pt")
+    with pytest.raises(Exception, match="weights_only|Unsupported"):
+        checkpoints.load_weights(tiny_net(), tmp_path / "evil.pt")
+
+
+def test_resume_gives_the_same_bits(tmp_path, capsys):
+    whole, curves = tiny_run(epochs=4)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(state, path, save=checkpoints.save):
+        save(state, path)
+        if len(state["history"]["seconds"]) == 2:
+            raise Stop
+
+    path = tmp_path / "run.pt"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoints, "save", stop_after_two)
+        tiny_run(epochs=4, checkpoint=path)
+    torch.rand(1000)
+    resumed, continued = tiny_run(epochs=4, checkpoint=path)
+    assert "continuing after epoch 2" in capsys.readouterr().out
+    assert same_weights(whole, resumed)
+    assert curves.train_loss == continued.train_loss
+    assert curves.validation_loss == continued.validation_loss
+
+
+def test_another_recipe_is_refused_with_both_named(tmp_path):
+    tiny_run(checkpoint=tmp_path / "run.pt", recipe={"name": "mine"})
+    with pytest.raises(ValueError, match=r"expected the recipe {'name': 'yours'}, found {'name': 'mine'}"):
+        tiny_run(checkpoint=tmp_path / "run.pt", recipe={"name": "yours"})
+
+
+def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capsys):
+    whole, _ = tiny_run(epochs=3)
+    path = tmp_path / "run.pt"
+    tiny_run(epochs=3, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    resumed, _ = tiny_run(epochs=3, checkpoint=path)
+    out = capsys.readouterr().out
+    assert "run.pt is damaged" in out
+    assert "continuing after epoch 2" in out
+    assert (tmp_path / "run.pt.damaged").exists()
+    assert same_weights(whole, resumed)
+
+
+KILLED = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from test_training import tiny_run
+    print("started", flush=True)
+    tiny_run(epochs=400, checkpoint=Path(sys.argv[1]))
+"""
+
+
+def test_killed_at_random_moments_and_resumed(tmp_path):
+    """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
+    path, script = tmp_path / "run.pt", tmp_path / "train.py"
+    script.write_text(textwrap.dedent(KILLED).format(tests=os.path.dirname(__file__)))
+    moments = np.random.default_rng(0).uniform(0.05, 0.6, 10)
+    for moment in moments:
+        run = subprocess.Popen([sys.executable, script, path], stdout=subprocess.PIPE, text=True)
+        assert run.stdout.readline() == "started\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(moment)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+    state = checkpoints.load(path)
+    reached = len(state["history"]["seconds"])
+    assert 0 < reached < 400
+    whole, curves = tiny_run(epochs=reached, planned=400)
+    assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in state["model"].items())
+    assert curves.train_loss == state["history"]["train_loss"]

@@ -1,0 +1,131 @@
+"""Both augmentation roads: the same draws give the same pixels, and the draws have the right distribution."""
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from course_utils import transforms
+from course_utils.transforms import Augment, per_image
+
+MEAN, STD = np.array([0.49, 0.48, 0.45]), np.array([0.25, 0.24, 0.26])
+FILL = torch.tensor(transforms.mean_colour(MEAN), dtype=torch.uint8)
+
+
+def pictures(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+def batched(images, augment, draws):
+    padded = transforms.pad(torch.from_numpy(images), augment.padding, FILL)
+    pixels = augment(padded, torch.arange(len(images)), draws, FILL)
+    return transforms.normalise(pixels, torch.tensor(MEAN).float(), torch.tensor(STD).float())
+
+
+def one_image(image, draws, i, monkeypatch):
+    """The assignment's pipeline on one image, with its random choices replaced by `draws[i]`."""
+    corner = {"top": int(draws.top[i]), "left": int(draws.left[i]), "height": 32, "width": 32}
+    original = v2.RandomCrop.make_params
+
+    def make_params(self, flat_inputs):
+        return original(self, flat_inputs) | corner
+
+    top, left = int(draws.hole_top[i]), int(draws.hole_left[i])
+    holes = np.array([[left, top, left + 8, top + 8]])
+    monkeypatch.setattr(v2.RandomCrop, "make_params", make_params)
+    monkeypatch.setattr(A.HorizontalFlip, "should_apply", lambda self, force_apply=False: bool(draws.flip[i]))
+    monkeypatch.setattr(A.CoarseDropout, "should_apply", lambda self, force_apply=False: top >= 0)
+    monkeypatch.setattr(
+        A.CoarseDropout,
+        "get_params_dependent_on_data",
+        lambda self, params, data: {"holes": holes, "seed": 0},
+    )
+    return per_image(MEAN, STD)(image)
+
+
+def test_same_draws_same_pixels(monkeypatch):
+    images, augment = pictures(40), Augment()
+    draws = augment.draw(40, 32, np.random.default_rng(1))
+    assert len({(bool(f), bool(h >= 0)) for f, h in zip(draws.flip, draws.hole_top, strict=True)}) == 4
+    twin = batched(images, augment, draws)
+    for i in range(40):
+        torch.testing.assert_close(one_image(images[i], draws, i, monkeypatch), twin[i], rtol=0, atol=1e-5)
+
+
+def test_draws_have_the_assignments_distribution():
+    draws = Augment().draw(20_000, 32, np.random.default_rng(0))
+    has_hole = draws.hole_top >= 0
+    for choice, low, high in ((draws.top, 0, 8), (draws.left, 0, 8)):
+        counts = torch.bincount(choice, minlength=9)
+        assert (int(choice.min()), int(choice.max())) == (low, high)
+        assert torch.allclose(counts / 20_000, torch.full((9,), 1 / 9), atol=0.01)
+    assert float(draws.flip.float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(has_hole.float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(has_hole, draws.hole_left >= 0)
+    assert torch.equal(draws.hole_top[has_hole].unique(), torch.arange(25)), "the hole lies inside the image"
+    assert abs(float(torch.corrcoef(torch.stack([draws.top, draws.left]).float())[0, 1])) < 0.03
+
+
+def test_per_image_road_draws_the_same_range_of_holes_and_shifts():
+    """What is uncovered, over many draws of one white image, agrees between the roads pixel by pixel."""
+    white = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
+    torch.manual_seed(0)
+    transform = per_image(MEAN, STD)
+    one = torch.stack([transform(white[0]) for _ in range(3000)])
+    augment = Augment()
+    twin = batched(np.repeat(white, 3000, 0), augment, augment.draw(3000, 32, np.random.default_rng(0)))
+    shares = [(batch[:, 0] < 0.5).float().mean(0) for batch in (one, twin)]
+    assert float((shares[0] - shares[1]).abs().max()) < 0.06
+    assert float((shares[0] - shares[1]).abs().mean()) < 0.01
+
+
+def test_steps_can_be_switched_off():
+    images, nothing = pictures(8), Augment(padding=0, flip=0, hole=0, hole_chance=0)
+    draws = nothing.draw(8, 32, np.random.default_rng(0))
+    pixels = nothing(torch.from_numpy(images), torch.arange(8), draws, FILL)
+    assert np.array_equal(pixels.numpy(), images)
+
+
+def test_every_image_gets_its_own_draw():
+    images = np.repeat(pictures(1), 64, 0)
+    augment = Augment(flip=0, hole=0, hole_chance=0)
+    out = batched(images, augment, augment.draw(64, 32, np.random.default_rng(0)))
+    assert len({tuple(image.flatten()[:50].tolist()) for image in out}) > 30
+
+
+def test_originals_are_not_touched():
+    images = pictures(8)
+    store = torch.from_numpy(images.copy())
+    augment = Augment(padding=0, flip=1.0, hole_chance=1.0)
+    augment(store, torch.arange(8), augment.draw(8, 32, np.random.default_rng(0)), FILL)
+    assert np.array_equal(store.numpy(), images)
+
+
+def test_normalise_in_channels_last():
+    images = pictures(4)
+    out = transforms.normalise(
+        torch.from_numpy(images), torch.tensor(MEAN).float(), torch.tensor(STD).float()
+    )
+    expected = ((images / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+    assert out.shape == (4, 3, 32, 32)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+
+
+def test_fill_becomes_zero_after_normalisation():
+    painted = FILL.expand(1, 32, 32, 3).contiguous()
+    out = transforms.normalise(painted, torch.tensor(MEAN).float(), torch.tensor(STD).float())
+    assert float(out.abs().max()) < 0.5 / 255 / STD.min() + 1e-6
+
+
+def test_evaluation_pipeline_only_normalises():
+    image = pictures(1)[0]
+    out = per_image(MEAN, STD, train=False)(image)
+    np.testing.assert_allclose(out.numpy(), ((image / 255 - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)
+
+
+def test_old_albumentations_arguments_would_be_an_error():
+    """Version 2 only warns about version 1's arguments and ignores them; here the warning is an error."""
+    with pytest.raises(UserWarning, match="max_holes"):
+        A.CoarseDropout(max_holes=1, max_height=8, max_width=8, p=0.5)
