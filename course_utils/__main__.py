@@ -1,0 +1,95 @@
+"""The command line: `python -m course_utils VERB`. Each verb's module is imported only when it is called."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def fetch(args) -> None:
+    from course_utils import data
+
+    data.fetch_all(args.names, args.root)
+
+
+def list_recipes(args) -> None:
+    from course_utils.recipes import RECIPES
+
+    for recipe in RECIPES.values():
+        print(f"{recipe.name:24s} {recipe.epochs:3d} epochs  {recipe.about}")
+
+
+def run(args) -> None:
+    from course_utils import recipes, records
+
+    records.run(recipes.get(args.recipe), args.seed, args.root)
+
+
+def table(args) -> None:
+    from course_utils import records
+
+    print(records.table(args.pattern))
+
+
+def bench(args) -> None:
+    from course_utils import bench
+
+    bench.main(args.json)
+
+
+def sync(args) -> None:
+    from course_utils import authoring
+
+    authoring.sync()
+
+
+def execute(args) -> None:
+    from course_utils import authoring
+
+    authoring.execute()
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m course_utils", description=__doc__.splitlines()[0])
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    def verb(function, name: str, about: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=about, description=about)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = verb(fetch, "fetch", "download and verify data sets, so that later no network is needed")
+    sub.add_argument("names", nargs="+", metavar="NAME", help="cifar10 or cifar100")
+    sub.add_argument("--root", type=Path, help="folder to keep them in (default: $COURSE_DATA, then ./data)")
+
+    verb(list_recipes, "list", "the named recipes")
+
+    sub = verb(run, "run", "train one recipe and record the run")
+    sub.add_argument("recipe", metavar="RECIPE")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--root", type=Path, help="folder of the data sets (default: $COURSE_DATA, then ./data)")
+
+    sub = verb(table, "table", "the recorded runs: test accuracy over seeds, weights, minutes")
+    sub.add_argument(
+        "pattern", nargs="?", default="*", help="which recipes, e.g. 'smallnet-*' (default: all)"
+    )
+
+    sub = verb(bench, "bench", "measure how fast this machine trains, as ratios; takes about ten minutes")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE as well")
+
+    verb(sync, "sync", "bring the notebooks up to their .py twins")
+    verb(execute, "execute", "sync, then run every notebook in the quick profile and store its outputs")
+    return top
+
+
+def main() -> int:
+    args = parser().parse_args()
+    try:
+        args.function(args)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
