@@ -1,0 +1,250 @@
+"""Images as arrays: the `ImageSet`, the data sets of the course by name, the train/validation split, your own pictures.
+
+An image stays what it was on the disk, 32×32×3 bytes, until a batch of it is needed: CIFAR is 184 MB that way, and
+737 MB as float32. How CIFAR is found, fetched and verified is in `fetch.py`.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from course_utils import fetch, shapes
+
+NAMES = ("cifar10", "cifar100", "shapes10", "shapes100")
+SIZE = 32  # pixels a side
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images. Raises ValueError if the parts do not fit together.
+
+    images   uint8 (n, height, width, 3)
+    labels   int64 (n,), each the index of a class
+    classes  the names, in label order
+    name     for messages: "cifar100 train"
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            found = f"{images.dtype} {images.shape}"
+            raise ValueError(f"{self.name}: expected images uint8 (n, height, width, 3), found {found}")
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            raise ValueError(f"{self.name}: expected labels int64 (n,), found {labels.dtype} {labels.shape}")
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{self.name}: expected a label an image, found {len(images)} images, {len(labels)} labels"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.n_classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise ValueError(f"{self.name}: expected labels 0 to {self.n_classes - 1}, found {found}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    def subset(self, indices: np.ndarray) -> "ImageSet":
+        """The images at these places (integers, or a mask), copied."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+# --- The data sets by name.
+
+
+def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]:
+    """The training and the test set of `"cifar10"`, `"cifar100"`, `"shapes10"` or `"shapes100"`, in that order.
+
+    CIFAR is read from `<root>/<name>.npz`, and fetched once if it is not there; `root` is `data_folder()` unless given.
+    The shapes are drawn by code: 5,000 to train, 1,000 to test. Prints where the images came from.
+
+    Raises ValueError for an unknown name and for a damaged file, fetch.FetchError if CIFAR can be neither found nor
+    fetched. One data set is never given in place of another.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(NAMES)}")
+    if name.startswith("shapes"):
+        print(f"{name}: drawn by code")
+        return _shapes(name, "train", 5000, seed=0), _shapes(name, "test", 1000, seed=1)
+    arrays = _cifar(name, root)
+    train, test = (
+        ImageSet(
+            images=arrays[f"x_{part}"],
+            labels=arrays[f"y_{part}"].astype(np.int64),
+            classes=tuple(arrays["classes"].tolist()),
+            name=f"{name} {part}",
+        )
+        for part in ("train", "test")
+    )
+    return train, test
+
+
+def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
+    images, labels = shapes.draw(n, seed=seed)
+    if name == "shapes10":  # the shape alone, whatever its texture
+        return ImageSet(images, labels // len(shapes.TEXTURES), shapes.SHAPES, f"{name} {part}")
+    return ImageSet(images, labels, shapes.CLASSES, f"{name} {part}")
+
+
+def _cifar(name: str, root: str | Path | None, **limits: float) -> fetch.Arrays:
+    root = Path(root) if root else data_folder()
+    return fetch.load_arrays(name, root, mirror=os.environ.get("COURSE_CIFAR_URL"), **limits)
+
+
+def data_folder() -> Path:
+    """Where CIFAR is kept: `$COURSE_DATA`; without it `./data`; where that is not there, the checkout's `data`, so that
+    the notebooks, which run in their own folder, find what was fetched beside them."""
+    if folder := os.environ.get("COURSE_DATA"):
+        return Path(folder).expanduser()
+    here = Path("data")
+    in_checkout = (CHECKOUT / "pyproject.toml").exists()
+    return CHECKOUT / "data" if in_checkout and not here.is_dir() else here
+
+
+def fetch_all(
+    names: Iterable[str],
+    root: str | Path | None = None,
+    timeout: float = fetch.TIMEOUT,
+    min_rate: float = fetch.MIN_RATE,
+) -> None:
+    """Have these data sets ready in `root`, as `load` does. The limits are those of `fetch.load_arrays`."""
+    for name in (names := list(names)):
+        if name not in fetch.SOURCES:
+            raise ValueError(f"nothing to fetch for {name!r}, expected one of {', '.join(fetch.SOURCES)}")
+    for name in names:
+        _cifar(name, root, timeout=timeout, min_rate=min_rate)
+
+
+# --- Parts of a set.
+
+
+def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Set a share of every class aside: returns the rest, to train on, and the validation set.
+
+    Each class gives `round(validation * its count)` images, chosen by the seed. The choice hangs on the images and not
+    on their order in the file, so that everybody's validation set is the same, wherever their CIFAR came from.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"expected a validation share from 0 up to, but without, 1, found {validation}")
+    place, count = _shuffled_places(image_set, seed)
+    quota = np.array([round(validation * n) for n in count])
+    held_out = place < quota[image_set.labels]
+    name = image_set.name.removesuffix(" train")
+    return (
+        replace(image_set.subset(~held_out), name=f"{name} train"),
+        replace(image_set.subset(held_out), name=f"{name} validation"),
+    )
+
+
+def take(image_set: ImageSet, n: int, seed: int = 0) -> ImageSet:
+    """`n` images chosen by the seed, with the classes in the proportion of the whole: for quick experiments."""
+    if not 0 < n <= len(image_set):
+        raise ValueError(f"{image_set.name}: expected 1 to {len(image_set)} images to take, found {n}")
+    place, count = _shuffled_places(image_set, seed)
+    first = np.argsort(place / count[image_set.labels], kind="stable")[:n]
+    return image_set.subset(np.sort(first))
+
+
+def _shuffled_places(image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each image its place 0, 1, … in the shuffled queue of its class, and for each class its count."""
+    labels = image_set.labels
+    contents = [zlib.crc32(image.tobytes()) for image in image_set.images]
+    by_class = np.lexsort((contents, labels))  # in the class by contents: see `split`
+    count = np.bincount(labels, minlength=image_set.n_classes)
+    place = np.empty_like(labels)
+    rng = np.random.default_rng(seed)
+    for members in np.split(by_class, np.cumsum(count)[:-1]):
+        place[rng.permutation(members)] = np.arange(len(members))
+    return place, count
+
+
+def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of red, green and blue over all pixels, scaled to [0, 1]: float64 (3,) each.
+
+    Counting how often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
+    """
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(image_set), 1000):
+        for channel in range(3):
+            values = image_set.images[start : start + 1000, :, :, channel].ravel()
+            counts[channel] += np.bincount(values, minlength=256)
+    values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    return mean, np.sqrt(variance)
+
+
+# --- Your own pictures.
+
+
+def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
+    """The training and the test set from a folder of pictures: `train/<class>/*.png` or `.jpg`, `test/<class>/` alike.
+
+    The folders' names, sorted, are the classes. A picture that is not 32×32 is cut to a square around its middle and
+    resized. Without a `test` folder, a fifth of every class is set aside for it, the same one every time.
+
+    Raises ValueError if there are no classes, a class has no pictures, `test` has a class that `train` has not, or a
+    file cannot be read as a picture; each names the place.
+    """
+    path = Path(path)
+    classes = _class_names(path / "train")
+    train = _read_tree(path / "train", classes, f"{path.name} train")
+    if not (path / "test").is_dir():
+        train, test = split(train, validation=0.2)
+        print(
+            f"{path.name}: no test folder, so {len(test)} of {len(train) + len(test)} pictures are set aside for it"
+        )
+        return train, replace(test, name=f"{path.name} test")
+    if unknown := set(_class_names(path / "test")) - set(classes):
+        raise ValueError(
+            f"{path / 'test'}: expected the classes of train, found also {', '.join(sorted(unknown))}"
+        )
+    return train, _read_tree(path / "test", classes, f"{path.name} test")
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise ValueError(f"expected a folder {folder} with a folder of pictures for each class, found none")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not names:
+        raise ValueError(f"expected a folder of pictures for each class in {folder}, found no folders")
+    return tuple(names)
+
+
+def _read_tree(folder: Path, classes: tuple[str, ...], name: str) -> ImageSet:
+    images, labels = [], []
+    for label, class_name in enumerate(classes):
+        files = sorted(
+            file
+            for file in (folder / class_name).glob("*")
+            if file.suffix.lower() in (".png", ".jpg", ".jpeg") and file.name[0] != "."
+        )
+        if not files:
+            raise ValueError(f"expected .png or .jpg files in {folder / class_name}, found none")
+        images += [_read_picture(file) for file in files]
+        labels += [label] * len(files)
+    return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), classes, name)
+
+
+def _read_picture(file: Path) -> np.ndarray:
+    """uint8 (32, 32, 3)."""
+    try:
+        with Image.open(file) as picture:
+            upright = ImageOps.exif_transpose(picture)  # photographs are often stored lying on their side
+            square = ImageOps.fit(upright.convert("RGBA").convert("RGB"), (SIZE, SIZE))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+    return np.asarray(square)

@@ -1,0 +1,313 @@
+"""Image sets: what they refuse, how they are split, and where `load` and `from_folder` get them."""
+
+import dataclasses
+import os
+import re
+
+import numpy as np
+import pytest
+from cifar_server import FaultyServer, small_cifar
+from PIL import Image
+
+from course_utils import data, fetch, shapes
+
+
+def image_set(counts: list[int], size: int = 8, seed: int = 0) -> data.ImageSet:
+    """Noise, with these many images a class, mixed."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = rng.integers(0, 256, (len(labels), size, size, 3), dtype=np.uint8)
+    return data.ImageSet(images, labels, tuple(f"class {i}" for i in range(len(counts))), "noise train")
+
+
+def contents(one: data.ImageSet) -> set[tuple[bytes, int]]:
+    return {(image.tobytes(), int(label)) for image, label in zip(one.images, one.labels, strict=True)}
+
+
+# --- ImageSet.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": np.zeros((6, 8, 8, 3))},
+            "noise train: expected images uint8 (n, height, width, 3), found float64",
+        ),
+        ({"images": np.zeros((6, 3, 8, 8), np.uint8)}, "found uint8 (6, 3, 8, 8)"),
+        ({"images": np.zeros((6, 8, 8), np.uint8)}, "found uint8 (6, 8, 8)"),
+        ({"labels": np.zeros(6, np.uint8)}, "expected labels int64 (n,), found uint8 (6,)"),
+        ({"labels": np.zeros((6, 1), np.int64)}, "expected labels int64 (n,), found int64 (6, 1)"),
+        ({"labels": np.zeros(5, np.int64)}, "expected a label an image, found 6 images, 5 labels"),
+        ({"labels": np.full(6, 2)}, "expected labels 0 to 1, found 2 to 2"),
+        ({"labels": np.full(6, -1)}, "expected labels 0 to 1, found -1 to -1"),
+    ],
+)
+def test_an_image_set_refuses_what_does_not_fit(change, message):
+    good = image_set([3, 3])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(good, **change)
+
+
+def test_a_subset_by_places_or_by_mask():
+    whole = image_set([3, 3])
+    mask = np.array([True, False, False, True, False, True])
+    for part in (whole.subset(np.array([0, 3, 5])), whole.subset(mask)):
+        assert (len(part), part.n_classes, part.name) == (3, 2, "noise train")
+        np.testing.assert_array_equal(part.images, whole.images[[0, 3, 5]])
+        np.testing.assert_array_equal(part.labels, whole.labels[[0, 3, 5]])
+
+
+# --- split, take, channel_stats.
+
+
+def test_the_split_is_disjoint_complete_and_stratified():
+    whole = image_set([40, 25, 8, 1])
+    train, validation = data.split(whole, validation=0.2, seed=3)
+    assert np.bincount(validation.labels, minlength=4).tolist() == [8, 5, 2, 0]
+    assert np.bincount(train.labels, minlength=4).tolist() == [32, 20, 6, 1]
+    assert contents(train) | contents(validation) == contents(whole)
+    assert (train.name, validation.name) == ("noise train", "noise validation")
+
+
+def test_the_split_is_decided_by_the_seed():
+    whole = image_set([40, 40])
+    one, same, other = (data.split(whole, seed=seed)[1] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.images, same.images)
+    assert contents(one) != contents(other)
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_file():
+    whole = image_set([40, 40])
+    shuffled = whole.subset(np.random.default_rng(5).permutation(80))
+    for one, other in zip(data.split(whole), data.split(shuffled), strict=True):
+        assert contents(one) == contents(other)
+
+
+def test_a_share_of_nothing_is_a_split_too():
+    train, validation = data.split(image_set([4, 4]), validation=0)
+    assert (len(train), len(validation)) == (8, 0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 10])
+def test_the_split_refuses_what_is_no_share(share):
+    with pytest.raises(ValueError, match=f"expected a validation share .* found {share}"):
+        data.split(image_set([4, 4]), validation=share)
+
+
+def test_take_keeps_the_proportions():
+    few = data.take(image_set([60, 30, 10]), 20, seed=1)
+    assert np.bincount(few.labels).tolist() == [12, 6, 2]
+    assert len(data.take(image_set([60, 30, 10]), 17)) == 17
+    assert contents(few) != contents(data.take(image_set([60, 30, 10]), 20, seed=2))
+    for n in (0, 101):
+        with pytest.raises(ValueError, match=f"expected 1 to 100 images to take, found {n}"):
+            data.take(image_set([60, 30, 10]), n)
+
+
+def test_channel_stats_are_those_of_the_pixels():
+    whole = image_set([1500, 1000])
+    whole.images[..., 1] //= 3
+    mean, std = data.channel_stats(whole)
+    pixels = whole.images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-10)
+
+
+# --- load.
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(
+        ValueError, match="unknown data set 'cifar', expected one of cifar10, cifar100, shapes10, shapes100"
+    ):
+        data.load("cifar")
+    with pytest.raises(
+        ValueError, match="nothing to fetch for 'shapes10', expected one of cifar10, cifar100"
+    ):
+        data.fetch_all(["cifar10", "shapes10"])
+
+
+def test_the_shapes_come_in_two_labellings(capsys):
+    fine_train, fine_test = data.load("shapes100")
+    coarse_train, coarse_test = data.load("shapes10")
+    assert capsys.readouterr().out == "shapes100: drawn by code\nshapes10: drawn by code\n"
+    assert [len(s) for s in (fine_train, fine_test, coarse_train, coarse_test)] == [5000, 1000] * 2
+    assert (fine_train.classes, coarse_train.classes) == (shapes.CLASSES, shapes.SHAPES)
+    assert (fine_train.name, coarse_test.name) == ("shapes100 train", "shapes10 test")
+    np.testing.assert_array_equal(fine_test.images, coarse_test.images)
+    np.testing.assert_array_equal(fine_test.images, shapes.draw(1000, seed=1)[0])
+    for fine, coarse in zip(fine_test.labels[:100], coarse_test.labels[:100], strict=True):
+        assert shapes.CLASSES[fine].endswith(shapes.SHAPES[coarse])
+    assert not contents(fine_train) & contents(fine_test)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small CIFAR-10 in the table, and a server that has it."""
+    source, archive, arrays = small_cifar()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setitem(fetch.SOURCES, "cifar10", source)
+    with FaultyServer(archive) as server:
+        yield server, arrays
+
+
+def test_cifar_comes_as_two_image_sets(small, monkeypatch, tmp_path, capsys):
+    server, arrays = small
+    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("good").rpartition("/")[0])
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "kept"))
+    for road in ("kept as cifar10.npz\n", "cifar10: from cifar10.npz\n"):
+        train, test = data.load("cifar10")
+        assert capsys.readouterr().out.endswith(road)
+        assert (train.name, test.name) == ("cifar10 train", "cifar10 test")
+        assert train.classes == test.classes == ("class_0", "class_1", "class_2", "class_3")
+        assert (train.labels.dtype, train.images.shape, test.images.shape) == (
+            np.int64,
+            (40, 32, 32, 3),
+            (8, 32, 32, 3),
+        )
+        np.testing.assert_array_equal(test.images, arrays["x_test"])
+        np.testing.assert_array_equal(test.labels, arrays["y_test"])
+    assert (tmp_path / "kept" / "cifar10.npz").exists()
+    assert len(server.requests) == 1
+
+
+def test_fetch_all_takes_the_limits(small, monkeypatch, tmp_path, capsys):
+    server, _ = small
+    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("stalled").rpartition("/")[0])
+    with pytest.raises(fetch.FetchError, match="nothing came for 0.3 s"):
+        data.fetch_all(["cifar10"], tmp_path, timeout=0.3)
+
+
+def test_nothing_is_given_in_place_of_cifar(small, tmp_path):
+    with pytest.raises(fetch.FetchError, match="cifar10 is not in"):
+        data.load("cifar10", tmp_path)
+
+
+def test_a_damaged_file_is_no_reason_to_fetch_another(small, monkeypatch, tmp_path):
+    server, _ = small
+    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("good").rpartition("/")[0])
+    (tmp_path / "cifar10.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"cifar10\.npz is not the cifar10 that it should be"):
+        data.load("cifar10", tmp_path)
+    assert server.requests == []
+
+
+def test_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert data.data_folder() == data.CHECKOUT / "data"  # the notebooks' own folder has no data folder
+    monkeypatch.setattr(data, "CHECKOUT", tmp_path / "site-packages")
+    assert str(data.data_folder()) == "data"
+    monkeypatch.undo()
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("data")
+    assert str(data.data_folder()) == "data"
+    monkeypatch.setenv("COURSE_DATA", "~/cifar")
+    monkeypatch.setenv("HOME", "/home/student")
+    assert str(data.data_folder()) == "/home/student/cifar"
+
+
+# --- from_folder.
+
+
+def picture(colour: tuple[int, ...], size: tuple[int, int] = (32, 32), mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes, one picture each, to train and to test."""
+
+    def add(place: str, content: Image.Image, **options) -> None:
+        file = tmp_path / "pets" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content.save(file, **options)
+
+    add("train/dog/1.png", picture((255, 0, 0)))
+    add("train/cat/1.png", picture((0, 255, 0)))
+    add("test/dog/1.png", picture((0, 0, 255)))
+    add("test/cat/1.png", picture((9, 9, 9)))
+    return add
+
+
+def test_a_folder_becomes_a_training_and_a_test_set(tree, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    tree("train/dog/2.PNG", Image.fromarray(noise))
+    train, test = data.from_folder(str(tmp_path / "pets"))
+    assert train.classes == test.classes == ("cat", "dog")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 1])
+    assert (train.name, test.name) == ("pets train", "pets test")
+    np.testing.assert_array_equal(train.images[2], noise)  # a picture of the right size is taken as it is
+    assert test.images[1, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_pictures_of_other_sizes_and_kinds_are_brought_to_size(tree, tmp_path):
+    wide = Image.new("RGB", (300, 100), (255, 0, 0))
+    wide.paste((0, 0, 255), (100, 0, 200, 100))  # red, a blue square, red
+    tree("train/cat/2.jpg", wide, quality=95)
+    turned = Image.new("RGB", (64, 64), (0, 0, 0))
+    turned.paste((255, 255, 255), (0, 0, 64, 32))  # white above black, stored upside down
+    exif = Image.Exif()
+    exif[0x0112] = 3  # orientation: turned by 180°
+    tree("train/cat/3.jpeg", turned, exif=exif)
+    tree("train/cat/4.png", picture((200, 100, 50, 255), (20, 20), "RGBA"))
+    tree("train/cat/5.png", picture(128, (40, 40), "L"))
+    tree("train/cat/6.png", wide.quantize(4), transparency=b"\x80\x40\x20\x10")  # of which Pillow warns
+    (tmp_path / "pets/train/cat/._1.png").write_bytes(b"left by another system")
+    (tmp_path / "pets/train/cat/notes.txt").write_text("no picture")
+    (tmp_path / "pets/train/.cache").mkdir()
+    train, _ = data.from_folder(tmp_path / "pets")
+    assert train.classes == ("cat", "dog")
+    _, wide, turned, clear, grey, palette, _ = train.images
+    assert abs(wide.astype(int) - [0, 0, 255]).max() < 40
+    assert (turned[4].mean() < 20, turned[28].mean() > 235) == (True, True)
+    assert clear[16, 16].tolist() == [200, 100, 50]
+    assert grey[16, 16].tolist() == [128, 128, 128]
+    assert palette[16, 16].tolist() == [0, 0, 255]
+
+
+def test_without_a_test_folder_a_fifth_is_set_aside(tree, tmp_path, capsys):
+    for i in range(20):
+        tree(f"lone/train/{'ab'[i % 2]}/{i}.png", picture((i, 0, 0)))
+    train, test = data.from_folder(tmp_path / "pets/lone")
+    assert capsys.readouterr().out == "lone: no test folder, so 4 of 20 pictures are set aside for it\n"
+    assert (np.bincount(train.labels).tolist(), np.bincount(test.labels).tolist()) == ([8, 8], [2, 2])
+    assert (train.name, test.name) == ("lone train", "lone test")
+    assert contents(test) == contents(data.from_folder(tmp_path / "pets/lone")[1])
+
+
+def test_a_folder_that_does_not_fit_is_refused(tree, tmp_path):
+    pets = tmp_path / "pets"
+    with pytest.raises(
+        ValueError, match=r"expected a folder .*nowhere/train with a folder of pictures .* found none"
+    ):
+        data.from_folder(tmp_path / "nowhere")
+    (pets / "train/cow").mkdir()
+    with pytest.raises(ValueError, match=r"expected \.png or \.jpg files in .*train/cow, found none"):
+        data.from_folder(pets)
+    (pets / "train/cow").rmdir()
+    tree("test/cow/1.png", picture((1, 2, 3)))
+    with pytest.raises(ValueError, match="expected the classes of train, found also cow"):
+        data.from_folder(pets)
+    (pets / "train/cat/2.png").write_bytes((pets / "train/cat/1.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"train/cat/2\.png cannot be read as a picture"):
+        data.from_folder(pets)
+    (tmp_path / "empty/train").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"expected a folder of pictures for each class in .* found no folders"
+    ):
+        data.from_folder(tmp_path / "empty")
+
+
+# --- The real thing, where it is.
+
+
+@pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_the_real_cifar_is_verified(name, n_classes):
+    if not (data.data_folder() / f"{name}.npz").exists():
+        pytest.skip(f"no {name}.npz in the data folder")
+    train, test = data.load(name)
+    assert (len(train), len(test), train.n_classes) == (50_000, 10_000, n_classes)
+    assert set(np.bincount(train.labels)) == {50_000 // n_classes}
