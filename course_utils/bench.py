@@ -6,7 +6,6 @@ not depend on what they show. Run it on a quiet machine.
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -192,7 +191,9 @@ def linearity(sizes: tuple[int, ...], rounds: int) -> float:
 
 
 def megabytes_in_use() -> float:
-    """The most memory that this process has had, in MB."""
+    """The most memory that this process has had, in MB; not to be had on Windows."""
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 

@@ -1,0 +1,170 @@
+"""The notebooks as files: the twins agree, the stored outputs are clean, and a sync loses nothing. Costs about 5 s."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_utils import authoring
+
+NOTEBOOKS = sorted(authoring.NOTEBOOKS.glob("*.ipynb"))
+TEXTS = sorted(authoring.NOTEBOOKS.glob("*.py"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+TEXT = """\
+# %% [markdown]
+# # A title
+
+# %% tags=["nbval-ignore-output"]
+width = 32
+print(width)
+
+# %%
+height = 16
+print(height)
+"""
+
+
+def outputs(path: Path) -> list:
+    cells = nbformat.read(path, as_version=4).cells
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+def output_text(output) -> str:
+    """What a reader sees of an output, without the pictures' bytes."""
+    data = output.get("data", {})
+    return "".join([output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")])
+
+
+def test_every_notebook_has_a_twin():
+    assert [path.stem for path in NOTEBOOKS] == [path.stem for path in TEXTS]
+    assert {"01_smallnet", "02_resnet"} <= {path.stem for path in NOTEBOOKS}
+
+
+@each_notebook
+def test_twins_agree(path):
+    assert authoring.differences(path, path.with_suffix(".py")) == []
+
+
+@each_notebook
+def test_stored_outputs_are_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+    for output in outputs(path):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+        machine_paths = r"/(home|tmp|root|Users)/|[A-Z]:\\|<[\w.]+ at 0x[0-9a-f]+>"
+        assert not re.search(machine_paths, output_text(output)), output_text(output)
+
+
+@each_notebook
+def test_every_code_cell_was_run_in_order(path):
+    cells = nbformat.read(path, as_version=4).cells
+    counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_first_output_says_the_profile(path):
+    assert re.search(r"\bquick\b", output_text(outputs(path)[0]))
+
+
+@pytest.fixture
+def pair(tmp_path) -> tuple[Path, Path]:
+    """A small notebook and its text, in agreement."""
+    text = tmp_path / "lesson.py"
+    text.write_text(TEXT)
+    authoring.sync(tmp_path)
+    return tmp_path / "lesson.ipynb", text
+
+
+def edit(text: Path, old: str, new: str) -> None:
+    """Change `text` and make it the later file, whatever the clock's resolution."""
+    assert old in text.read_text()
+    text.write_text(text.read_text().replace(old, new))
+    later = text.with_suffix(".ipynb").stat().st_mtime + 5
+    os.utime(text, (later, later))
+
+
+def test_a_new_twin_agrees(pair):
+    assert authoring.differences(*pair) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("width = 32", "width = 64", ["cell 2: line 'width = 32' in .*, 'width = 64' in .*"]),
+        ("print(height)\n", "", ["cell 3: line 'print\\(height\\)' in .*, None in .*"]),
+        ("ignore-output", "skip", [r"cell 2: tags \['nbval-ignore-output'\] in .*"]),
+        (' tags=["nbval-ignore-output"]', "", [r"cell 2: tags \[.*\] in .*, \[\] in .*"]),
+        ("# %%\nheight = 16\nprint(height)\n", "", ["cell 3: only in lesson.ipynb"]),
+        ("print(height)\n", "print(height)\n\n# %%\n1\n", ["cell 4: only in lesson.py"]),
+        ("# %% [markdown]", "# %%", ["cell 1: type 'markdown' in .*, 'code' in .*", "cell 1: line"]),
+    ],
+    ids=["line", "lines", "tag", "no tag", "missing cell", "new cell", "type"],
+)
+def test_differences_names_the_change(pair, old, new, found):
+    edit(pair[1], old, new)
+    changes = authoring.differences(*pair)
+    assert len(changes) == len(found)
+    assert all(re.match(pattern, change) for pattern, change in zip(found, changes, strict=True))
+
+
+def test_differences_sees_swapped_cells(pair):
+    title, first, second = TEXT.split("# %%")[1:]
+    pair[1].write_text("# %%" + "# %%".join([title, second + "\n", first]))
+    cells = {change.split(":")[0] for change in authoring.differences(*pair)}
+    assert cells == {"cell 2", "cell 3"}
+
+
+def test_sync_takes_the_text_and_keeps_the_outputs(pair):
+    notebook, text = pair
+    authoring.execute(notebook.parent)
+    edit(text, "# # A title", "# # Another title")
+    authoring.sync(notebook.parent)
+    assert authoring.differences(notebook, text) == []
+    assert [output.text for output in outputs(notebook)] == ["32\n", "16\n"]
+
+
+def test_sync_twice_changes_nothing(pair):
+    before = pair[0].read_bytes(), pair[1].read_bytes()
+    authoring.sync(pair[0].parent)
+    assert (pair[0].read_bytes(), pair[1].read_bytes()) == before
+
+
+def test_sync_refuses_to_undo_a_later_edit_of_the_notebook(pair):
+    notebook, text = pair
+    notebook.write_text(notebook.read_text().replace("width = 32", "width = 48"))
+    later = text.stat().st_mtime + 5
+    os.utime(notebook, (later, later))
+    edited = notebook.read_bytes()
+    with pytest.raises(RuntimeError, match=r"lesson\.ipynb was saved after lesson\.py.*width = 48"):
+        authoring.sync(notebook.parent)
+    assert notebook.read_bytes() == edited
+
+
+def test_execute_stores_fresh_outputs_in_the_profile_asked_for(tmp_path):
+    text = tmp_path / "lesson.py"
+    text.write_text("import os\n\nprint(os.environ['COURSE_PROFILE'], os.getcwd())\n")
+    authoring.execute(tmp_path, profile="full")
+    [output] = outputs(tmp_path / "lesson.ipynb")
+    assert output.text == f"full {tmp_path}\n"
+    metadata = nbformat.read(tmp_path / "lesson.ipynb", as_version=4)
+    assert "execution" not in metadata.cells[0].metadata
+    assert metadata.metadata["language_info"] == {"name": "python"}
+
+
+def test_a_failing_cell_leaves_the_stored_notebook(pair):
+    notebook, text = pair
+    authoring.execute(notebook.parent)
+    edit(text, "height = 16", "height = 1 / 0")
+    authoring.sync(notebook.parent)
+    stored = shutil.copy(notebook, notebook.with_suffix(".before"))
+    with pytest.raises(Exception, match="ZeroDivisionError") as failure:
+        authoring.execute(notebook.parent)
+    assert f"while executing {notebook}" in failure.value.__notes__
+    assert notebook.read_bytes() == Path(stored).read_bytes()
