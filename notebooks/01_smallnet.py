@@ -1,0 +1,441 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Session 1: a small network on a budget
+#
+# One hundred classes, at most **1,000,000 weights**, about an hour of training. You build the network,
+# count it by hand, train it, and find out where its accuracy goes.
+#
+# After this session you can
+#
+# * work out how many weights a network has before you build it, and where they are;
+# * follow the shape of the data through every layer;
+# * draw a learning-rate schedule before you pay for it, and see when it is dead;
+# * tell overfitting from the curves, and say what dropout and augmentation do about it;
+# * save weights, load them safely, and measure a test accuracy once;
+# * reuse a trained network on a new task, and check that it really was trained.
+#
+# **Time**: 45 minutes to read and try; the computer needs about 90 seconds in the quick profile.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+from course_utils import checkpoints, data, devices, plots, recipes, schedules, training
+from course_utils.loaders import BatchLoader
+from course_utils.models import SmallNet, TransferNet, count_parameters, headless, layer_table
+from course_utils.transforms import Augment
+
+recipe = recipes.for_lesson("smallnet")
+
+# %% [markdown]
+# The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in a minute.
+# The *full* profile trains on CIFAR-100: the same cells, real pictures, more patience.
+#
+# ## The data
+#
+# Both sets hold 32×32 colour pictures in 100 classes. The test set is put aside until the end. Every
+# choice on the way is made on a **validation** set: a tenth of the training images, the same share of
+# each class, drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
+# `data.load(recipe.data)`.)
+
+# %%
+train_and_validation, test_set = data.load(recipe.data)
+train_set, validation_set = data.split(train_and_validation, validation=recipe.validation, seed=0)
+
+n_classes = train_set.n_classes
+for part in (train_set, validation_set, test_set):
+    print(f"{part.name:28s} {part.images.shape} {part.images.dtype}")
+
+# %% [markdown]
+# Look at the pictures before you train on them. Could you name these at 32×32?
+
+# %%
+picks = np.random.default_rng(0).choice(len(train_set), 24, replace=False)
+plots.show_images(train_set.images[picks], train_set.labels[picks], train_set.classes)
+plt.show()
+
+# %% [markdown]
+# A few are hard even for you. Somebody who guesses is right once in a hundred times; keep that **1 %** in
+# mind as the floor for everything below.
+#
+# ## The budget, by hand
+#
+# A layer's weights follow from its shape alone:
+#
+# * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
+# * batch normalisation has two numbers a channel, a scale and a shift;
+# * a dense layer from $n$ to $m$ values has $nm$ weights and $m$ biases.
+#
+# Three stages of convolution and pooling turn 3×32×32 into 128×4×4 = 2,048 values, and two dense layers
+# turn those into 100 logits.
+
+
+# %%
+def convolution(c, d):
+    return 9 * c * d + d
+
+
+def batch_norm(d):
+    return 2 * d
+
+
+def dense(n, m):
+    return n * m + m
+
+
+by_hand = [
+    ("stage 1", convolution(3, 32) + batch_norm(32)),
+    ("stage 2", convolution(32, 64) + batch_norm(64)),
+    ("stage 3", convolution(64, 128) + batch_norm(128)),
+    ("dense 1", dense(128 * 4 * 4, 420)),
+    ("dense 2", dense(420, 100)),
+]
+for name, weights in by_hand:
+    print(f"{name}  {weights:9,}  {weights / 1_000_000:5.1%} of the budget")
+print(f"total    {sum(weights for _, weights in by_hand):9,}")
+
+# %% [markdown]
+# The convolutions, which do most of the seeing, take less than a tenth. **The first dense layer takes 86 %
+# of the budget.** Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving
+# either one halves it.
+#
+# Now build the network and see whether the sum was right.
+
+# %%
+model = SmallNet(n_classes=100)
+assert count_parameters(model) == sum(weights for _, weights in by_hand) == 996_376
+
+for kind, weights in layer_table(model):
+    print(f"{kind:12s} {weights:9,}")
+
+# %% [markdown]
+# 3,624 weights to spare. (The smaller starting network of two stages and 200 neurons is the same class:
+# `SmallNet(widths=(32, 64), hidden=200)`. Would you expect it to have fewer weights? Count it.)
+
+# %%
+starting_network = SmallNet(widths=(32, 64), hidden=200)
+three_stages = SmallNet(widths=(32, 64, 128), hidden=200)
+print(f"two stages, 200 neurons:   {count_parameters(starting_network):9,}")
+print(f"three stages, 200 neurons: {count_parameters(three_stages):9,}")
+
+# %% [markdown]
+# A third convolution *removes* weights: its pooling leaves a quarter of the positions with twice the channels,
+# so the dense layer behind it gets half as many inputs.
+#
+# ## The shape of the data, layer by layer
+#
+# Push two random pictures through and write the shape down after each layer.
+
+# %%
+values = torch.rand(2, 3, 32, 32)
+print(f"{'input':12s} {tuple(values.shape)}")
+with torch.no_grad():
+    for layer in [*model.features, *model.head]:
+        values = layer(values)
+        print(f"{type(layer).__name__:12s} {tuple(values.shape)}")
+
+assert values.shape == (2, 100)
+
+# %% [markdown]
+# Padding keeps convolutions from shrinking the picture; only pooling does. The last line holds **logits**: any
+# real numbers, the larger the likelier. The softmax that turns them into probabilities is part of the loss.
+#
+# ## Batches
+#
+# The loader shuffles, gathers 128 pictures at a time, and scales pixels from 0–255 to [0, 1]. It does nothing
+# else here: no normalisation, no augmentation, as in the project this session re-teaches.
+
+# %%
+train_loader = BatchLoader(train_set, recipe.batch_size, shuffle=True, seed=0)
+validation_loader = BatchLoader(validation_set, 1000)
+
+images, labels = next(iter(train_loader))
+print("images", tuple(images.shape), images.dtype, f"from {images.min():.0f} to {images.max():.0f}")
+print("labels", tuple(labels.shape), labels.dtype)
+
+# %% [markdown]
+# One check costs nothing and catches many mistakes: before training, the network knows nothing, so its loss
+# should be that of a guess: among 100 classes $\ln 100 \approx 4.61$.
+
+# %%
+training.seed_everything(0)
+model = SmallNet(n_classes, **recipe.network_args)
+loss_fn = nn.CrossEntropyLoss()
+loss_before, accuracy_before = training.validate_epoch(model, validation_loader, loss_fn)
+
+print(f"a guess: {math.log(n_classes):.2f}    this network, untrained: {loss_before:.1f}")
+assert abs(loss_before - math.log(n_classes)) < 0.1
+
+# %% [markdown]
+# ## The schedule, before you pay for it
+#
+# The rate starts at 0.1 and is multiplied by 0.2 every few epochs. The source project planned 330 epochs at
+# steps of five: an hour at ten seconds an epoch. Draw it first.
+
+# %%
+planned = schedules.rates_of(
+    lambda optimizer: schedules.step_decay(optimizer, step_epochs=5, gamma=0.2, steps_per_epoch=1),
+    steps=330,
+    lr=0.1,
+)
+plots.schedule(planned, steps_per_epoch=1, log=True, title="330 epochs as planned: step 5, gamma 0.2")
+plt.show()
+
+# %% [markdown]
+# The scale is logarithmic, and the line falls off the edge of the world. How much of the training is left
+# after the first 25 epochs?
+
+# %%
+print(f"rate in the last epoch:                {planned[-1]:.1e}")
+print(f"share of all steps taken by epoch 25:  {planned[:25].sum() / planned.sum():.2%}")
+
+smallest_change = torch.finfo(torch.float32).eps * 0.01  # the least float32 can add to a weight of 0.01
+print(
+    f"first epoch with a rate below {smallest_change:.1e}:  {int(np.argmax(planned < smallest_change)) + 1}"
+)
+
+# %% [markdown]
+# The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
+# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by less than float32 can represent. The
+# remaining 270 epochs, 45 minutes of the hour, compute gradients and throw them away. **A schedule belongs to a number of
+# epochs: change one, and you must change the other.**
+#
+# So this lesson stops where the schedule does.
+
+# %%
+optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
+scheduler = schedules.step_decay(optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader))
+print(recipe.optimizer, recipe.optimizer_args)
+print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
+
+# %% [markdown]
+# ## Training
+#
+# `fit` is a short loop over `train_epoch` and `validate_epoch`: open `course_utils/training.py` and read it. It
+# refuses a network over the budget, steps the scheduler once a batch, and prints a line an epoch.
+
+# %% tags=["nbval-ignore-output"]
+device = devices.pick_device()
+history = training.fit(
+    model.to(device),
+    train_loader,
+    validation_loader,
+    loss_fn,
+    optimizer,
+    scheduler,
+    epochs=recipe.epochs,
+    max_parameters=1_000_000,
+)
+
+# %% [markdown]
+# Numbers in a column hide their shape. Draw them.
+
+# %% tags=["nbval-ignore-output"]
+plots.learning_curves(history, title=f"SmallNet on {recipe.data}")
+plt.show()
+
+# %% [markdown]
+# Each drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
+# shaking. Towards the end look at the distance between the two loss curves. Once the training loss goes on falling while
+# the validation loss does not, the network learns the training images and no longer the classes. That is **overfitting**.
+#
+# ## What dropout does about it
+#
+# Dropout switches off a random tenth of the feature maps' values (and a fifth of the dense layer's) at every
+# step, so that no value can be relied upon. Train once more without it: same seed, same batches, one change.
+
+
+# %% tags=["nbval-ignore-output"]
+def train_variant(network, loader):
+    """The same recipe on another network or another loader; returns its curves and its accuracy on the plain training images."""
+    optimizer = torch.optim.SGD(network.parameters(), **recipe.optimizer_args)
+    scheduler = schedules.step_decay(optimizer, **recipe.schedule_args, steps_per_epoch=len(loader))
+    curves = training.fit(
+        network.to(device),
+        loader,
+        validation_loader,
+        loss_fn,
+        optimizer,
+        scheduler,
+        epochs=recipe.epochs,
+        verbose=False,
+    )
+    return curves, training.evaluate(network, BatchLoader(train_set, 1000))
+
+
+training.seed_everything(0)
+plain_loader = BatchLoader(train_set, recipe.batch_size, shuffle=True, seed=0)
+without_dropout, train_accuracy_without = train_variant(
+    SmallNet(n_classes, conv_dropout=0, dense_dropout=0), plain_loader
+)
+
+# %% [markdown]
+# And once with dropout *and* augmentation: each picture is shifted by up to four pixels and mirrored at random,
+# so that the network never sees quite the same picture twice.
+
+# %% tags=["nbval-ignore-output"]
+training.seed_everything(0)
+mean, std = data.channel_stats(train_set)
+augmented_loader = BatchLoader(
+    train_set, recipe.batch_size, augment=Augment(hole=0, hole_chance=0), fill=mean, shuffle=True, seed=0
+)
+with_augmentation, train_accuracy_augmented = train_variant(SmallNet(n_classes), augmented_loader)
+
+# %% tags=["nbval-ignore-output"]
+variants = {"no dropout": without_dropout, "dropout": history, "dropout + augmentation": with_augmentation}
+plots.compare_histories(variants, title="Validation accuracy")
+plt.show()
+
+# %% [markdown]
+# The gap between training and validation says what the remedies do. Training accuracy is measured once more for this,
+# on the plain training images and without dropout, so that all three are compared alike.
+
+# %% tags=["nbval-ignore-output"]
+train_accuracies = [
+    train_accuracy_without,
+    training.evaluate(model, BatchLoader(train_set, 1000)),
+    train_accuracy_augmented,
+]
+print("                          train   validation   gap (points)")
+for (name, run), on_train in zip(variants.items(), train_accuracies, strict=True):
+    on_validation = run.validation_accuracy[-1]
+    print(f"{name:22s} {on_train:8.1%} {on_validation:12.1%} {100 * (on_train - on_validation):14.1f}")
+
+# %% [markdown]
+# The remedies narrow the gap, augmentation most of all. That is not the same as a higher validation accuracy: a network
+# that is kept from memorising needs more epochs to learn, and in a run as short as the quick profile's the one without
+# any remedy may well come out ahead. A remedy and its number of epochs are chosen together.
+#
+# ## Save, load, and test once
+#
+# What is worth keeping is the *state dict*: tensors by name, no code. `weights_only=True`, which `load_weights`
+# uses, refuses anything else, so that a file from a stranger cannot run a program on your machine.
+
+# %%
+checkpoints.save_weights(model, "../weights/smallnet.pt")
+
+restored = SmallNet(n_classes)
+checkpoints.load_weights(restored, "../weights/smallnet.pt")
+for name, tensor in model.state_dict().items():
+    assert torch.equal(tensor.cpu(), restored.state_dict()[name]), name
+print("every tensor came back as it was")
+
+# %% [markdown]
+# Now, for the first and only time, the test set. All choices are made; this number is not used for any.
+
+# %% tags=["nbval-ignore-output"]
+test_loader = BatchLoader(test_set, 1000)
+test_accuracy = training.evaluate(restored.to(device), test_loader)
+print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}  (a guess: {1 / n_classes:.0%})")
+
+# %% [markdown]
+# The source project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick
+# profile, its number is about shapes and says nothing about that one.
+#
+# ## Which mistakes?
+#
+# One number hides a hundred classes. A confusion matrix shows, for each true class (row), where its pictures end up.
+
+# %% tags=["nbval-ignore-output"]
+probabilities, truth = training.predict(restored, test_loader)
+confusion = training.confusion_matrix(truth, probabilities.argmax(1), n_classes)
+plots.confusion(confusion, test_set.classes, title="Confusion on the test set")
+plt.show()
+
+# %% [markdown]
+# The diagonal is what went right. With a hundred classes the rest is easier to read as a list.
+
+# %% tags=["nbval-ignore-output"]
+plots.most_confused(confusion, test_set.classes)
+plt.show()
+
+# %% [markdown]
+# Most of these pairs are close to each other: the network is wrong in ways that you could be, too. Its most confident
+# mistakes are worth a look of their own; sometimes the label is at fault.
+
+# %% tags=["nbval-ignore-output"]
+plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
+plt.show()
+
+# %% [markdown]
+# ## Transfer: start from a network that has learned something
+#
+# A new task with few labels: ten classes, fifty pictures of each. Take the network that was just trained, **freeze**
+# everything but the last layer, and train a new last layer. Its features were learned for other classes;
+# are they of use?
+#
+# A frozen network must also stay in eval mode, or its batch normalisation would go on adapting.
+# `TransferNet` sees to both.
+
+# %%
+few_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
+few_train, few_test = data.load(few_name)
+few_train, _ = data.split(few_train, validation=1 - 500 / len(few_train), seed=0)
+few_loader = BatchLoader(few_train, 50, shuffle=True, seed=0)
+few_test_loader = BatchLoader(few_test, 1000)
+
+trained_backbone = headless(restored)
+transfer = TransferNet(10, backbone=trained_backbone, n_features=420)
+print(f"{len(few_train)} pictures, {count_parameters(transfer, trainable=True):,} trainable weights")
+
+# %% [markdown]
+# As a control, do exactly the same over a backbone with **random** weights. The source project did this without
+# noticing: it handed the class count to the argument that takes the pretrained weights, got 25 %, and took it
+# for what transfer learning is worth.
+
+
+# %% tags=["nbval-ignore-output"]
+def train_head(network):
+    optimizer = torch.optim.Adam(network.head.parameters(), lr=0.01)
+    training.fit(network.to(device), few_loader, None, loss_fn, optimizer, epochs=20, verbose=False)
+    return training.evaluate(network, few_test_loader)
+
+
+training.seed_everything(0)
+random_backbone = TransferNet(10, backbone=headless(SmallNet()), n_features=420)
+print(f"new head on the trained backbone: {train_head(transfer):.1%}")
+print(f"new head on a random backbone:    {train_head(random_backbone):.1%}    (a guess: 10 %)")
+
+# %% [markdown]
+# The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check
+# first that the weights arrived.
+#
+# In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights
+# from ImageNet. They have to be fetched; without a network you get a message that says what to do.
+
+# %% tags=["nbval-ignore-output"]
+if recipes.profile() == "full":
+    try:
+        print(f"new head on ImageNet's ResNet-18: {train_head(TransferNet(10)):.1%}")
+    except RuntimeError as message:
+        print(message)
+else:
+    print("quick profile: no pretrained weights are fetched")
+
+# %% [markdown]
+# ## What to take away
+#
+# * **Count before you build.** Dense layers behind a large feature map eat the budget; one more pooling gives it back.
+# * **Draw the schedule before you pay for it.** Steps of five with gamma 0.2 are over after 25 epochs, whatever you plan.
+# * **A gap between the curves is overfitting.** Dropout and augmentation narrow it; both want more epochs.
+# * **Test once.** Choices are made on validation data, or the test accuracy stops meaning anything.
+# * **A frozen backbone is only as good as its weights.** Run the random control.
