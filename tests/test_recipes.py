@@ -49,7 +49,13 @@ def test_a_lesson_says_what_it_runs(lesson, profile, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_PROFILE", profile)
     recipe = recipes.for_lesson(lesson)
     out = capsys.readouterr().out
-    for word in (profile, recipe.data, f"{recipe.epochs} epochs", "minute"):
+    for word in (
+        f"profile  {profile}",
+        recipe.data,
+        f"{recipe.epochs} epochs",
+        "two CPU cores",
+        "a guess is",
+    ):
         assert word in out
     assert ("not CIFAR" in out) == (profile == "quick") == recipe.data.startswith("shapes")
 
