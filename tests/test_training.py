@@ -296,7 +296,7 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     from test_training import tiny_run
-    tiny_run(epochs=1)  # what is imported and set up only once is behind us
+    tiny_run(epochs=2)  # what is imported and set up only once is behind us
     print("started", flush=True)
     tiny_run(epochs=100_000, checkpoint=Path(sys.argv[1]))
 """
