@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "pattern", nargs="?", default="*", help="which recipes, e.g. 'smallnet-*' (default: all)"
     )
 
-    sub = verb(bench, "bench", "measure how fast this machine trains, as ratios; takes about ten minutes")
+    sub = verb(bench, "bench", "measure how fast this machine trains, as ratios")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE as well")
 
     verb(sync, "sync", "bring the notebooks up to their .py twins")

@@ -23,7 +23,7 @@
 # After this session you can
 #
 # * measure the data's statistics and use them to normalise;
-# * augment pictures one at a time, as the libraries do, and a batch at a time, which is ten times as fast;
+# * augment pictures one at a time, as the libraries do, and a whole batch at a time;
 # * build a residual network and check it against a published layer table;
 # * find a learning rate with a range test, and spend it in one cycle;
 # * read the results: where the accuracy came from, and what is left on the table.
@@ -95,7 +95,7 @@ picture = one_at_a_time(train_set.images[0])
 print(tuple(picture.shape), picture.dtype)
 
 # %% [markdown]
-# That costs more time than the network needs to learn from the picture. The course's own version draws the same random
+# Each picture then costs a dozen calls of Python. The course's own version draws the same random
 # choices for a whole batch and carries them out at once.
 
 # %%
@@ -303,7 +303,7 @@ plt.show()
 #
 # * **Measure, then normalise.** Statistics come from the training images, and a check that mean and deviation are 0 and 1
 #   takes three lines.
-# * **An augmentation must not change the class.** Done a batch at a time, it is nearly free.
+# * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude**, and putting the network back is part of the test.
 # * **One cycle** spends a high rate while it helps and a low one where it counts. The last epochs bring the last points.
 # * **Weights sit where channels are many**, work is done where pictures are large.
