@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from course_utils import fetch, shapes
 
-NAMES = ("cifar10", "cifar100", "shapes10", "shapes100")
+N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
 SIZE = 32  # pixels a side
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -74,8 +74,8 @@ def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]
     Raises ValueError for an unknown name and for a damaged file, fetch.FetchError if CIFAR can be neither found nor
     fetched. One data set is never given in place of another.
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(NAMES)}")
+    if name not in N_CLASSES:
+        raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(N_CLASSES)}")
     if name.startswith("shapes"):
         print(f"{name}: drawn by code")
         return _shapes(name, "train", 5000, seed=0), _shapes(name, "test", 1000, seed=1)
@@ -126,6 +126,11 @@ def fetch_all(
             raise ValueError(f"nothing to fetch for {name!r}, expected one of {', '.join(fetch.SOURCES)}")
     for name in names:
         _cifar(name, root, timeout=timeout, min_rate=min_rate)
+
+
+def fingerprint(image_set: ImageSet) -> str:
+    """16 hex digits that depend on every image and its label, but not on their order: see `fetch.fingerprint`."""
+    return fetch.fingerprint(image_set.images, image_set.labels)
 
 
 # --- Parts of a set.

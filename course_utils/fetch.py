@@ -507,18 +507,20 @@ def _problem(arrays: Arrays, source: Source) -> str:
 
 
 def fingerprints(arrays: Arrays) -> dict[str, str]:
-    """One fingerprint for the training set, one for the test set and one for the class names, 16 hex digits each.
-
-    Those of the sets do not depend on the order of the images, because sources differ in it: every image is hashed
-    together with its label, and the hashes are summed modulo 2^64. A flipped bit, two labels exchanged, an image too
-    many, too few or in the other set: each changes a sum. 0.4 s for 60,000 images.
-    """
-    result = {}
-    for split in ("train", "test"):
-        total = 0
-        for image, label in zip(arrays[f"x_{split}"], arrays[f"y_{split}"].tolist(), strict=True):
-            digest = hashlib.sha256(image.tobytes() + b"%d" % label).digest()
-            total += int.from_bytes(digest[:8])
-        result[split] = f"{total % 2**64:016x}"
+    """One fingerprint for the training set, one for the test set and one for the class names, 16 hex digits each."""
+    result = {split: fingerprint(arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test")}
     result["classes"] = hashlib.sha256("\n".join(arrays["classes"]).encode()).hexdigest()[:16]
     return result
+
+
+def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
+    """16 hex digits that do not depend on the order of the images, because sources differ in it.
+
+    Every image is hashed together with its label, and the hashes are summed modulo 2^64. A flipped bit, two labels
+    exchanged, an image too many, too few or in the other set: each changes a sum. 0.4 s for 60,000 images.
+    """
+    total = 0
+    for image, label in zip(images, labels.tolist(), strict=True):
+        digest = hashlib.sha256(image.tobytes() + b"%d" % label).digest()
+        total += int.from_bytes(digest[:8])
+    return f"{total % 2**64:016x}"

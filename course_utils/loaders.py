@@ -75,7 +75,7 @@ class BatchLoader:
         if self.augment is None:
             return self.store[batch[part]]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng).take(part)
-        return self.augment(self.store, batch[part], draws.to(self.device), self.fill)
+        return self.augment(self.store, batch[part], draws, self.fill)
 
 
 class PerImageDataset(Dataset):

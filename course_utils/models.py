@@ -31,6 +31,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
+            return nn.functional.dropout(x, self.p)
         return x * keep_mask(x, self.p)
 
     def extra_repr(self) -> str:
@@ -42,9 +44,11 @@ def keep_mask(x: Tensor, p: float) -> Tensor:
     threshold = round(256 * p)
     draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
+    kept = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+    torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=kept)  # compares and converts in one pass
+    kept.mul_(256 / (256 - threshold))
     # The draws are independent, so their order is free: laying them out as `x` is laid out in
     # memory (channels last, usually) makes the product one straight pass.
-    kept = (draws.view(torch.uint8)[: x.numel()] >= threshold).to(x.dtype).mul_(256 / (256 - threshold))
     return kept.as_strided(x.shape, x.stride()) if is_dense(x) else kept.view(x.shape)
 
 
@@ -56,8 +60,13 @@ def is_dense(x: Tensor) -> bool:
 class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
-    Each stage is Conv 3×3 · BatchNorm · ReLU · Dropout · MaxPool 2. With the defaults it has exactly
+    Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · ReLU. With the defaults it has exactly
     996,376 weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from.
+
+    The source project has its ReLU before the dropout. The order makes no difference to the outputs:
+    ReLU keeps the order of values, so the largest of a window is the same before and after it, and
+    dropout's factors are never negative. It makes one to the time: after pooling, ReLU has a
+    quarter of the values to go through.
     """
 
     def __init__(
@@ -75,9 +84,8 @@ class SmallNet(nn.Module):
         for c_in, c_out in zip((3, *widths), widths, strict=False):
             stages += [nn.Conv2d(c_in, c_out, 3, padding=1)]
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
-            stages += [activation_layer(activation)]
             stages += [Dropout(conv_dropout)] if conv_dropout else []
-            stages += [nn.MaxPool2d(2)]
+            stages += [nn.MaxPool2d(2), activation_layer(activation)]
         self.features = nn.Sequential(*stages)
         flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
         self.head = nn.Sequential(
@@ -170,25 +178,31 @@ class TransferNet(nn.Module):
     put into train mode: a frozen BatchNorm that went on moving its running statistics would not be
     frozen. `backbone` is any network that returns features (N, n_features); by default it is
     torchvision's ResNet-18 with weights pretrained on ImageNet, 11,227,812 weights in all for 100
-    classes. `headless(model)` makes a backbone of a network trained here.
+    classes. `headless(model)` makes a backbone of a network trained here. `frozen=False` trains the
+    backbone on ("fine-tuning").
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 
-    def __init__(self, n_classes: int, backbone: nn.Module | None = None, n_features: int = 512):
+    def __init__(
+        self,
+        n_classes: int,
+        backbone: nn.Module | None = None,
+        n_features: int = 512,
+        frozen: bool = True,
+    ):
         super().__init__()
         self.backbone = pretrained_resnet18() if backbone is None else backbone
-        self.backbone.requires_grad_(False)
+        self.frozen = frozen
+        self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)
-        self.backbone.eval()
+        self.backbone.train(mode and not self.frozen)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.backbone(images)
-        return self.head(features)
+        return self.head(self.backbone(images))
 
 
 def pretrained_resnet18() -> nn.Module:

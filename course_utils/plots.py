@@ -8,6 +8,7 @@ what was expected and what was found. In a notebook, end the cell with `plt.show
 import functools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -196,6 +197,27 @@ def learning_curves(
     _label_ends(loss, accuracy)
     figure.align_ylabels()
     return figure
+
+
+@_styled
+def recorded_runs(
+    runs: Sequence[Mapping], reference: tuple[str, np.ndarray, np.ndarray] | None = None
+) -> Figure:
+    """`learning_curves` of one recipe's recorded runs (`records.of_recipe`), as the mean over their seeds.
+
+    The title names the recipe, its data, the seeds, the machine and the date of the last run.
+    """
+    if not runs:
+        return _say("No run of this recipe is recorded here.")
+    names = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate")
+    mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in names}
+    recipe, machine = runs[0]["recipe"], runs[0]["machine"]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    title = (
+        f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}; "
+        f"{machine['name']}, {machine['threads']} threads, {max(run['date'] for run in runs)}"
+    )
+    return learning_curves(SimpleNamespace(**mean), reference, title)
 
 
 @_styled

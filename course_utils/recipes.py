@@ -3,15 +3,8 @@
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
-
-from torch import nn, optim
-
-from course_utils import data, devices, models, parallel, schedules, training
-from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader
-from course_utils.transforms import Augment
 
 
 @dataclass(frozen=True)
@@ -20,7 +13,8 @@ class Recipe:
 
     `validation` is the share of the training images held out; with 0 nothing is, and the curves have
     no validation. `crop` is the padding in pixels before the random crop, `flip` and `hole_chance`
-    are probabilities, `hole` is a side in pixels; zero switches each off.
+    are probabilities, `hole` is a side in pixels; zero switches each off. `curve_on_test` draws the
+    curves on the test set, as the source of Session 2 did; nothing may be chosen by them.
     """
 
     name: str
@@ -49,7 +43,9 @@ class Recipe:
         return json.loads(json.dumps(asdict(self)))
 
 
-SOURCE_SMALLNET = Recipe(
+# The numbers S1 to S18 and R1 to R3 are those of the claims that the book tests with these recipes.
+
+SMALLNET = Recipe(
     name="smallnet-source",
     about="the source project's settings, up to where its schedule goes flat",
     optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
@@ -58,9 +54,24 @@ SOURCE_SMALLNET = Recipe(
     epochs=25,
 )
 
-SOURCE_RESNET = Recipe(
+BEST_SMALLNET = replace(
+    SMALLNET,
+    name="smallnet-best",
+    about="the same 996,376 weights, a better recipe, inside an hour on two CPU cores",
+    network_args={"conv_dropout": 0.0},
+    normalise=True,
+    crop=4,
+    flip=0.5,
+    epochs=80,
+    optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+    schedule="one_cycle",
+    schedule_args={"lr_min": 0.01, "lr_max": 0.1, "peak_epoch": 16, "lr_end": 0.0},
+    label_smoothing=0.1,
+)
+
+RESNET = Recipe(
     name="resnet-assignment",
-    about="the 24-epoch assignment as logged, its test curve included",
+    about="R1: the 24-epoch assignment as logged, its test curve included",
     data="cifar10",
     validation=0.0,
     network="CustomResNet",
@@ -77,29 +88,238 @@ SOURCE_RESNET = Recipe(
     curve_on_test=True,
 )
 
-BEST_SMALLNET = replace(
-    SOURCE_SMALLNET,
-    name="smallnet-best",
-    about="the same 996,376 weights, a better recipe, inside an hour on two CPU cores",
-    network_args={"conv_dropout": 0.0},
-    normalise=True,
-    crop=4,
-    flip=0.5,
-    epochs=40,
-    optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
-    schedule="one_cycle",
-    schedule_args={"lr_min": 0.01, "lr_max": 0.1, "peak_epoch": 8, "lr_end": 0.0},
+FAST_RESNET = replace(
+    RESNET,
+    name="resnet-fast",
+    about="90 % in as few epochs as possible",
+    network_args={"logit_scale": 0.125},
+    hole_chance=1.0,
+    epochs=7,
+    optimizer="SGD",
+    optimizer_args={"lr": 0.4, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+    schedule_args={"lr_min": 0.04, "lr_max": 0.4, "peak_epoch": 1.75, "lr_end": 0.0},
     label_smoothing=0.1,
+    curve_on_test=False,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (SOURCE_SMALLNET, SOURCE_RESNET, BEST_SMALLNET)}
+HEADLINES = [
+    SMALLNET,
+    BEST_SMALLNET,
+    replace(
+        FAST_RESNET,
+        name="budgetnet",
+        about="the best network under 1,000,000 weights inside an hour: the ResNet's layout, narrow",
+        data="cifar100",
+        validation=0.1,
+        network_args={"widths": (24, 48, 96, 192), "bias": False, "logit_scale": 1.0},
+        batch_size=256,
+        epochs=50,
+        optimizer_args={"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+        schedule_args={"lr_min": 0.02, "lr_max": 0.2, "peak_epoch": 12, "lr_end": 0.0},
+    ),
+    RESNET,
+    replace(
+        FAST_RESNET,
+        name="resnet-best",
+        about="the same 6,575,370 weights, a better recipe, 24 epochs",
+        epochs=24,
+        schedule_args={"lr_min": 0.04, "lr_max": 0.4, "peak_epoch": 5, "lr_end": 0.0},
+    ),
+    FAST_RESNET,
+]
+
+TEN_EPOCHS = replace(
+    SMALLNET,
+    name="smallnet-wide",
+    about="S4: the full network for 10 epochs at one rate",
+    schedule="constant",
+    schedule_args={},
+    epochs=10,
+)
+NARROW = replace(
+    TEN_EPOCHS, name="smallnet-deep", about="S3: three stages, 200 neurons", network_args={"hidden": 200}
+)
+SHALLOW = replace(
+    NARROW,
+    name="smallnet-batch128",
+    about="S2: two stages, 200 neurons, batch 128",
+    network_args={"widths": (32, 64), "hidden": 200},
+)
+LADDER = [
+    replace(SHALLOW, name="smallnet-start", about="S1: two stages, 200 neurons, batch 32", batch_size=32),
+    SHALLOW,
+    NARROW,
+    TEN_EPOCHS,
+]
+
+ADAM = {"optimizer": "Adam", "optimizer_args": {"lr": 1e-3}}
+ADAMW = {"optimizer": "AdamW", "optimizer_args": {"lr": 1e-3, "weight_decay": 1e-4}}
+
+
+def ten_epochs_at(lr: float, optimizer: str) -> Recipe:
+    others = {"momentum": 0.9, "weight_decay": 5e-4} if optimizer == "SGD" else {}
+    return replace(
+        TEN_EPOCHS,
+        name=f"smallnet-{optimizer.lower()}-{lr:g}",
+        about=f"S8: {optimizer} at a rate of {lr:g}, 10 epochs",
+        optimizer=optimizer,
+        optimizer_args={"lr": lr, **others},
+    )
+
+
+RATES = [ten_epochs_at(lr, "SGD") for lr in (1e-3, 1e-2)]
+RATES += [ten_epochs_at(lr, "Adam") for lr in (3e-4, 1e-3, 3e-3, 1e-2)]
+
+SMALLNET_CLAIMS = [
+    replace(SMALLNET, name="smallnet-long", about="S6: twice the epochs on the same schedule", epochs=50),
+    replace(SMALLNET, name="smallnet-adam", about="S7: Adam for SGD", **ADAM),
+    replace(SMALLNET, name="smallnet-adamw", about="S7: AdamW for SGD", **ADAMW),
+    replace(TEN_EPOCHS, name="smallnet-20-flat", about="S9: Adam, 20 epochs at 1e-3", epochs=20, **ADAM),
+    replace(
+        SMALLNET,
+        name="smallnet-10-10",
+        about="S9: Adam, 10 epochs at 1e-3, then 10 at 2e-4",
+        epochs=20,
+        schedule_args={"step_epochs": 10, "gamma": 0.2},
+        **ADAM,
+    ),
+    replace(
+        SMALLNET,
+        name="smallnet-10-10-10",
+        about="S9: the same and 10 epochs more",
+        epochs=30,
+        schedule_args={"step_epochs": 10, "gamma": 0.2},
+        **ADAM,
+    ),
+    replace(
+        SMALLNET,
+        name="smallnet-gamma-0.1",
+        about="S10: gamma 0.1",
+        schedule_args={"step_epochs": 5, "gamma": 0.1},
+    ),
+    replace(
+        SMALLNET,
+        name="smallnet-gamma-0.3",
+        about="S10: gamma 0.3",
+        schedule_args={"step_epochs": 5, "gamma": 0.3},
+    ),
+    replace(
+        SMALLNET,
+        name="smallnet-no-conv-dropout",
+        about="S11: no dropout between the convolutions",
+        network_args={"conv_dropout": 0.0},
+    ),
+    replace(
+        SMALLNET,
+        name="smallnet-no-dropout",
+        about="S11: no dropout at all",
+        network_args={"conv_dropout": 0.0, "dense_dropout": 0.0},
+    ),
+    replace(
+        ten_epochs_at(1e-2, "SGD"),
+        name="smallnet-no-batch-norm",
+        about="S12: no batch norm, 10 epochs at a rate of 0.01",
+        network_args={"batch_norm": False},
+    ),
+    replace(SMALLNET, name="smallnet-all-images", about="S13: nothing held out", validation=0.0),
+    replace(
+        SMALLNET,
+        name="smallnet-step-10",
+        about="S14: steps of ten epochs",
+        schedule_args={"step_epochs": 10, "gamma": 0.2},
+    ),
+    replace(SMALLNET, name="smallnet-augmented", about="S15: random crop and flip", crop=4, flip=0.5),
+    replace(SMALLNET, name="smallnet-float32", about="does bfloat16 cost accuracy?", precision="float32"),
+    replace(SMALLNET, name="smallnet-normalised", about="S17: normalised input", normalise=True),
+    replace(SMALLNET, name="smallnet-gelu", about="S17: GELU for ReLU", network_args={"activation": "GELU"}),
+]
+
+HEAD = replace(
+    SMALLNET,
+    name="transfer-resnet",
+    about="S18: a new head on the frozen network of resnet-fast",
+    network="TransferNet",
+    network_args={"backbone": "resnet-fast"},
+    normalise=True,
+    epochs=10,
+    optimizer="Adam",
+    optimizer_args={"lr": 1e-3},
+    schedule_args={"step_epochs": 5, "gamma": 0.2},
+)
+TRANSFER = [
+    HEAD,
+    replace(
+        HEAD,
+        name="transfer-random",
+        about="S18: a new head on a random ResNet-18, the source's true condition",
+        network_args={"backbone": "resnet18"},
+    ),
+    replace(
+        HEAD,
+        name="transfer-fine-tuned",
+        about="S18: the network of resnet-fast, all of it trained on",
+        network_args={"backbone": "resnet-fast", "frozen": False},
+    ),
+]
+
+RANGE_TEST = replace(
+    RESNET,
+    name="resnet-lr-range",
+    about="R2: the range test with the published settings",
+    epochs=0,
+    schedule="range_test",
+    schedule_args={"lr_min": 1e-8, "lr_max": 0.1, "steps": 100},
+)
+
+EIGHT_EPOCHS = replace(
+    RESNET,
+    name="resnet-8",
+    about="R3: the assignment's recipe in 8 epochs",
+    epochs=8,
+    schedule_args={"lr_min": 3.2e-6, "lr_max": 3.2e-4, "peak_epoch": 2},
+    curve_on_test=False,
+)
+RESNET_CLAIMS = [
+    RANGE_TEST,
+    EIGHT_EPOCHS,
+    replace(EIGHT_EPOCHS, name="resnet-8-no-crop", about="R3: no crop", crop=0),
+    replace(EIGHT_EPOCHS, name="resnet-8-no-flip", about="R3: no flip", flip=0.0),
+    replace(EIGHT_EPOCHS, name="resnet-8-no-hole", about="R3: no hole", hole=0, hole_chance=0.0),
+    replace(
+        EIGHT_EPOCHS,
+        name="resnet-8-constant",
+        about="R3: one rate throughout",
+        optimizer_args={"lr": 3.2e-4},
+        schedule="constant",
+        schedule_args={},
+    ),
+    replace(
+        EIGHT_EPOCHS, name="resnet-8-no-skip", about="R3: R(X) for X + R(X)", network_args={"skip": False}
+    ),
+    replace(
+        EIGHT_EPOCHS,
+        name="resnet-8-sgd",
+        about="R3: SGD for Adam, at a rate that suits it",
+        optimizer="SGD",
+        optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+        schedule_args={"lr_min": 0.001, "lr_max": 0.1, "peak_epoch": 2},
+    ),
+]
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in [*HEADLINES, *LADDER, *RATES, *SMALLNET_CLAIMS, *RESNET_CLAIMS, *TRANSFER]
+}
+
+# The recipes whose trained weights are kept beside their records.
+KEPT = tuple(recipe.name for recipe in HEADLINES)
 
 # What each lesson trains. The quick profile keeps the recipe's form and shrinks its cost: shapes drawn
 # by code for CIFAR, fewer epochs, and for the ResNet a quarter of the channels.
 LESSONS = {
     "smallnet": {
         "quick": replace(
-            SOURCE_SMALLNET,
+            SMALLNET,
             name="smallnet-quick",
             about="session 1 in a minute: shapes instead of CIFAR-100, a shorter schedule",
             data="shapes100",
@@ -108,11 +328,11 @@ LESSONS = {
             optimizer_args={"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4},
             schedule_args={"step_epochs": 4, "gamma": 0.2},
         ),
-        "full": SOURCE_SMALLNET,
+        "full": SMALLNET,
     },
     "resnet": {
         "quick": replace(
-            SOURCE_RESNET,
+            RESNET,
             name="resnet-quick",
             about="session 2 in a minute: shapes instead of CIFAR-10, a quarter of the channels",
             data="shapes10",
@@ -124,7 +344,7 @@ LESSONS = {
             curve_on_test=False,
         ),
         "full": replace(
-            SOURCE_RESNET,
+            RESNET,
             name="resnet-lesson",
             about="the assignment with a tenth held out, so that the test set is looked at once",
             validation=0.1,
@@ -138,8 +358,8 @@ EXPECTATIONS = {
     "smallnet-quick": ("about 90 seconds", "55 to 70 % on validation images; a guess is 1 %"),
     "resnet-quick": ("about 40 seconds", "over 95 % on validation images; a guess is 10 %"),
     "smallnet-source": (
-        "an estimated half an hour",
-        "the source reports 50.5 % on test images; a guess is 1 %",
+        "half an hour",
+        "about 51 % on test images, as the source's 50.5 %; a guess is 1 %",
     ),
     "resnet-lesson": (
         "an estimated 90 minutes",
@@ -153,6 +373,14 @@ def get(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(sorted(RECIPES))}")
     return RECIPES[name]
+
+
+def matching(pattern: str) -> list[Recipe]:
+    """The recipes whose names match `pattern` ("smallnet-*"), in the table's order; a ValueError if none does."""
+    found = [recipe for name, recipe in RECIPES.items() if fnmatch(name, pattern)]
+    if not found:
+        raise ValueError(f"no recipe matches {pattern!r}: choose among {', '.join(sorted(RECIPES))}")
+    return found
 
 
 def profile() -> str:
@@ -174,82 +402,3 @@ def for_lesson(lesson: str) -> Recipe:
     print(f"trains   {recipe.epochs} epochs; the notebook takes {duration} on two CPU cores")
     print(f"expect   {accuracy}")
     return recipe
-
-
-def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
-    return getattr(models, recipe.network)(n_classes=n_classes, **recipe.network_args)
-
-
-def build_loader(
-    recipe: Recipe, image_set: ImageSet, stats, train: bool, seed: int, device="cpu"
-) -> BatchLoader:
-    """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
-    mean, std = stats
-    scaling = {"mean": mean, "std": std} if recipe.normalise else {}
-    if not train:
-        return BatchLoader(image_set, 1000, **scaling, device=device)
-    augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance)
-    return BatchLoader(
-        image_set,
-        recipe.batch_size,
-        **scaling,
-        augment=augment if augment != Augment(0, 0, 0, 0) else None,
-        fill=mean,
-        shuffle=True,
-        seed=seed,
-        device=device,
-    )
-
-
-def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return getattr(optim, recipe.optimizer)(trainable, **recipe.optimizer_args)
-
-
-def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps_per_epoch: int):
-    args = dict(recipe.schedule_args)
-    if recipe.schedule != "constant":
-        args["steps_per_epoch"] = steps_per_epoch
-    if recipe.schedule == "one_cycle":
-        args["epochs"] = recipe.epochs
-    return getattr(schedules, recipe.schedule)(optimizer, **args)
-
-
-@dataclass
-class Outcome:
-    """What a run gives: the trained model, its curves, and its accuracy on the images it was never shown."""
-
-    model: nn.Module
-    history: training.History
-    test_accuracy: float
-
-
-def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path | None = None) -> Outcome:
-    """Run `recipe` with `seed` from data to test accuracy; with `checkpoint`, resumable."""
-    parallel.start()
-    device = devices.pick_device()
-    train_set, test_set = data.load(recipe.data, root)
-    train_set, validation_set = data.split(train_set, recipe.validation, seed)
-    stats = data.channel_stats(train_set)
-    train_loader = build_loader(recipe, train_set, stats, True, seed, device)
-    test_loader = build_loader(recipe, test_set, stats, False, seed, device)
-    validation_loader = (
-        build_loader(recipe, validation_set, stats, False, seed, device) if recipe.validation else None
-    )
-    training.seed_everything(seed)
-    model = build_network(recipe, train_set.n_classes).to(device)
-    training.seed_everything(seed + 1_000_000 * parallel.rank())  # processes start alike, and drop out apart
-    optimizer = build_optimizer(recipe, model)
-    history = training.fit(
-        parallel.wrap(model),
-        train_loader,
-        test_loader if recipe.curve_on_test else validation_loader,
-        nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
-        optimizer,
-        build_schedule(recipe, optimizer, len(train_loader)),
-        epochs=recipe.epochs,
-        precision=recipe.precision,
-        checkpoint=checkpoint,
-        recipe=recipe.plain() | {"seed": seed},
-    )
-    return Outcome(model, history, training.evaluate(model, test_loader, precision=recipe.precision))

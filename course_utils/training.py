@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from course_utils import checkpoints, devices, parallel
+from course_utils import checkpoints, devices, parallel, watch
 from course_utils.models import count_parameters
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -83,20 +83,30 @@ def fit(
     off goes on from there, to the same bits, when called again with the same `recipe` (plain
     values that name the run; another one is refused with a ValueError).
 
-    Raises `Diverged` at the first loss that is not finite.
+    Raises `Diverged` at the first loss that is not finite. Of mistakes that the first batches show,
+    `watch` warns.
     """
     check_budget(model, max_parameters)
+    devices.keep_freed_memory()
     model.to(memory_format=torch.channels_last)
-    run = Run(model, train_loader, optimizer, scheduler, History(), recipe or {})
+    scaler = gradient_scaler(model, precision)
+    run = Run(model, train_loader, optimizer, scheduler, scaler, History(), recipe or {})
     if checkpoint:
         run.resume(Path(checkpoint))
     history, started = run.history, time.perf_counter() - sum(run.history.seconds)
-    scaler = gradient_scaler(model, precision)
+    watcher = watch.Watch(loss_fn, train_loader, validation_loader)
     while len(history) < epochs and in_time(history, started, max_seconds):
         epoch_started = time.perf_counter()
         rate = optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = train_epoch(
-            model, train_loader, loss_fn, optimizer, scheduler, precision=precision, scaler=scaler
+            model,
+            train_loader,
+            loss_fn,
+            optimizer,
+            scheduler,
+            precision=precision,
+            scaler=scaler,
+            watcher=watcher,
         )
         validation_loss, validation_accuracy = math.nan, math.nan
         if validation_loader is not None:
@@ -127,8 +137,12 @@ def train_epoch(
     *,
     precision: str = "auto",
     scaler: torch.amp.GradScaler | None = None,
+    watcher: watch.Watch | None = None,
 ) -> tuple[float, float]:
-    """One pass over `loader` with an optimizer step a batch: mean loss and accuracy, as seen while training."""
+    """One pass over `loader` with an optimizer step a batch: mean loss and accuracy, as seen while training.
+
+    `watcher` is shown the images, logits and labels of each step before the loss is worked out.
+    """
     device = device_of(model)
     scaler = scaler or gradient_scaler(model, precision)
     model.train()
@@ -137,6 +151,8 @@ def train_epoch(
         images, labels = to_device(images, labels, device)
         with devices.autocast(device, precision):
             logits = model(images)
+            if watcher:
+                watcher(images, logits, labels)
             loss = loss_fn(logits, labels)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -229,7 +245,8 @@ class Totals:
         if not self.images:
             raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
         self.check()
-        sums = torch.stack([self.loss.double(), self.hits.double(), torch.tensor(self.images).to(self.loss)])
+        # float32 counts to 16 million exactly, and Apple's MPS has nothing wider.
+        sums = torch.stack([self.loss, self.hits.float(), torch.tensor(self.images).to(self.loss)])
         loss, hits, images = parallel.total(sums).tolist()
         return loss / images, hits / images
 
@@ -242,6 +259,7 @@ class Run:
     loader: Any
     optimizer: Optimizer
     scheduler: LRScheduler | None
+    scaler: torch.amp.GradScaler
     history: History
     recipe: dict[str, Any]
 
@@ -252,6 +270,7 @@ class Run:
             "model": parallel.unwrap(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "scaler": self.scaler.state_dict(),
             "random": random_state(),
         }
         checkpoints.save(state, path)
@@ -272,6 +291,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
         self.history.__dict__.update(state["history"])
         self.loader.epoch = len(self.history)
         restore_random_state(state["random"])

@@ -72,9 +72,6 @@ class Draws:
         """The choices for some of the batch's images."""
         return Draws(*(choice[images] for choice in vars(self).values()))
 
-    def to(self, device: torch.device) -> "Draws":
-        return Draws(*(choice.to(device) for choice in vars(self).values()))
-
 
 @dataclass(frozen=True)
 class Augment:
@@ -98,10 +95,15 @@ class Augment:
         return Draws(*map(torch.from_numpy, (*shift, flip, *hole)))
 
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
-        """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3)."""
-        size = padded.shape[1] - 2 * self.padding
-        images = crop(padded, indices, draws.top, draws.left, size)
-        images[draws.flip] = images[draws.flip].flip(2)
+        """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
+
+        `draws` are on the CPU wherever the store is. What they say is worked out there: to ask a GPU
+        which images to flip would mean to wait for it.
+        """
+        size, device = padded.shape[1] - 2 * self.padding, padded.device
+        images = crop(padded, indices, draws.top.to(device), draws.left.to(device), size)
+        flipped = draws.flip.nonzero().squeeze(1).to(device)
+        images[flipped] = images[flipped].flip(2)
         return cut_holes(images, draws.hole_top, draws.hole_left, self.hole, fill)
 
 
@@ -130,10 +132,11 @@ def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) 
 def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:
     """Paint a `size` × `size` square at (`top`, `left`) in the colour `fill`, in place; -1 leaves an image whole."""
     image = (top >= 0).nonzero().squeeze(1)
-    square = torch.arange(size, device=images.device)
+    square = torch.arange(size)
     rows = top[image, None] + square
     columns = left[image, None] + square
-    images[image[:, None, None], rows[:, :, None], columns[:, None, :]] = fill
+    places = image[:, None, None], rows[:, :, None], columns[:, None, :]
+    images[tuple(place.to(images.device) for place in places)] = fill
     return images
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import models
+from course_utils import bench, models
 from course_utils.models import CustomResNet, SmallNet, TransferNet, count_parameters, layer_table
 
 # The published summary of the assignment's network.
@@ -193,3 +193,20 @@ def test_missing_pretrained_weights_say_what_to_do(monkeypatch):
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
     with pytest.raises(RuntimeError, match=r"no route to host.*Download https://.*checkpoints"):
         TransferNet(100)
+
+
+def test_smallnet_is_the_source_network_whatever_the_place_of_its_relu():
+    """Outputs and gradients agree with the source's order of layers, of which the benchmark has a copy."""
+    torch.manual_seed(0)
+    ours, source = SmallNet(conv_dropout=0, dense_dropout=0), bench.source_smallnet(conv_dropout=0)
+    source[-2].p = 0.0
+    source.load_state_dict(
+        dict(zip(source.state_dict(), ours.state_dict().values(), strict=True))  # same order of weights
+    )
+    images = torch.rand(8, 3, 32, 32)
+    a, b = ours(images), source(images)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    for p, q in zip(ours.parameters(), source.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)

@@ -182,6 +182,27 @@ def test_prediction_bars_show_the_top_classes_in_order():
 # ---- curves ----
 
 
+def test_recorded_runs_are_drawn_as_their_mean_and_named():
+    def record(seed, accuracy):
+        return {
+            "recipe": {"name": "smallnet-source", "data": "cifar100"},
+            "machine": {"name": "some processor", "threads": 2},
+            "seed": seed,
+            "date": "2026-11-22",
+            "history": vars(history(4, accuracy)),
+        }
+
+    figure = plots.recorded_runs([record(0, 0.4), record(1, 0.6)])
+    (line,) = figure.axes[1].lines
+    np.testing.assert_allclose(line.get_ydata(), [12.5, 25, 37.5, 50])
+    title = " ".join(figure.get_suptitle().split())
+    for word in ("smallnet-source on cifar100", "seeds 0, 1", "some processor, 2 threads", "2026-11-22"):
+        assert word in title
+    assert "seed 0;" in " ".join(plots.recorded_runs([record(0, 0.4)]).get_suptitle().split())
+    (text,) = plots.recorded_runs([]).texts
+    assert "No run of this recipe is recorded" in text.get_text()
+
+
 def test_learning_curves_hold_the_history_and_the_reference():
     run = history(24, 0.9)
     figure = plots.learning_curves(run, reference=("published", [1, 30], [49.0, 91.7]))

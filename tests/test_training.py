@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import checkpoints, devices, training
 from course_utils.data import ImageSet
@@ -222,6 +223,78 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
         )
         assert devices.pick_precision(cuda) == expected
     assert devices.pick_precision(mps) == torch.float32
+
+
+class RecordingScaler(torch.amp.GradScaler):
+    """A gradient scaler that works as torch's does and notes what it is asked to do."""
+
+    def __init__(self, **options):
+        super().__init__("cpu", **options)
+        self.asked = []
+
+    def scale(self, loss):
+        self.asked.append("scale")
+        return super().scale(loss)
+
+    def step(self, optimizer):
+        self.asked.append("step")
+        return super().step(optimizer)
+
+    def update(self):
+        self.asked.append("update")
+        super().update()
+
+
+def test_float16_goes_through_the_scaler_and_learns():
+    model, loader, scaler = tiny_net(), BatchLoader(tiny_set(), 16), RecordingScaler(init_scale=2.0**8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = [
+        training.train_epoch(model, loader, cross_entropy, optimizer, precision="float16", scaler=scaler)[0]
+        for _ in range(5)
+    ]
+    assert scaler.asked == ["scale", "step", "update"] * 5 * len(loader)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_an_overflow_in_float16_skips_the_step_and_halves_the_scale():
+    model, loader, scaler = tiny_net(), BatchLoader(tiny_set(16), 16), RecordingScaler(init_scale=2.0**40)
+    before = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    training.train_epoch(model, loader, cross_entropy, optimizer, precision="float16", scaler=scaler)
+    for old, new in zip(before.parameters(), model.parameters(), strict=True):
+        assert torch.equal(old, new), "infinite gradients must not reach the weights"
+    assert scaler.get_scale() == 2.0**39
+
+
+def test_only_float16_needs_a_scaler():
+    for precision, needed in (("float16", True), ("bfloat16", False), ("float32", False)):
+        assert training.gradient_scaler(tiny_net(), precision).is_enabled() == needed
+
+
+class CountReads(TorchDispatchMode):
+    """Counts the operations that make Python wait for a number from the device."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__.removesuffix(".default") in self.READS:
+            self.reads.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("images", [48, 480])
+def test_nothing_is_read_back_inside_a_step(images):
+    """However many steps an epoch has, the device is asked for numbers at its end alone."""
+    model = SmallNet(3, widths=(4, 4), hidden=8)
+    batches = list(BatchLoader(tiny_set(images), 16, augment=Augment(), shuffle=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    with CountReads() as counted:
+        training.train_epoch(model, batches, cross_entropy, optimizer)
+    assert len(counted.reads) <= 4, counted.reads
 
 
 # --- Checkpoints

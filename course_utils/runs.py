@@ -1,0 +1,137 @@
+"""From a recipe and a seed to a trained network: data, loaders, network, optimizer, schedule, and the run itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn, optim
+
+from course_utils import checkpoints, data, devices, models, parallel, recipes, records, schedules, training
+from course_utils.data import ImageSet
+from course_utils.loaders import BatchLoader
+from course_utils.recipes import Recipe
+from course_utils.training import History
+from course_utils.transforms import Augment
+
+
+def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
+    """The recipe's untrained network; over a `backbone`, named in its arguments, if it is a `TransferNet`."""
+    args = dict(recipe.network_args)
+    if "backbone" in args:
+        args["backbone"] = build_backbone(args["backbone"])
+    return getattr(models, recipe.network)(n_classes=n_classes, **args)
+
+
+def build_backbone(name: str) -> nn.Module:
+    """ "resnet18" is torchvision's with random weights; any other name is a recipe whose trained weights are kept."""
+    if name == "resnet18":
+        return models.resnet18_backbone()
+    return models.headless(trained_network(recipes.get(name)))
+
+
+def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
+    """The recipe's network with the weights that are kept beside its record; FileNotFoundError if none are."""
+    model = build_network(recipe, data.N_CLASSES[recipe.data])
+    checkpoints.load_weights(model, records.weights_of(recipe.name, seed))
+    return model
+
+
+def build_loader(
+    recipe: Recipe, image_set: ImageSet, stats, train: bool, seed: int, device="cpu"
+) -> BatchLoader:
+    """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
+    mean, std = stats
+    scaling = {"mean": mean, "std": std} if recipe.normalise else {}
+    if not train:
+        return BatchLoader(image_set, 1000, **scaling, device=device)
+    augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance)
+    return BatchLoader(
+        image_set,
+        recipe.batch_size,
+        **scaling,
+        augment=augment if augment != Augment(0, 0, 0, 0) else None,
+        fill=mean,
+        shuffle=True,
+        seed=seed,
+        device=device,
+    )
+
+
+def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
+    """The recipe's optimizer over the weights that are trained; `fused` makes its step one pass over each."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return getattr(optim, recipe.optimizer)(trainable, **recipe.optimizer_args, fused=True)
+
+
+def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps_per_epoch: int):
+    args = dict(recipe.schedule_args)
+    if recipe.schedule != "constant":
+        args["steps_per_epoch"] = steps_per_epoch
+    if recipe.schedule == "one_cycle":
+        args["epochs"] = recipe.epochs
+    return getattr(schedules, recipe.schedule)(optimizer, **args)
+
+
+@dataclass
+class Loaders:
+    """A recipe's data, ready to train on; `validation` is None where nothing is held out."""
+
+    train: BatchLoader
+    validation: BatchLoader | None
+    test: BatchLoader
+    n_classes: int
+
+
+def prepare(recipe: Recipe, seed: int, root: Path | None = None) -> Loaders:
+    """Load, split and normalise the recipe's data; the statistics are those of the training images alone."""
+    device = devices.pick_device()
+    train, test = data.load(recipe.data, root)
+    train, validation = data.split(train, recipe.validation, seed)
+    stats = data.channel_stats(train)
+    return Loaders(
+        build_loader(recipe, train, stats, True, seed, device),
+        build_loader(recipe, validation, stats, False, seed, device) if len(validation) else None,
+        build_loader(recipe, test, stats, False, seed, device),
+        train.n_classes,
+    )
+
+
+@dataclass
+class Outcome:
+    """What a run gives: the trained model, its curves, and its accuracy on the images it was never shown."""
+
+    model: nn.Module
+    history: History
+    test_accuracy: float
+
+
+def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path | None = None) -> Outcome:
+    """Run `recipe` with `seed` from data to test accuracy; with `checkpoint`, resumable."""
+    parallel.start()
+    loaders = prepare(recipe, seed, root)
+    training.seed_everything(seed)
+    model = build_network(recipe, loaders.n_classes).to(devices.pick_device())
+    training.seed_everything(seed + 1_000_000 * parallel.rank())  # processes start alike, and drop out apart
+    optimizer = build_optimizer(recipe, model)
+    history = training.fit(
+        parallel.wrap(model),
+        loaders.train,
+        loaders.test if recipe.curve_on_test else loaders.validation,
+        nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
+        optimizer,
+        build_schedule(recipe, optimizer, len(loaders.train)),
+        epochs=recipe.epochs,
+        precision=recipe.precision,
+        checkpoint=checkpoint,
+        recipe=recipe.plain() | {"seed": seed},
+    )
+    return Outcome(model, history, training.evaluate(model, loaders.test, precision=recipe.precision))
+
+
+def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:
+    """The learning-rate range test of a recipe whose schedule is "range_test"."""
+    loaders = prepare(recipe, seed, root)
+    training.seed_everything(seed)
+    model = build_network(recipe, loaders.n_classes).to(devices.pick_device())
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    optimizer = build_optimizer(recipe, model)
+    return schedules.lr_range_test(model, loaders.train, loss_fn, optimizer, **recipe.schedule_args)

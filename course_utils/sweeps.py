@@ -1,0 +1,164 @@
+"""Recorded runs: make them, make many of them, and check that kept weights still do what their records say."""
+
+import math
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from course_utils import checkpoints, data, devices, machine, parallel, recipes, records, runs, training
+from course_utils.models import count_parameters
+from course_utils.recipes import Recipe
+from course_utils.runs import Outcome
+from course_utils.schedules import RangeTest
+
+TOLERANCE = 0.001  # a tenth of a point, for the half precision of the kept weights
+RUNS = Path("runs")  # checkpoints of runs that are under way; not part of the course
+
+
+def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
+    """Run every recipe that matches `pattern` with each of `seeds`, one run after another.
+
+    What is recorded is skipped and what was cut off is resumed, so a sweep can be stopped at any
+    time and called again. A run that diverges does not keep the others from their turn: a
+    RuntimeError at the end names it.
+    """
+    failures = []
+    for seed in seeds:
+        for recipe in recipes.matching(pattern):
+            if records.path_of(recipe.name, seed).exists():
+                continue
+            print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
+            try:
+                run(recipe, seed, root)
+            except training.Diverged as error:
+                failures.append(f"{recipe.name} seed {seed}: {error}")
+    if failures:
+        raise RuntimeError("\n".join(failures))
+
+
+def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
+    """Train `recipe` with `seed`, write its record, and return it; resumes a run that was cut off.
+
+    Raises RuntimeError where another process is at the same run.
+    """
+    checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
+    with only_one(checkpoint):
+        record = finish(recipe, seed, root, checkpoint)
+        if parallel.rank() == 0:
+            records.write(record, records.path_of(recipe.name, seed))
+            for leftover in checkpoint.parent.glob(checkpoint.name + "*"):
+                leftover.unlink()
+    if record["test_accuracy"] is not None and parallel.rank() == 0:
+        print(f"{recipe.name} seed {seed}: {record['test_accuracy']:.2%} on the test set", flush=True)
+    return record
+
+
+@contextmanager
+def only_one(checkpoint: Path):
+    """Hold the lock of the run that keeps this `checkpoint`; rank 0 holds it for all processes of the run."""
+    if parallel.rank() > 0:
+        yield
+        return
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RuntimeError(f"{checkpoint.stem} is being run by another process") from None
+
+
+def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint: Path) -> dict[str, Any]:
+    """The record of the finished run; keeps its weights if the recipe is one of `recipes.KEPT`."""
+    if recipe.schedule == "range_test":
+        return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
+    outcome = runs.train(recipe, seed, root, checkpoint)
+    record = describe(recipe, seed, outcome, root)
+    if recipe.name in recipes.KEPT and seed == 0 and parallel.rank() == 0:
+        record["weights"] = checkpoints.save_half(outcome.model, records.weights_of(recipe.name, seed))
+    return record
+
+
+def describe(recipe: Recipe, seed: int, outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
+    curves = {
+        name: [none_for_nan(value) for value in curve] for name, curve in asdict(outcome.history).items()
+    }
+    return about(recipe, seed, root) | {
+        "parameters": count_parameters(outcome.model),
+        "history": curves,
+        "seconds": sum(outcome.history.seconds),
+        "validation_accuracy": None if recipe.curve_on_test else curves["validation_accuracy"][-1],
+        "test_accuracy": outcome.test_accuracy,
+    }
+
+
+def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path | None) -> dict[str, Any]:
+    """A range test trains nothing that could be tested: its record has a curve over rates, and no accuracy."""
+    return about(recipe, seed, root) | {
+        "parameters": count_parameters(runs.build_network(recipe, 10)),
+        "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
+        "seconds": 0.0,
+        "validation_accuracy": None,
+        "test_accuracy": None,
+    }
+
+
+def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
+    """What a record says of a run whatever came of it."""
+    precision = devices.pick_precision(devices.pick_device(), recipe.precision)
+    return {
+        "schema": records.SCHEMA,
+        "recipe": recipe.plain(),
+        "seed": seed,
+        "data": fingerprints(recipe, root),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine.describe(),
+        "precision": str(precision).removeprefix("torch."),
+        "weights": None,
+    }
+
+
+def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
+    """A fingerprint of the recipe's training and of its test images and labels, in whatever order they come."""
+    train, test = data.load(recipe.data, root)
+    return {"train": data.fingerprint(train), "test": data.fingerprint(test)}
+
+
+def none_for_nan(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def verify(pattern: str, root: Path | None = None) -> None:
+    """Evaluate all kept weights of the recipes that match `pattern`, and compare with their records.
+
+    Raises RuntimeError where a file is not the recorded one, where the accuracy differs by more
+    than `TOLERANCE`, or where the recipe has changed since.
+    """
+    failures = []
+    for recipe in recipes.matching(pattern):
+        for record in records.of_recipe(recipe.name):
+            if record["weights"]:
+                problem = difference(recipe, record, root)
+                failures += [problem] if problem else []
+    if failures:
+        raise RuntimeError("\n".join(failures))
+
+
+def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str:
+    """How the kept weights differ from what `record` says of them; an empty string if they do not."""
+    seed = record["seed"]
+    name, path = f"{recipe.name} seed {seed}", records.weights_of(recipe.name, seed)
+    if not records.same_recipe(record, recipe):
+        return f"{name}: the recipe has changed since this run"
+    if checkpoints.sha256(path) != record["weights"]:
+        return f"{name}: {path} is not the file that was recorded"
+    model = runs.trained_network(recipe, seed).to(devices.pick_device())
+    found = training.evaluate(model, runs.prepare(recipe, seed, root).test)
+    print(f"{name}: recorded {record['test_accuracy']:.2%}, found {found:.2%}", flush=True)
+    if abs(found - record["test_accuracy"]) > TOLERANCE:
+        return f"{name}: the weights reach {found:.2%}, the record says {record['test_accuracy']:.2%}"
+    return ""

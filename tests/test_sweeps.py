@@ -1,0 +1,161 @@
+"""Runs, sweeps and records: what is written can be read, is skipped and resumed, and bad records are named."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from filelock import FileLock
+
+from course_utils import checkpoints, recipes, records, runs, sweeps, training
+from course_utils.recipes import LESSONS
+
+TINY = replace(
+    LESSONS["resnet"]["quick"],
+    name="tiny",
+    network_args={"widths": (4, 4, 8, 8)},
+    epochs=1,
+    batch_size=500,
+    schedule_args={"lr_min": 1e-4, "lr_max": 1e-2, "peak_epoch": 0.5},
+)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A table with one small recipe, whose weights are kept, and records in a folder of their own."""
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(sweeps, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": TINY})
+    monkeypatch.setattr(recipes, "KEPT", ("tiny",))
+    return TINY
+
+
+def test_a_run_is_recorded_and_read_back(tiny, tmp_path, capsys):
+    record = sweeps.run(tiny, seed=3)
+    assert records.of_recipe("tiny") == [record]
+    assert record["seed"] == 3
+    assert record["recipe"] == tiny.plain()
+    assert record["weights"] is None, "only seed 0 keeps its weights"
+    assert len(record["history"]["train_loss"]) == 1
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] in ([], [".lock"]), "no checkpoint is left"
+    assert records.summary("tiny")[0] == record["test_accuracy"]
+    assert "| tiny | 1 |" in records.table("t*")
+    assert "no run" in records.table("x*")
+    assert "tiny seed 3" in capsys.readouterr().out
+
+
+def test_a_sweep_skips_what_is_recorded(tiny, capsys):
+    sweeps.sweep("*", [0, 1])
+    first = records.path_of("tiny", 0).stat().st_mtime_ns
+    assert capsys.readouterr().out.count("on the test set") == 2
+    sweeps.sweep("*", [0, 1, 2])
+    assert records.path_of("tiny", 0).stat().st_mtime_ns == first
+    assert capsys.readouterr().out.count("on the test set") == 1
+    assert [record["seed"] for record in records.of_recipe("tiny")] == [0, 1, 2]
+
+
+def test_a_run_that_diverges_is_named_and_the_others_have_their_turn(tiny, monkeypatch):
+    hot = replace(
+        tiny, name="hot", optimizer="SGD", optimizer_args={"lr": 1e30}, schedule="constant", schedule_args={}
+    )
+    monkeypatch.setattr(recipes, "RECIPES", {"hot": hot, "tiny": tiny})
+    with pytest.raises(RuntimeError, match="hot seed 0: the loss is"):
+        sweeps.sweep("*", [0])
+    assert records.path_of("tiny", 0).exists()
+    assert not records.path_of("hot", 0).exists()
+
+
+def test_a_run_under_way_elsewhere_is_left_alone(tiny, tmp_path):
+    (tmp_path / "runs").mkdir()
+    with (
+        FileLock(tmp_path / "runs" / "tiny-seed0.lock"),
+        pytest.raises(RuntimeError, match="another process"),
+    ):
+        sweeps.run(tiny, 0)
+
+
+def test_kept_weights_are_verified(tiny, capsys):
+    record = sweeps.run(tiny, 0)
+    assert record["weights"] == checkpoints.sha256(records.weights_of("tiny", 0))
+    sweeps.verify("tiny")
+    assert "recorded" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_their_record_are_named(tiny, monkeypatch):
+    record = sweeps.run(tiny, 0)
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})
+    with pytest.raises(RuntimeError, match="recipe has changed"):
+        sweeps.verify("tiny")
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, about="in other words")})
+    sweeps.verify("tiny")
+
+    better = record | {"test_accuracy": record["test_accuracy"] / 2 + 0.002}
+    records.write(better, records.path_of("tiny", 0))
+    with pytest.raises(RuntimeError, match="the weights reach"):
+        sweeps.verify("tiny")
+
+    training.seed_everything(1)
+    checkpoints.save_half(runs.build_network(tiny, 10), records.weights_of("tiny", 0))
+    with pytest.raises(RuntimeError, match="not the file that was recorded"):
+        sweeps.verify("tiny")
+
+
+def test_a_range_test_is_recorded_as_a_curve(tiny):
+    recipe = replace(
+        tiny, name="range", epochs=0, schedule="range_test",
+        schedule_args={"lr_min": 1e-6, "lr_max": 1e-3, "steps": 5},
+    )  # fmt: skip
+    record = sweeps.run(recipe, 0)
+    assert record["test_accuracy"] is None
+    assert len(record["history"]["train_loss"]) == len(record["history"]["learning_rate"]) == 5
+
+
+def test_a_network_on_the_kept_weights_of_another(tiny):
+    sweeps.run(tiny, 0)
+    transfer = replace(
+        tiny, name="transfer", network="TransferNet", network_args={"backbone": "tiny", "n_features": 8}
+    )
+    model = runs.build_network(transfer, 10)
+    kept = runs.trained_network(tiny)
+    assert model.backbone.prep[0].weight.equal(kept.prep[0].weight)
+    assert not model.backbone.prep[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda r: r.pop("seed"), r"missing or unknown entries \['seed'\]"),
+        (lambda r: r.update(schema=99), "expected schema 1, found 99"),
+        (lambda r: r.update(test_accuracy=91.7), r"test_accuracy should be in \[0, 1\], found 91.7"),
+        (lambda r: r.update(parameters="many"), "parameters should be"),
+        (lambda r: r["history"]["seconds"].append(1.0), "curves differ in length"),
+    ],
+)
+def test_a_malformed_record_says_what_is_wrong(damage, message, tmp_path):
+    record = {
+        "schema": 1, "recipe": {}, "seed": 0, "data": {}, "date": "2026-01-01", "machine": {}, "precision": "float32",
+        "parameters": 1, "history": {"seconds": [1.0], "train_loss": [1.0]}, "seconds": 1.0,
+        "validation_accuracy": None, "test_accuracy": 0.5, "weights": None,
+    }  # fmt: skip
+    records.write(record, tmp_path / "seed0.json")
+    damage(record)
+    (tmp_path / "seed0.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        records.read(tmp_path / "seed0.json")
+
+
+def test_a_record_that_is_not_json_is_named(tmp_path):
+    (tmp_path / "seed0.json").write_text("{")
+    with pytest.raises(ValueError, match="seed0.json is not JSON"):
+        records.read(tmp_path / "seed0.json")
+
+
+def test_the_records_of_this_course_were_made_by_its_recipes():
+    """A recipe that is changed after its run must be run again."""
+    for path in sorted(records.RECORDED.glob("*/seed*.json")):
+        record = records.read(path)
+        assert path == records.path_of(record["recipe"]["name"], record["seed"])
+        assert records.same_recipe(record, recipes.get(record["recipe"]["name"])), path
+        if record["weights"]:
+            kept = records.weights_of(record["recipe"]["name"], record["seed"])
+            assert checkpoints.sha256(kept) == record["weights"], kept
+            assert kept.stat().st_size < 16_000_000
