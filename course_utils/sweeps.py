@@ -157,7 +157,7 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
     if checkpoints.sha256(path) != record["weights"]:
         return f"{name}: {path} is not the file that was recorded"
     model = runs.trained_network(recipe, seed).to(devices.pick_device())
-    found = training.evaluate(model, runs.prepare(recipe, seed, root).test)
+    found = runs.test_accuracy(model, runs.prepare(recipe, seed, root))
     print(f"{name}: recorded {record['test_accuracy']:.2%}, found {found:.2%}", flush=True)
     if abs(found - record["test_accuracy"]) > TOLERANCE:
         return f"{name}: the weights reach {found:.2%}, the record says {record['test_accuracy']:.2%}"
