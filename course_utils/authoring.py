@@ -72,8 +72,15 @@ def compared(ours, theirs) -> list[tuple]:
     ]
 
 
+def is_exercise(path: Path) -> bool:
+    """Whether a notebook is one that students fill in: it is never run as it is, and has no outputs."""
+    return path.stem.endswith("_exercises")
+
+
 def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600) -> None:
     """Sync, then run every notebook in `folder` from top to bottom and store its fresh outputs.
+
+    Exercises are passed over: they fail until somebody has solved them.
 
     `timeout` is in seconds a cell. A cell that fails raises nbclient's CellExecutionError, which
     shows the cell; the stored file is then left as it was.
@@ -83,6 +90,8 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
 
     sync(folder)
     for path in sorted(folder.glob("*.ipynb")):
+        if is_exercise(path):
+            continue
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(
             notebook,

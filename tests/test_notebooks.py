@@ -12,7 +12,14 @@ from course_utils import authoring
 
 NOTEBOOKS = sorted(authoring.NOTEBOOKS.glob("*.ipynb"))
 TEXTS = sorted(authoring.NOTEBOOKS.glob("*.py"))
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+EXERCISES = [path for path in NOTEBOOKS if authoring.is_exercise(path)]
+EXECUTED = [path for path in NOTEBOOKS if path not in EXERCISES]
+LESSONS = [path for path in EXECUTED if not path.stem.endswith("_solutions")]
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
 
 TEXT = """\
 # %% [markdown]
@@ -44,12 +51,12 @@ def test_every_notebook_has_a_twin():
     assert {"01_smallnet", "02_resnet"} <= {path.stem for path in NOTEBOOKS}
 
 
-@each_notebook
+@each(NOTEBOOKS)
 def test_twins_agree(path):
     assert authoring.differences(path, path.with_suffix(".py")) == []
 
 
-@each_notebook
+@each(EXECUTED)
 def test_stored_outputs_are_clean(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -61,14 +68,20 @@ def test_stored_outputs_are_clean(path):
         assert not re.search(machine_paths, output_text(output)), output_text(output)
 
 
-@each_notebook
+@each(EXECUTED)
 def test_every_code_cell_was_run_in_order(path):
     cells = nbformat.read(path, as_version=4).cells
     counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
 
 
-@each_notebook
+@each(EXERCISES)
+def test_exercises_were_not_run(path):
+    nbformat.validate(nbformat.read(path, as_version=4))
+    assert outputs(path) == []
+
+
+@each(LESSONS)
 def test_first_output_says_the_profile(path):
     assert re.search(r"\bquick\b", output_text(outputs(path)[0]))
 
@@ -77,15 +90,15 @@ def test_first_output_says_the_profile(path):
 def pair(tmp_path) -> tuple[Path, Path]:
     """A small notebook and its text, in agreement."""
     text = tmp_path / "lesson.py"
-    text.write_text(TEXT)
+    text.write_text(TEXT, encoding="utf-8")
     authoring.sync(tmp_path)
     return tmp_path / "lesson.ipynb", text
 
 
 def edit(text: Path, old: str, new: str) -> None:
     """Change `text` and make it the later file, whatever the clock's resolution."""
-    assert old in text.read_text()
-    text.write_text(text.read_text().replace(old, new))
+    assert old in text.read_text(encoding="utf-8")
+    text.write_text(text.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     later = text.with_suffix(".ipynb").stat().st_mtime + 5
     os.utime(text, (later, later))
 
@@ -138,7 +151,9 @@ def test_sync_twice_changes_nothing(pair):
 
 def test_sync_refuses_to_undo_a_later_edit_of_the_notebook(pair):
     notebook, text = pair
-    notebook.write_text(notebook.read_text().replace("width = 32", "width = 48"))
+    notebook.write_text(
+        notebook.read_text(encoding="utf-8").replace("width = 32", "width = 48"), encoding="utf-8"
+    )
     later = text.stat().st_mtime + 5
     os.utime(notebook, (later, later))
     edited = notebook.read_bytes()

@@ -1,0 +1,363 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,mystnb,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Session 1: exercises
+#
+# Eight exercises on what Session 1 taught, from a sum on paper to a network of your own.
+#
+# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that begins
+# with *correct*. A wrong one stops with a line that says what is wrong and where to look; it never gives the answer away,
+# so try again as often as you like.
+#
+# **Time**: an hour or two; all cells together run in about half a minute. They always use the shapes that the course draws,
+# whatever the profile.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+from course_utils import checks, data, devices, plots, schedules, training
+from course_utils.loaders import BatchLoader
+from course_utils.models import SmallNet, count_parameters
+
+device = devices.pick_device()
+
+# %% [markdown]
+# ## 1. Count the weights
+#
+# On paper: how many weights has a SmallNet with **two** stages of 16 and 48 channels, 60 neurons in its first dense layer,
+# and **ten** classes? The pictures are 3×32×32, and each stage ends in a pooling that halves them.
+
+# %%
+# your answer here
+by_hand = ...
+
+# %%
+network = SmallNet(n_classes=10, widths=(16, 48), hidden=60)
+checks.weights(by_hand, network)
+
+# %% [markdown]
+# ## 2. How much does one value see?
+#
+# One value behind the first convolution was computed from 3×3 pixels. How many pixels has the side of the square that one
+# value behind all **three** stages of the lesson's SmallNet was computed from? Count every convolution and every pooling.
+
+# %%
+# your answer here
+side = ...
+
+# %%
+checks.receptive_field(side, SmallNet().features)
+
+# %% [markdown]
+# ## 3. The dead epochs
+#
+# Somebody plans 120 epochs with a rate of 0.05 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**, as in
+# the lesson, when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of the 120
+# epochs are dead?
+
+
+# %%
+# your answer here
+dead = ...
+
+# %%
+checks.dead_epochs(dead, epochs=120, lr=0.05, step_epochs=8, gamma=0.2)
+
+# %% [markdown]
+# ## 4. Flip a whole batch
+#
+# This function mirrors those images of a batch that `mask` marks, one after another. `images` are stored as the course
+# stores them: `uint8`, and the axes are image, row, column, channel.
+
+
+# %%
+def flip_one_by_one(images, mask):
+    flipped = []
+    for image, chosen in zip(images, mask, strict=True):
+        flipped.append(image.flip(1) if chosen else image)
+    return torch.stack(flipped)
+
+
+# %% [markdown]
+# Write the same without a loop. The images that come in must not change.
+
+
+# %%
+def flip_batch(images, mask):
+    # your answer here
+    ...
+
+
+# %%
+checks.flips(flip_batch)
+
+# %% [markdown]
+# What is it worth? The times depend on your computer; look at their ratio.
+
+# %% tags=["nbval-ignore-output"]
+train_and_validation, test_set = data.load("shapes100")
+images = torch.from_numpy(train_and_validation.images)
+mask = torch.rand(len(images)) < 0.5
+for function in (flip_one_by_one, flip_batch):
+    function(images, mask)  # once to warm up
+    started = time.perf_counter()
+    function(images, mask)
+    milliseconds = 1000 * (time.perf_counter() - started)
+    print(f"{function.__name__:16s} {milliseconds:6.1f} ms")
+
+# %% [markdown]
+# ## 5. The forgotten `eval()`
+#
+# Train a small network for two epochs, on shapes without their textures: ten classes.
+
+# %% tags=["nbval-ignore-output"]
+shapes_train, shapes_test = data.load("shapes10")
+training.seed_everything(0)
+tiny = {"widths": (16, 32, 64), "hidden": 64, "dense_dropout": 0.5}
+network = SmallNet(10, **tiny).to(device)
+mean, std = data.channel_stats(shapes_train)
+normalised = {"mean": mean, "std": std}
+loader = BatchLoader(shapes_train, 64, **normalised, shuffle=True, seed=0)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+loss_fn = nn.CrossEntropyLoss()
+training.fit(network, loader, None, loss_fn, optimizer, epochs=2, verbose=False)
+network.cpu()
+test_loader = BatchLoader(shapes_test, 1000, **normalised)
+test_images, test_labels = next(iter(test_loader))
+
+# %% [markdown]
+# Somebody wrote a function to measure its accuracy, and wonders. Ask twice, and you get two answers. Ask about one class at
+# a time, and on average the network seems to be worse.
+
+
+# %%
+def broken_accuracy(network, images, labels):
+    logits = network(images)
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+def a_class_at_a_time(measure, network):
+    chosen = [test_labels == label for label in range(10)]
+    shares = [measure(network, test_images[c], test_labels[c]) for c in chosen]
+    return np.mean(shares)
+
+
+# %% tags=["nbval-ignore-output"]
+play = SmallNet(10, **tiny)  # a copy, in train mode as every new network
+play.load_state_dict(network.state_dict())
+for _ in range(2):
+    share = broken_accuracy(play, test_images, test_labels)
+    print(f"all at once:         {share:.1%}")
+print(f"one class at a time: {a_class_at_a_time(broken_accuracy, play):.1%}")
+
+# %% [markdown]
+# Repair it. `accuracy` measures in eval mode, keeps no notes for a backward pass, and leaves the network in the mode in
+# which it came, whichever that was.
+
+
+# %%
+def accuracy(network, images, labels):
+    # your answer here
+    ...
+
+
+# %%
+checks.measures(accuracy)
+
+# %% [markdown]
+# With yours, all roads lead to the same number.
+
+# %% tags=["nbval-ignore-output"]
+print(f"all at once:         {accuracy(network, test_images, test_labels):.1%}")
+print(f"one class at a time: {a_class_at_a_time(accuracy, network):.1%}")
+
+# %% [markdown]
+# ## 6. A bias that does nothing
+#
+# SmallNet's convolutions have biases, and batch normalisation follows. Change such a bias as much as you like and see what
+# comes out in train mode.
+
+# %%
+torch.manual_seed(0)
+conv, norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+x = torch.rand(64, 3, 32, 32)
+with torch.no_grad():
+    before = norm(conv(x))
+    conv.bias += torch.linspace(-5, 5, 8)
+    after = norm(conv(x))
+print("the same output:", torch.allclose(before, after, atol=1e-4))
+
+# %% [markdown]
+# So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in **eval**
+# mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again; weights and statistics are copied.
+
+# %%
+# your answer here
+bare, bare_norm = ..., ...
+
+# %%
+checks.needs_no_bias(bare, bare_norm, conv, norm)
+
+# %% [markdown]
+# ## 7. The best network under 300,000 weights
+#
+# A third of the lesson's budget, and all hundred classes of shapes in textures. This network spends it as the lesson's does,
+# and is trained for four epochs; dropout is off, because so short a training does not overfit.
+
+
+# %% tags=["nbval-ignore-output"]
+train_set, validation_set = data.split(train_and_validation, 0.1, seed=0)
+mean, std = data.channel_stats(train_set)
+normalised = {"mean": mean, "std": std}
+no_dropout = {"conv_dropout": 0, "dense_dropout": 0}
+validation_loader = BatchLoader(validation_set, 500, **normalised)
+
+
+def train_and_validate(network, epochs=4):
+    """Accuracy on the validation set after a short one-cycle training."""
+    training.seed_everything(0)
+    loader = BatchLoader(train_set, 64, **normalised, shuffle=True, seed=0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    scheduler = schedules.one_cycle(
+        optimizer,
+        epochs,
+        len(loader),
+        lr_min=0.005,
+        lr_max=0.05,
+        peak_epoch=1,
+        lr_end=0,
+    )
+    training.fit(
+        network.to(device),
+        loader,
+        None,
+        loss_fn,
+        optimizer,
+        scheduler,
+        epochs=epochs,
+        verbose=False,
+    )
+    return training.evaluate(network, validation_loader)
+
+
+training.seed_everything(0)
+starting_network = SmallNet(100, widths=(32, 64, 128), hidden=90, **no_dropout)
+to_beat = train_and_validate(starting_network)
+print(f"{count_parameters(starting_network):,} weights: {to_beat:.1%}")
+
+# %% [markdown]
+# Spend the 300,000 better. `widths` may have up to five stages, and `hidden` any number of neurons. Where was the budget
+# spent, and where is the seeing done?
+
+# %% tags=["nbval-ignore-output"]
+training.seed_everything(0)
+# your answer here
+mine = SmallNet(100, widths=(32, 64, 128), hidden=90, **no_dropout)
+my_accuracy = train_and_validate(mine)
+print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
+
+# %%
+checks.within_budget(mine, 300_000, my_accuracy, to_beat)
+
+# %% [markdown]
+# ## 8. Explain two confusions
+#
+# A hundred classes make 9,900 possible confusions. Write a function that finds the two commonest in a matrix of counts, whose
+# rows are the true classes: a list of two pairs `(true, predicted)`, the commonest first. The matrix must not change.
+
+
+# %%
+def two_worst(confusion):
+    # your answer here
+    ...
+
+
+# %%
+checks.finds_confusions(two_worst)
+
+# %% [markdown]
+# Now use it on your network. First come the pictures that it got wrong, then four of the class that it took them for.
+
+# %% tags=["nbval-ignore-output"]
+probabilities, truth = training.predict(mine, validation_loader)
+guesses = probabilities.argmax(1)
+confusion = training.confusion_matrix(truth, guesses, 100)
+for true, predicted in two_worst(confusion):
+    wrong = np.flatnonzero((truth == true) & (guesses == predicted))[:4]
+    examples = np.flatnonzero(truth == predicted)[:4]
+    shown = np.concatenate([wrong, examples])
+    title = f"{confusion[true, predicted]} of {confusion[true].sum()} confused"
+    plots.show_images(
+        validation_set.images[shown],
+        truth[shown],
+        validation_set.classes,
+        title=title,
+    )
+    plt.show()
+
+# %% [markdown]
+# Explain both in a sentence each: what have the two classes in common, which detail tells them apart, and what may happen to
+# that detail on its way through the network? Then say how you would find out whether you are right.
+
+# %% [markdown]
+# ## Before you go on
+#
+# Three questions. Choose before you unfold.
+#
+# **1.** A convolution from 64 to 128 channels is given 5×5 filters in place of 3×3. Its weights, without biases, become
+#
+# - **a)** 1.7 times as many
+# - **b)** 2.8 times as many
+# - **c)** 4 times as many
+#
+# <details><summary>Answer</summary>
+#
+# **b.** 25 weights in place of 9 for each pair of channels, and 25/9 is about 2.8. The number of channels does not matter for
+# the ratio.
+#
+# </details>
+#
+# **2.** The training loss still falls, the validation loss has begun to rise. What is the one thing that cannot help?
+#
+# - **a)** more dropout
+# - **b)** more epochs of the same
+# - **c)** augmentation
+#
+# <details><summary>Answer</summary>
+#
+# **b.** The network is learning the training images by heart; more of the same makes that worse. Dropout and augmentation
+# both make it harder.
+#
+# </details>
+#
+# **3.** You try ten learning rates and keep the one with the best *test* accuracy. That accuracy is
+#
+# - **a)** too high, because it was used to choose
+# - **b)** too low, because nine other rates were tried
+# - **c)** right, because no weight was trained on the test set
+#
+# <details><summary>Answer</summary>
+#
+# **a.** Among ten numbers with noise in them the highest is high partly by luck, and the luck does not come again on new
+# pictures. Choose on validation data, then test once.
+#
+# </details>

@@ -1,0 +1,318 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,mystnb,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Session 2: exercises
+#
+# Eight exercises on what Session 2 taught: the schedule, the pictures on their way in, the residual block, the loss.
+#
+# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that begins
+# with *correct*. A wrong one stops with a line that says what is wrong and where to look; it never gives the answer away,
+# so try again as often as you like.
+#
+# **Time**: an hour or two; all cells together run in less than half a minute. They always use the shapes that the course
+# draws, whatever the profile.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+from course_utils import checks, data, devices, plots, schedules, training
+from course_utils.loaders import BatchLoader
+from course_utils.models import CustomResNet
+from course_utils.transforms import pad
+
+device = devices.pick_device()
+
+# %% [markdown]
+# ## 1. The rate by hand
+#
+# A cycle of 30 epochs rises in a straight line from 0.0001 to 0.01, which it reaches when 6 epochs are over, and falls in a
+# straight line back to 0.0001 at the very end. With which rate does **epoch 11** begin? (The first epoch is epoch 1.)
+
+# %%
+# your answer here
+rate = ...
+
+# %%
+checks.cycle_rate(
+    rate,
+    epoch=11,
+    epochs=30,
+    lr_min=0.0001,
+    lr_max=0.01,
+    peak_epoch=6,
+)
+
+# %% [markdown]
+# ## 2. Move the peak
+#
+# The assignment's cycle peaks at epoch 5 of 24 and ends where it began. Make another one: the peak at epoch **12**, and down
+# to **zero** at the end. `rates` holds one rate a step, 98 steps an epoch. The start and the peak stay at $3.2 \cdot 10^{-6}$
+# and $3.2 \cdot 10^{-4}$.
+
+# %%
+length = {"epochs": 24, "steps_per_epoch": 98}
+lowest_and_highest = {"lr_min": 3.2e-6, "lr_max": 3.2e-4}
+
+
+def assigned(optimizer):
+    return schedules.one_cycle(
+        optimizer,
+        **length,
+        **lowest_and_highest,
+        peak_epoch=5,
+    )
+
+
+assigned_rates = schedules.rates_of(assigned, steps=24 * 98)
+
+# %%
+# your answer here
+rates = ...
+
+# %%
+checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
+
+# %% [markdown]
+# Before you run the next cell, guess: by how much does the later peak change the sum of all rates, that is, how far the
+# weights can travel?
+
+# %%
+plots.schedule(assigned_rates, 98, title="The assignment")
+plots.schedule(rates, 98, title="A later peak, and down to zero")
+plt.show()
+ratio = rates.sum() / assigned_rates.sum()
+print(f"sum of the rates, new to old: {ratio:.3f}")
+
+# %% [markdown]
+# ## 3. Pick a rate
+#
+# A range test gave this curve. (It is not measured but made up from three pieces: flat, falling, exploding, and some noise.)
+
+# %%
+test_rates = np.geomspace(1e-6, 1, 120)
+noise = 0.02 * np.random.default_rng(0).standard_normal(120)
+falling = 1.4 / (1 + (3e-3 / test_rates) ** 1.2)
+test_losses = 2.3 - falling + (test_rates / 0.3) ** 2 + noise
+plots.range_test(test_rates, test_losses)
+plt.show()
+
+# %% [markdown]
+# With which highest rate would you train?
+
+# %%
+# your answer here
+lr_max = ...
+
+# %%
+checks.picked_rate(lr_max, test_rates, test_losses)
+
+# %% [markdown]
+# ## 4. Put the colours back
+#
+# The loader turns `uint8` pixels (N, 32, 32, 3) into normalised floats (N, 3, 32, 32). To look at what the network sees, you
+# have to go back: `unnormalise(batch, mean, std)` returns the pixels, every one exactly as it was. `mean` and `std` are
+# tensors of three numbers, on the scale of [0, 1].
+
+
+# %%
+def unnormalise(batch, mean, std):
+    # your answer here
+    ...
+
+
+# %%
+checks.unnormalises(unnormalise)
+
+# %% [markdown]
+# Try it on real ones: the first row of pictures has gone to the network and back.
+
+# %%
+train_set, test_set = data.load("shapes10")
+mean, std = data.channel_stats(train_set)
+mean_std = torch.tensor(mean).float(), torch.tensor(std).float()
+batch, _ = next(iter(BatchLoader(train_set, 8, mean=mean, std=std)))
+and_back = unnormalise(batch, *mean_std)
+plots.show_images(np.concatenate([and_back.numpy(), train_set.images[:8]]))
+plt.show()
+
+# %% [markdown]
+# ## 5. Crop with one index
+#
+# Each image of a batch is to be cropped at its own place. With a loop:
+
+
+# %%
+def crop_one_by_one(padded, top, left, size):
+    windows = []
+    for image, y, x in zip(padded, top, left, strict=True):
+        windows.append(image[y : y + size, x : x + size])
+    return torch.stack(windows)
+
+
+# %% [markdown]
+# Write it without a loop: indexing with three tensors of integers, one for the image, one for the row and one for the column
+# of each pixel, gathers them all at once. The three broadcast against each other to (N, size, size).
+
+
+# %%
+def crop_batch(padded, top, left, size):
+    # your answer here
+    ...
+
+
+# %%
+checks.crops(crop_batch)
+
+# %%
+black = torch.zeros(3, dtype=torch.uint8)
+padded = pad(torch.from_numpy(train_set.images[:500]), 4, black)
+generator = torch.Generator().manual_seed(0)
+top, left = torch.randint(0, 9, (2, 500), generator=generator)
+looped = crop_one_by_one(padded, top, left, 32)
+gathered = crop_batch(padded, top, left, 32)
+print("the loop and the gather agree:", torch.equal(looped, gathered))
+
+# %% [markdown]
+# ## 6. A residual block that changes the shape
+#
+# The lesson's residual branches keep the shape, so that $X + R(X)$ is a plain sum. The networks of He et al. also have blocks
+# that halve the picture and double the channels. Then $X$ no longer fits, and a 1×1 convolution with the same stride takes
+# its place.
+#
+# Write `Block(c_in, c_out, stride)` with two parts. `self.branch`: a 3×3 convolution with the stride, batch normalisation,
+# ReLU, and a second 3×3 convolution with batch normalisation. `self.shortcut`: a 1×1 convolution with the stride, without
+# bias, if the shape changes, and `nn.Identity()` if it does not. The block returns their sum.
+
+
+# %%
+class Block(nn.Module):
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        # your answer here
+        self.branch = ...
+        self.shortcut = ...
+
+    def forward(self, x):
+        # your answer here
+        ...
+
+
+# %%
+checks.residual_block(Block)
+
+# %% [markdown]
+# ## 7. Smooth the labels
+#
+# Cross entropy with label smoothing compares the network's probabilities not with 1 for the true class and 0 elsewhere. It
+# takes a share `smoothing` away from the true class and spreads it evenly over **all** classes, the true one included.
+# Write it, for logits (N, K) and labels (N,), averaged over the batch, with nothing from `torch.nn` but what you can explain.
+
+
+# %%
+def smoothed_cross_entropy(logits, labels, smoothing):
+    # your answer here
+    ...
+
+
+# %%
+checks.smooths_labels(smoothed_cross_entropy)
+
+# %% [markdown]
+# ## 8. Ask twice, mirrored
+#
+# A mirrored shape is the same shape. So show the network each picture and its mirror image, and average its **logits**.
+# `flip_averaged(network, images)` does this in eval mode and without notes for a backward pass, for images (N, 3, H, W).
+
+
+# %%
+def flip_averaged(network, images):
+    # your answer here
+    ...
+
+
+# %%
+checks.averages_flips(flip_averaged)
+
+# %% [markdown]
+# Is it worth it? Train a narrow network for two epochs, without any mirroring, and ask it both ways.
+
+# %% tags=["nbval-ignore-output"]
+training.seed_everything(0)
+network = CustomResNet(10, widths=(8, 16, 32, 64)).to(device)
+loader = BatchLoader(train_set, 128, mean=mean, std=std, shuffle=True, seed=0)
+optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+loss_fn = nn.CrossEntropyLoss()
+training.fit(network, loader, None, loss_fn, optimizer, epochs=2, verbose=False)
+
+images, labels = next(iter(BatchLoader(test_set, 1000, mean=mean, std=std)))
+images, labels = images.to(device), labels.to(device)
+network.eval()
+with torch.inference_mode():
+    once = network(images)
+twice = flip_averaged(network, images)
+for name, logits in (("once", once), ("mirrored, too", twice)):
+    print(f"{name:14s} {(logits.argmax(1) == labels).float().mean():.1%}")
+
+# %% [markdown]
+# On a thousand pictures one point is ten pictures. Would you trust the difference? What would you do to be sure?
+#
+# ## Before you go on
+#
+# Three questions. Choose before you unfold.
+#
+# **1.** Every other training picture gets one hole of 8×8 pixels, wherever it fits into 32×32. Which share of all
+# training pixels is hidden?
+#
+# - **a)** 3 %
+# - **b)** 6 %
+# - **c)** 13 %
+#
+# <details><summary>Answer</summary>
+#
+# **a.** A hole covers 64 of 1,024 pixels, 6 %, and half of the pictures have one. It does not cover all places alike:
+# because it has to fit, a pixel in the middle is hidden far more often than one in a corner.
+#
+# </details>
+#
+# **2.** You fill the border and the holes with black before you normalise, and not with the mean colour. The network then sees
+#
+# - **a)** zeros there, as before
+# - **b)** the same strongly negative values in every hole
+# - **c)** random values there
+#
+# <details><summary>Answer</summary>
+#
+# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square that shouts. It can be
+# learned to be ignored, but that takes epochs.
+#
+# </details>
+#
+# **3.** A residual branch's last weights are all zero. The block $X + R(X)$ then
+#
+# - **a)** returns zero
+# - **b)** returns $X$
+# - **c)** cannot be trained
+#
+# <details><summary>Answer</summary>
+#
+# **b.** The branch adds nothing and the picture goes straight through, and so do the gradients. Doing nothing is easy to learn
+# for a residual block, which is why many of them can be stacked.
+#
+# </details>
