@@ -1,0 +1,510 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A gallery of failures
+#
+# Most failures in training raise no error. The loop runs, a number comes out, and it is worse than it should be. What you
+# have then is a curve, and this gallery is for learning to read it.
+#
+# There are eight exhibits, each with **one mistake**. Each is trained live beside the same healthy run. For each you
+# see the curve it makes, how to recognise it, and the line that mends it. The last section turns this around: what you see,
+# and where to look first.
+#
+# After this page you can
+#
+# * tell a network that learns nothing from one that learns the wrong thing, and from one that is only measured wrongly;
+# * say which quantity to look at next, before you change anything;
+# * name the mistakes that no curve shows.
+#
+# **Time**: 30 minutes to read and try; the computer needs less than a minute.
+
+# %%
+import math
+import textwrap
+import warnings
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+from course_utils import data, devices, plots, recipes, schedules, training
+from course_utils.loaders import BatchLoader
+from course_utils.models import SmallNet
+
+print(f"profile  {recipes.profile()}  (this notebook is the same in both)")
+print("data     shapes10 and shapes100  (drawn by code: not CIFAR)")
+print("trains   thirteen times 4 epochs; less than a minute on two CPU cores")
+print("expect   about 90 % on validation images where all is well")
+
+# %% [markdown]
+# ## The healthy run
+#
+# The data are 3,000 drawings of ten shapes, with 500 more to validate on. A guess is right in **10 %** of the cases, and
+# its loss is $\ln 10 \approx 2.30$. Keep these two numbers in mind: they are what "has learned nothing" looks like.
+
+# %%
+train_set, validation_set = data.split(data.load("shapes10")[0])
+train_set = data.take(train_set, 3000)
+mean, std = data.channel_stats(train_set)
+scaling = {"mean": mean, "std": std}
+
+validation_loader = BatchLoader(validation_set, 500, **scaling)
+device = devices.pick_device()
+
+
+def train_loader(image_set=train_set, kind=BatchLoader, **changes):
+    options = {"shuffle": True, "seed": 0} | scaling | changes
+    return kind(image_set, 32, **options)
+
+
+def new_model(network=SmallNet, n_classes=10):
+    training.seed_everything(0)
+    model = network(n_classes, widths=(8, 16, 32), hidden=64, conv_dropout=0)
+    return model.to(device)
+
+
+def sgd(parameters, rate=0.03, decay=5e-4):
+    return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay)
+
+
+# %% [markdown]
+# Everything that the exhibits have in common is in one function: four epochs of one cycle, the same seed, the
+# same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that it can see there. The
+# function prints these warnings, so that you see which failures announce themselves and which do not.
+
+
+# %%
+def train(model, loader, validation=validation_loader, optimizer=None):
+    optimizer = optimizer or sgd(model.parameters())
+    rate = optimizer.param_groups[0]["lr"]
+    cycle = {"lr_min": rate / 5, "lr_max": rate, "peak_epoch": 1, "lr_end": 0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = training.fit(
+            model,
+            loader,
+            validation,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            schedules.one_cycle(optimizer, 4, len(loader), **cycle),
+            epochs=4,
+            precision="float32",
+            verbose=False,
+        )
+    for warning in caught:
+        print(textwrap.fill(f"fit warns: {warning.message}", 80))
+    return history
+
+
+def beside_healthy(quantity, runs):
+    plots.compare_histories({"healthy": healthy, **runs}, quantity)
+    plt.show()
+
+
+# %%
+healthy_model = new_model()
+healthy = train(healthy_model, train_loader())
+plots.learning_curves(healthy, title="The healthy run")
+plt.show()
+
+# %% [markdown]
+# Both losses start near a guess and fall together, the accuracy climbs, and `fit` has nothing to say. This run is the
+# yardstick for all that follows.
+#
+# ## 1. The rate is too high
+#
+# The same run at a hundred times the rate.
+
+# %%
+rate_too_high = train(
+    model := new_model(),
+    train_loader(),
+    optimizer=sgd(model.parameters(), rate=3.0),
+)
+beside_healthy("train_loss", {"rate too high": rate_too_high})
+
+# %% [markdown]
+# **How to recognise it.** The loss starts *above* that of a guess. A network that knows nothing is not that bad, so
+# something has driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further: the first large
+# steps have ruined the weights, and the smaller ones do not bring them back. If the rate is higher still, the loss
+# stops being a number, and `fit` stops with `Diverged`.
+#
+# **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
+#
+# ```python
+# schedules.lr_range_test(model, loader, loss_fn, optimizer, lr_max=10).suggestion
+# ```
+#
+# ## 2. Nobody called `eval()`
+#
+# Dropout and batch normalisation work differently in training and in evaluation, and `model.eval()` is the switch. This
+# network's switch is stuck, which has the same effect as a validation loop in which the call was forgotten.
+
+
+# %%
+class StuckInTraining(SmallNet):
+    def train(self, mode=True):
+        return super().train(True)  # whatever was asked for
+
+
+stuck_model = new_model(StuckInTraining)
+without_eval = train(stuck_model, train_loader())
+beside_healthy("validation_accuracy", {"eval() forgotten": without_eval})
+
+# %% [markdown]
+# **How to recognise it.** Not by the curve: it has the right shape and about the right height, which is what makes this
+# failure so common. Ask the same network the same question twice, and in batches of different sizes. A trained network
+# has *one* answer.
+
+# %% tags=["nbval-ignore-output"]
+mended = new_model()
+mended.load_state_dict(stuck_model.state_dict())
+
+
+def accuracy_of(model, loader):
+    return training.evaluate(model, loader, precision="float32")
+
+
+print("pictures at a time     stuck in training     in eval mode")
+for size in (1, 8, 64, 500):
+    loader = BatchLoader(validation_set, size, **scaling)
+    twice = [accuracy_of(stuck_model, loader) for _ in range(2)]
+    once = accuracy_of(mended, loader)
+    print(f"{size:18d} {twice[0]:11.1%}, {twice[1]:5.1%} {once:16.1%}")
+
+# %% [markdown]
+# In training mode the answer to one picture depends on chance (dropout) and on the pictures that happen to be in the same
+# batch (batch normalisation). Fewer pictures at a time make it worse, down to the single one that an app would send. Worse
+# still, each evaluation moves the running averages: measuring changes the network.
+#
+# **How to mend it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
+# of your own:
+#
+# ```python
+# model.eval()    # before the first batch, and model.train() before you train on
+# ```
+#
+# ## 3. Normalisation forgotten at test time
+#
+# Training pictures are normalised. The validation loader, written on another day, only scales to [0, 1].
+
+# %%
+plain_validation_loader = BatchLoader(validation_set, 500)
+not_normalised = train(new_model(), train_loader(), plain_validation_loader)
+beside_healthy("validation_accuracy", {"not normalised": not_normalised})
+
+# %% [markdown]
+# **How to recognise it.** Training is not touched at all; only the measurement is wrong. That looks like overfitting, but
+# overfitting comes late, when the training loss is low. Here the validation is off from the first epoch on, and jumps about.
+
+# %% tags=["nbval-ignore-output"]
+print(f"training loss, healthy:        {healthy.train_loss[-1]:.4f}")
+print(f"training loss, not normalised: {not_normalised.train_loss[-1]:.4f}")
+for name, loader in [
+    ("training", train_loader()),
+    ("validation", plain_validation_loader),
+]:
+    batch, _ = next(iter(loader))
+    print(f"{name:10s} mean {batch.mean():5.2f}   std {batch.std():.2f}")
+
+# %% [markdown]
+# **How to mend it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard deviation near
+# 1. Then write the numbers down once, and give them to both loaders.
+#
+# ```python
+# scaling = {"mean": mean, "std": std}    # measured on the training images alone
+# ```
+#
+# ## 4. No shuffling, and the classes are sorted
+#
+# Pictures that were read folder by folder come sorted: first all circles, then all rings.
+
+# %%
+in_order = np.argsort(train_set.labels, kind="stable")
+sorted_set = train_set.subset(in_order)
+not_shuffled = train(new_model(), train_loader(sorted_set, shuffle=False))
+beside_healthy("train_accuracy", {"sorted, not shuffled": not_shuffled})
+
+# %% [markdown]
+# **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. The network has
+# just been taught "everything is a ring" when the squares begin, and it is wrong until "everything is a square" has
+# replaced that. In the first epoch it is still quick to change its mind, so a class is partly learned while it lasts, and
+# the accuracy looks promising. Afterwards it comes too late every time, and a class that comes round again has been forgotten.
+
+# %% tags=["nbval-ignore-output"]
+print("training accuracy:  ", [f"{a:.1%}" for a in not_shuffled.train_accuracy])
+print(
+    "validation accuracy:",
+    [f"{a:.1%}" for a in not_shuffled.validation_accuracy],
+)
+
+# %% [markdown]
+# **How to mend it.** Shuffle while training; for evaluation the order makes no difference.
+#
+# ```python
+# BatchLoader(train_set, 32, shuffle=True, seed=0)
+# ```
+#
+# ## 5. The labels do not belong to the pictures
+#
+# Somewhere the images were reordered and the labels were not. All the right labels are there, on the wrong pictures.
+
+# %%
+permuted_labels = np.random.default_rng(0).permutation(train_set.labels)
+permuted_set = replace(train_set, labels=permuted_labels)
+permuted = train(new_model(), train_loader(permuted_set))
+beside_healthy("train_loss", {"labels permuted": permuted})
+
+# %% [markdown]
+# **How to recognise it.** The loss goes to that of a guess and rests there, without any unrest: there is nothing to learn, and
+# the network finds out quickly. Do not rely on it, though. This network is small and the run is short. A large one, given
+# enough epochs, can learn every wrong label by heart; then the training loss falls, the validation accuracy stays at a guess,
+# and it looks like overfitting at its worst.
+#
+# **How to mend it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
+
+# %%
+first = permuted_set.subset(np.arange(8))
+plots.show_images(first.images, first.labels, first.classes)
+plt.show()
+
+# %% [markdown]
+# Then change images and labels only together, as `ImageSet.subset` does:
+#
+# ```python
+# image_set = image_set.subset(order)    # never image_set.images[order] alone
+# ```
+#
+# ## 6. A softmax before cross entropy
+#
+# The network ends in a softmax, because probabilities were wanted. But cross entropy does a softmax itself, so now there
+# are two.
+
+# %%
+two_softmaxes = train(
+    nn.Sequential(new_model(), nn.Softmax(dim=1)),
+    train_loader(),
+)
+floor = -math.log(math.e / (math.e + 9))
+print(f"the lowest loss that is left to reach: {floor:.2f}")
+beside_healthy("train_loss", {"softmax twice": two_softmaxes})
+
+# %% [markdown]
+# **How to recognise it.** It learns, and slowly. The loss creeps down and has a floor. At best the first softmax gives 1
+# to the right class and 0 to the other nine; of these ten numbers the second one makes
+# $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The accuracy is lower than it should be too, but far from a guess,
+# so this mistake can live on unnoticed. `fit` sees it: true logits are not all positive, nor is their sum 1.
+#
+# **How to mend it.** Train on logits. Where you want probabilities, take the softmax afterwards.
+#
+# ```python
+# probabilities = model(images).softmax(1)    # for people; the loss gets model(images)
+# ```
+#
+# ## 7. Weight decay far too strong, and on everything
+#
+# Weight decay pulls every weight towards zero. The healthy run uses 0.0005. Here it is 0.3, six hundred times as much:
+# once on everything, which is what `model.parameters()` gives you, and once on the weights of the layers only, without the
+# biases and without the scales and shifts of batch normalisation.
+
+
+# %%
+def layers_only(model):
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    the_rest = [p for p in model.parameters() if p.ndim == 1]
+    return [{"params": weights}, {"params": the_rest, "weight_decay": 0}]
+
+
+decayed_model = new_model()
+decay_on_all = train(
+    decayed_model,
+    train_loader(),
+    optimizer=sgd(decayed_model.parameters(), decay=0.3),
+)
+decay_on_layers = train(
+    model := new_model(),
+    train_loader(),
+    optimizer=sgd(layers_only(model), decay=0.3),
+)
+beside_healthy(
+    "train_loss",
+    {
+        "decay 0.3 on everything": decay_on_all,
+        "decay 0.3 on layers only": decay_on_layers,
+    },
+)
+
+# %% [markdown]
+# **How to recognise it.** On everything, the loss is that of a guess from start to end. The curve alone cannot tell this from
+# exhibit 5. The weights can: look at the scales of batch normalisation, which start at 1.
+
+
+# %% tags=["nbval-ignore-output"]
+def largest_scale(model):
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    return max(float(norm.weight.detach().abs().max()) for norm in norms)
+
+
+print("the largest scale of batch normalisation")
+print(f"healthy:                 {largest_scale(healthy_model):.1g}")
+print(f"decay 0.3 on everything: {largest_scale(decayed_model):.1g}")
+
+# %% [markdown]
+# With scales of zero nothing passes through a layer, and then no gradient does either. On the layers only, the network is
+# hampered but alive: batch normalisation divides by the size of what comes in, so it makes up for small weights before it.
+#
+# That was six hundred times too much. At the usual 0.0005, is it a mistake to have the decay on everything?
+
+# %%
+usual_on_layers = train(
+    model := new_model(),
+    train_loader(),
+    optimizer=sgd(layers_only(model)),
+)
+beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
+
+# %% [markdown]
+# This curve does not say so. An accuracy near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three
+# says nothing. Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a
+# way to more accuracy.
+#
+# **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
+#
+# ```python
+# optimizer = torch.optim.SGD(layers_only(model), lr=0.03, momentum=0.9, weight_decay=5e-4)
+# ```
+#
+# ## 8. An augmentation that changes the label
+#
+# An augmentation must leave the class as it is. Whether it does depends on the classes. A quarter turn does no harm to circles or
+# rings, but here the task is to tell four *textures* from each other, whatever the shape. It gets a healthy
+# run of its own.
+
+# %%
+names = ("plain", "h-striped", "v-striped", "dotted")
+drawings = data.load("shapes100")[0]
+texture_of = np.array([name.split()[0] for name in drawings.classes])
+drawings = drawings.subset(np.isin(texture_of[drawings.labels], names))
+labels = [names.index(texture) for texture in texture_of[drawings.labels]]
+texture_set = replace(drawings, labels=np.array(labels), classes=names)
+
+train_textures, validation_textures = data.split(texture_set)
+texture_validation_loader = BatchLoader(validation_textures, 500, **scaling)
+
+originals = train_textures.subset(train_textures.labels == 1).images[:4]
+turned = np.rot90(originals, axes=(1, 2))
+both = np.concatenate([originals, turned])
+plots.show_images(both, np.ones(8, dtype=int), names, columns=4)
+plt.show()
+
+
+# %% [markdown]
+# Above are four pictures with horizontal stripes, below the same four after a quarter turn, still labelled "h-striped". The
+# loader in the next cell turns every picture with a chance of one half.
+
+
+# %%
+class TurningLoader(BatchLoader):
+    def pixels(self, batch, part, rng):
+        images = super().pixels(batch, part, rng)
+        turn = torch.from_numpy(rng.random(len(images)) < 0.5)
+        images[turn] = images[turn].rot90(dims=(1, 2))
+        return images
+
+
+texture_runs, texture_models = {}, {}
+for name, kind in [("healthy", BatchLoader), ("turned", TurningLoader)]:
+    texture_models[name] = new_model(n_classes=4)
+    texture_runs[name] = train(
+        texture_models[name],
+        train_loader(train_textures, kind),
+        texture_validation_loader,
+    )
+plots.compare_histories(texture_runs)
+plt.show()
+
+# %% [markdown]
+# **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The confusion
+# matrix says more: look at the rows of the two striped classes.
+
+# %% tags=["nbval-ignore-output"]
+turned_model = texture_models["turned"]
+probabilities, truth = training.predict(turned_model, texture_validation_loader)
+confusion = training.confusion_matrix(truth, probabilities.argmax(1), 4)
+plots.confusion(confusion, names, title="Trained on turned pictures")
+plt.show()
+
+# %% [markdown]
+# The two rows are nearly the same: whatever the stripes, the network gives the same answers. These are just the classes that the
+# augmentation turns into each other.
+#
+# **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the network.
+#
+# ```python
+# plots.show_augmented(originals, augmented)
+# ```
+#
+# ## All of them, side by side
+
+# %% tags=["nbval-ignore-output"]
+gallery = {
+    "healthy": healthy,
+    "1 rate too high": rate_too_high,
+    "2 eval() forgotten": without_eval,
+    "3 not normalised": not_normalised,
+    "4 sorted, not shuffled": not_shuffled,
+    "5 labels permuted": permuted,
+    "6 softmax twice": two_softmaxes,
+    "7 decay on everything": decay_on_all,
+    "8 textures, healthy": texture_runs["healthy"],
+    "8 textures, turned": texture_runs["turned"],
+}
+print("after 4 epochs           training loss   validation accuracy")
+for name, run in gallery.items():
+    loss, accuracy = run.train_loss[-1], run.validation_accuracy[-1]
+    print(f"{name:24s} {loss:13.2f} {accuracy:21.1%}")
+
+# %% [markdown]
+# Four of the eight end at a guess, so the last number tells you least. What tells them apart is where the training loss started,
+# which of training and validation is off, and what the data look like. `fit` announced three of them: normalisation (it
+# compares the two loaders), sorting and the softmax. The others it cannot know about, and you have to look.
+#
+# ## What you see, and where to look first
+#
+# | what you see | look here first |
+# |---|---|
+# | the loss becomes nan, or starts above that of a guess | the learning rate: run a range test (1) |
+# | the loss rests at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
+# | the training accuracy falls below a guess | the order of the batches: is it shuffled? (4) |
+# | training is fine, validation is bad from the first epoch on | one batch of each loader: mean, standard deviation, labels (3) |
+# | training is fine, validation turns bad late | overfitting: no mistake, see Session 1 |
+# | the same network gives two answers to one picture | `eval()` (2) |
+# | the accuracy depends on the batch size of the evaluation | `eval()` (2) |
+# | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
+# | training and validation accuracy both stay too low | augmented pictures (8); then the size of the network |
+# | two classes get the same answers | the augmentation (8); then their labels (5) |
+# | nothing at all, and a number that is a little too low | `eval()` (2), the softmax (6): the quiet ones |
+#
+# ## What to take away
+#
+# * **Know the loss of a guess** before you train. It separates "learned nothing" from "made it worse" and from "slow".
+# * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
+#   found there.
+# * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
+# * **A curve that looks right proves little.** A forgotten `eval()` has one, and so, but for its height, has a second softmax.
