@@ -1,0 +1,20 @@
+"""Sphinx extension: a page's download button hands out its notebook as a standalone one.
+
+The file that the theme offers is the page's source, which needs the course installed around it. The
+standalone copy, which carries the package in its cells, runs wherever the reader takes it.
+"""
+
+from pathlib import Path
+
+from course_utils import standalone
+
+
+def replace_sources(app, exception: Exception | None) -> None:
+    """After a build, put the standalone notebooks where the download buttons point to."""
+    if exception is None:
+        standalone.write(Path(app.outdir) / "_sources" / "notebooks")
+
+
+def setup(app) -> dict:
+    app.connect("build-finished", replace_sources)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,173 @@
+"""Standalone notebooks: a lesson with the package inside, to open in Colab, in Kaggle or in any other Jupyter.
+
+The package travels as readable cells, one a module, that write it into the folder the notebook runs in. So there
+is nothing to install and no address to trust. Stored outputs are left out: in a notebook that is about to be run
+they would be those of somebody else's run, and most of the file. nbformat is imported where it is used, because
+the package does without it.
+"""
+
+import ast
+import re
+import tomllib
+from copy import deepcopy
+from pathlib import Path
+
+from course_utils import records
+from course_utils.authoring import NOTEBOOKS
+
+PACKAGE = Path(__file__).resolve().parent
+IMPORT_NAMES = {"pillow": "PIL"}  # where it differs from the name to install
+
+# What folds a cell's source away in JupyterLab, in Colab and in Kaggle.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form", "_kg_hide-input": True}
+
+ABOUT = """\
+**This notebook stands alone**: it runs in Colab, in Kaggle and in any other Jupyter that has PyTorch. Choose a
+profile in the next cell, then run all cells. *Quick* draws its own pictures; *full* fetches CIFAR and takes an
+hour or more without a GPU.
+
+The folded cells write the course's package, `course_utils`, into the folder that this notebook runs in. Unfold
+them to read it."""
+
+SETUP = """\
+# @title Choose a profile
+PROFILE = "quick"  # @param ["quick", "full"]
+
+import importlib.util
+import os
+
+os.environ["COURSE_PROFILE"] = PROFILE
+
+needs = {{
+{needs}}}
+missing = [what for name, what in needs.items() if not importlib.util.find_spec(name)]
+if missing:
+    raise ModuleNotFoundError(
+        "Run this in a cell of its own, then start again from the top:\\n"
+        f"%pip install {{' '.join(missing)}}"
+    )
+
+if os.path.exists("course_utils/__main__.py"):
+    raise FileExistsError(
+        "The course is in this folder already: open its notebooks/ instead."
+    )
+for folder in {folders}:
+    os.makedirs(folder, exist_ok=True)"""
+
+
+def write(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """Write into `out` a standalone copy of every `.ipynb` in `notebooks` that imports the package; returns the copies.
+
+    Raises RuntimeError where there is no such notebook.
+    """
+    import nbformat
+
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in sorted(notebooks.glob("*.ipynb")):
+        lesson = nbformat.read(path, as_version=4)
+        if own_imports(code_of(lesson)):
+            nbformat.write(standalone(lesson), out / path.name)
+            written.append(out / path.name)
+    if not written:
+        raise RuntimeError(
+            f"no notebook in {notebooks} imports course_utils: run this from the course's folder"
+        )
+    return written
+
+
+def standalone(lesson):
+    """A copy of the notebook `lesson` that carries the modules it needs, and no outputs."""
+    import nbformat.v4 as v4
+
+    code = code_of(lesson)
+    modules = [PACKAGE / f"{module}.py" for module in modules_for(code)]
+    files = modules + recorded(code)
+    cells = [v4.new_markdown_cell(ABOUT), v4.new_code_cell(setup(code, modules, files))]
+    cells += [v4.new_code_cell(writing(file), metadata=FOLDED) for file in files]
+    for number, cell in enumerate(cells):
+        cell.id = f"standalone-{number}"  # not random, so that the same lesson gives the same file
+    metadata = {"kernelspec": lesson.metadata.kernelspec, "language_info": {"name": "python"}}
+    return v4.new_notebook(cells=cells + [fresh(cell) for cell in lesson.cells], metadata=metadata)
+
+
+def code_of(notebook) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def fresh(cell):
+    """A copy of `cell` as if never run, that keeps its files in the folder it runs in."""
+    cell = deepcopy(cell)
+    if cell.cell_type == "code":
+        cell.outputs, cell.execution_count = [], None
+        # The course keeps weights beside its notebooks/; what lies above Colab's folder is not ours to write in.
+        cell.source = cell.source.replace('"../weights/', '"weights/')
+    return cell
+
+
+# --- What a lesson needs.
+
+
+def imports(code: str) -> set[str]:
+    """What `code` imports, anywhere in it, with dots: {"torch.nn", "course_utils.data"}."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "course_utils":
+            names |= {f"course_utils.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+def own_imports(code: str) -> set[str]:
+    """The modules of the package that `code` imports itself."""
+    return {name.split(".")[1] for name in imports(code) if name.startswith("course_utils.")}
+
+
+def modules_for(code: str) -> list[str]:
+    """All modules that `code` needs, those that its imports import included, sorted."""
+    found, new = {"__init__"}, own_imports(code)
+    while new:
+        found |= new
+        sources = [(PACKAGE / f"{module}.py").read_text(encoding="utf-8") for module in new]
+        new = set().union(*map(own_imports, sources)) - found
+    return sorted(found)
+
+
+def requirements(codes: list[str]) -> dict[str, str]:
+    """What `pyproject.toml` requires of what `codes` import, by import name: {"torch": "torch>=2.11,<2.15"}."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    imported = {name.split(".")[0] for code in codes for name in imports(code)}
+    distributions = {re.match(r"[\w-]+", line)[0]: line for line in project["dependencies"]}
+    by_name = {IMPORT_NAMES.get(name, name): line for name, line in distributions.items()}
+    return {name: line for name, line in by_name.items() if name in imported}
+
+
+def recorded(code: str) -> list[Path]:
+    """The records of the recipes that `code` names."""
+    return [path for path in sorted(records.RECORDED.glob("*/seed*.json")) if f'"{path.parent.name}"' in code]
+
+
+# --- The cells.
+
+
+def setup(code: str, modules: list[Path], files: list[Path]) -> str:
+    """The form: sets the profile, says what is not installed, makes the folders that `files` go into."""
+    codes = [code, *(module.read_text(encoding="utf-8") for module in modules)]
+    needs = [f"    {name!r}: '\"{line}\"',\n" for name, line in requirements(codes).items()]
+    folders = sorted({in_package(file.parent) for file in files})
+    return SETUP.format(needs="".join(needs), folders=folders)
+
+
+def writing(file: Path) -> str:
+    """The cell that writes one file. IPython wants the magic in the first line; Colab finds the title in the next."""
+    name, text = in_package(file), file.read_text(encoding="utf-8")
+    title = f"# @title {name}\n" if file.suffix == ".py" else ""
+    return f"%%writefile {name}\n{title}{text}".rstrip("\n")
+
+
+def in_package(path: Path) -> str:
+    """`path` as it is written in every system: course_utils/…"""
+    return path.relative_to(PACKAGE.parent).as_posix()

@@ -1,0 +1,132 @@
+"""Your own picture: how a file becomes 32×32 pixels, and that a network sees it as it saw its training pictures."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from course_utils import checkpoints, data, fetch, pictures, recipes, records, training
+from course_utils.data import ImageSet
+from course_utils.loaders import BatchLoader
+from course_utils.models import CustomResNet, SmallNet
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
+
+
+def striped(*colours) -> Image.Image:
+    """Upright stripes of 100×100 pixels from left to right."""
+    picture = Image.new("RGB", (100 * len(colours), 100))
+    for place, colour in enumerate(colours):
+        picture.paste(colour, (100 * place, 0, 100 * place + 100, 100))
+    return picture
+
+
+def save(picture: Image.Image, path, **options):
+    picture.save(path, **options)
+    return path
+
+
+def test_a_wide_picture_is_cut_to_its_middle(tmp_path):
+    picture = pictures.read(save(striped(RED, GREEN, BLUE), tmp_path / "wide.png"))
+    assert (picture.shape, picture.dtype) == ((32, 32, 3), np.uint8)
+    assert (picture[:, 2:-2] == GREEN).all()  # at the edges, the resampling looks a little over the cut
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: the camera was held with its left side down
+    path = save(striped(RED, BLUE).resize((100, 100)), tmp_path / "photo.png", exif=exif)
+    picture = pictures.read(path)
+    assert (picture[:14] == RED).all()
+    assert (picture[18:] == BLUE).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_kind_of_picture_can_be_read(tmp_path, mode):
+    path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
+    assert pictures.read(save(Image.new(mode, (50, 40)), path)).shape == (32, 32, 3)
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    picture = striped(RED, RED).convert("RGBA")
+    picture.putalpha(0)
+    assert (pictures.read(save(picture, tmp_path / "clear.png")) == WHITE).all()
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    for path in (text, tmp_path / "missing.jpg"):
+        with pytest.raises(ValueError, match=f"{path.name} cannot be read as a picture"):
+            pictures.read(path)
+
+
+@pytest.mark.parametrize("name", data.N_CLASSES)
+def test_a_drawn_picture_is_as_those_of_the_data_set(name):
+    picture = pictures.drawn(name)
+    assert (picture.shape, picture.dtype) == ((32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(picture, pictures.drawn(name))
+
+
+def test_only_networks_that_know_shapes_are_shown_one():
+    shape, ship = pictures.drawn("shapes100"), pictures.drawn("cifar100")
+    assert (ship[-1] == (70, 130, 180)).all()  # the sea
+    assert not (shape[-1] == shape[-1, 0]).all()  # the shapes' ground is noisy
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_class_names_are_those_of_the_data_set(name):
+    joined = "\n".join(pictures.CLASSES[name])
+    found = hashlib.sha256(joined.encode()).hexdigest()[:16]
+    assert found == fetch.SOURCES[name].fingerprints["classes"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Ten classes, told apart by the mean colour alone."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+
+
+def test_a_picture_is_seen_as_the_training_pictures_were(network):
+    images, labels = data.shapes.draw(8, seed=5)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    image_set = ImageSet(images, labels // 10, data.shapes.SHAPES, "eight")
+    expected, _ = training.predict(network, BatchLoader(image_set, 8, mean=mean, std=std))
+    viewer = pictures.Viewer("a test", network, "shapes10", data.shapes.SHAPES, mean, std)
+    found = np.stack([viewer.probabilities(image) for image in images])
+    np.testing.assert_allclose(found, expected, atol=0.01)  # bfloat16 rounds
+    assert np.abs(found - expected.mean(0)).max() > 0.02  # the pictures differ by more than that
+
+
+def test_the_top_classes_come_likeliest_first(network):
+    viewer = pictures.Viewer("a test", network, "cifar10", pictures.CLASSES["cifar10"])
+    picture = pictures.drawn("cifar10")
+    probabilities = viewer.probabilities(picture)
+    names, values = zip(*viewer.top_classes(picture, k=3), strict=True)
+    assert list(values) == sorted(probabilities.tolist(), reverse=True)[:3]
+    assert names[0] == viewer.classes[probabilities.argmax()]
+
+
+def test_kept_weights_are_used_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    assert pictures.kept_viewer("smallnet-source") is None
+    trained = SmallNet(100).eval()
+    checkpoints.save_half(trained, records.weights_of("smallnet-source", 0))
+    viewer = pictures.kept_viewer("smallnet-source")
+    assert viewer.data == "cifar100"
+    assert len(viewer.classes) == 100
+    own = pictures.Viewer("", trained, "cifar100", viewer.classes)
+    ship = pictures.drawn(viewer.data)
+    np.testing.assert_allclose(viewer.probabilities(ship), own.probabilities(ship), atol=0.01)
+
+
+def test_kept_weights_of_a_normalising_recipe_see_normalised_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    recipe = recipes.get("resnet-assignment")
+    checkpoints.save_half(CustomResNet(), records.weights_of(recipe.name, 0))
+    viewer = pictures.kept_viewer(recipe.name)
+    assert (viewer.mean, viewer.std) == pictures.STATS["cifar10"]
