@@ -1,0 +1,315 @@
+"""What the two source projects say, as data: each claim with its parts, and the page that discusses it.
+
+The statements are ours, the figures are the source's. Ranges were drawn from the sources' words,
+before the recorded runs: a figure that was measured once is given two points either side on
+CIFAR-100, one on CIFAR-10, and a tenth or two if it is a ratio; a range is given half a point more at
+both ends; "better" and "helps" mean at least one point, "makes no difference" less than one, "slightly
+better" up to three. The rule that turns ranges and records into verdicts is in `verdicts`.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from course_utils.verdicts import (
+    Accuracy,
+    Bench,
+    Difference,
+    FirstEpoch,
+    Part,
+    SecondsRatio,
+    SuggestedRate,
+    WeightsRatio,
+    together,
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a source project; `untested` says what of it no recipe tests."""
+
+    id: str
+    says: str
+    page: str  # below book/, without suffix
+    parts: tuple[Part, ...]
+    untested: str = ""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Every recipe that the claim is judged by, once each."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.quantity.recipes))
+
+    def verdict(self) -> str:
+        return together([part.judge().word for part in self.parts])
+
+
+def better(says: str, recipe: str, baseline: str, figure: str = "no figure") -> Part:
+    """The part that says `recipe` does better than `baseline`: by a point or more."""
+    return Part(says, Difference(recipe, baseline), 1, inf, figure)
+
+
+def gains(says: str, recipe: str, baseline: str, low: float, high: float, figure: str) -> Part:
+    return Part(says, Difference(recipe, baseline), low, high, figure)
+
+
+SESSION_1 = [
+    Claim(
+        "S1",
+        "The starting network, two convolutions trained with batches of 32, reaches 4 %.",
+        "session1/batch_size",
+        (Part("its test accuracy", Accuracy("smallnet-start"), 2, 6, "4 %"),),
+    ),
+    Claim(
+        "S2",
+        "Batches of 128 instead of 32 lift it to 35 %, and an epoch takes less time.",
+        "session1/batch_size",
+        (
+            gains("128 against 32", "smallnet-batch128", "smallnet-start", 29, 33, "+31 points"),
+            Part(
+                "time an epoch, 128 against 32",
+                SecondsRatio("smallnet-batch128", "smallnet-start"),
+                0,
+                0.9,
+                "less",
+            ),
+        ),
+    ),
+    Claim(
+        "S3",
+        "A third convolution adds about 7 points and lowers the number of weights.",
+        "session1/convolutions",
+        (
+            gains(
+                "three convolutions against two",
+                "smallnet-deep",
+                "smallnet-batch128",
+                5,
+                9,
+                "about +7 points",
+            ),
+            Part(
+                "weights, three against two",
+                WeightsRatio("smallnet-deep", "smallnet-batch128"),
+                0,
+                0.99,
+                "fewer",
+            ),
+        ),
+    ),
+    Claim(
+        "S4",
+        "Twice as many neurons in the dense layer add 6 points in 10 epochs, for a fifth more time.",
+        "session1/dense_layers",
+        (
+            gains("420 neurons against 200", "smallnet-wide", "smallnet-deep", 4, 8, "42 % to 48 %"),
+            Part("weights", WeightsRatio("smallnet-wide", "smallnet-deep"), 1.8, 2.2, "about twice"),
+            Part("time an epoch", SecondsRatio("smallnet-wide", "smallnet-deep"), 1.1, 1.3, "20 % more"),
+        ),
+    ),
+    Claim(
+        "S5",
+        "A step schedule with three times the epochs lifts it from 48 % to 52 %.",
+        "session1/rate_and_schedule",
+        (
+            gains("stepped against one rate", "smallnet-source", "smallnet-wide", 2, 6, "+4 points"),
+            Part("accuracy with the schedule", Accuracy("smallnet-source"), 50, 54, "52 %"),
+        ),
+    ),
+    Claim(
+        "S6",
+        "330 epochs of that schedule, the whole hour, do better still.",
+        "session1/training_time",
+        (better("twice the epochs against 25", "smallnet-long", "smallnet-source", "better, not measured"),),
+        "The 330 epochs themselves: the page argues why 50 are enough to tell.",
+    ),
+    Claim(
+        "S7",
+        "SGD does slightly better than Adam and AdamW.",
+        "session1/optimizer",
+        (
+            gains("SGD against Adam", "smallnet-source", "smallnet-adam", 0, 3, "slightly better"),
+            gains("SGD against AdamW", "smallnet-source", "smallnet-adamw", 0, 3, "slightly better"),
+        ),
+    ),
+    Claim(
+        "S8",
+        "In 10 epochs, any initial rate above 0.001 costs accuracy. (It does not say for which optimizer.)",
+        "session1/rate_and_schedule",
+        (
+            better("SGD: 0.001 against 0.01", "smallnet-sgd-0.001", "smallnet-sgd-0.01", "better"),
+            better("SGD: 0.001 against 0.1", "smallnet-sgd-0.001", "smallnet-wide", "better"),
+            better("Adam: 0.001 against 0.003", "smallnet-adam-0.001", "smallnet-adam-0.003", "better"),
+            better("Adam: 0.001 against 0.01", "smallnet-adam-0.001", "smallnet-adam-0.01", "better"),
+        ),
+    ),
+    Claim(
+        "S9",
+        "10 epochs at 0.001 and 10 at 0.0002 beat 20 at 0.001 by 3 to 5 points; 10 more add about 2.",
+        "session1/rate_and_schedule",
+        (
+            gains("10 + 10 against 20", "smallnet-10-10", "smallnet-20-flat", 2.5, 5.5, "3 to 5 points"),
+            gains(
+                "10 + 10 + 10 against 10 + 10", "smallnet-10-10-10", "smallnet-10-10", 0, 4, "about 2 points"
+            ),
+        ),
+    ),
+    Claim(
+        "S10",
+        "Any gamma from 0.1 to 0.3 gives the same result.",
+        "session1/rate_and_schedule",
+        (
+            gains("0.1 against 0.2", "smallnet-gamma-0.1", "smallnet-source", -1, 1, "no difference"),
+            gains("0.3 against 0.2", "smallnet-gamma-0.3", "smallnet-source", -1, 1, "no difference"),
+        ),
+    ),
+    Claim(
+        "S11",
+        "Dropout between the convolutions lowers test accuracy; 20 % in the dense layer adds 2 to 3 points.",
+        "session1/dropout",
+        (
+            better(
+                "without against with, convolutions", "smallnet-no-conv-dropout", "smallnet-source", "better"
+            ),
+            gains(
+                "with against without, dense layer",
+                "smallnet-no-conv-dropout",
+                "smallnet-no-dropout",
+                1.5,
+                3.5,
+                "2 to 3 points",
+            ),
+        ),
+    ),
+    Claim(
+        "S12",
+        "Batch normalisation between convolution and ReLU speeds up convergence.",
+        "session1/batch_norm",
+        (
+            better(
+                "with against without, after 10 epochs",
+                "smallnet-sgd-0.01",
+                "smallnet-no-batch-norm",
+                "faster",
+            ),
+        ),
+    ),
+    Claim(
+        "S13",
+        "Holding out a tenth of the training images for validation costs 1 to 2 points.",
+        "session1/validation_and_overfitting",
+        (
+            gains(
+                "all images against nine tenths",
+                "smallnet-all-images",
+                "smallnet-source",
+                0.5,
+                2.5,
+                "1 to 2 points",
+            ),
+        ),
+    ),
+    Claim(
+        "S14",
+        "At any one rate the network overfits from about the fifth epoch, so steps of 5 beat steps of 10.",
+        "session1/validation_and_overfitting",
+        (better("steps of 5 against steps of 10", "smallnet-source", "smallnet-step-10", "better"),),
+        "From which epoch it overfits: the page shows the curves, and leaves the reading to you.",
+    ),
+    Claim(
+        "S15",
+        "Augmentation makes an epoch more than 5 times slower, and does not help within 30 epochs.",
+        "session1/augmentation",
+        (
+            Part(
+                "time an epoch, image by image",
+                Bench("augmented over plain epoch, image by image"),
+                5,
+                inf,
+                "more than 5 times",
+            ),
+            gains("crop and flip against none", "smallnet-augmented", "smallnet-source", -inf, 1, "no gain"),
+        ),
+        "Colour jitter.",
+    ),
+    Claim(
+        "S16",
+        "Cross entropy written into the loop, instead of passed to it, makes training about half as fast again.",
+        "session1/training_time",
+        (
+            Part(
+                "time an epoch, passed against written in",
+                Bench("loss passed in over hard-coded"),
+                1.3,
+                1.7,
+                "1.5",
+            ),
+        ),
+    ),
+    Claim(
+        "S17",
+        "Not tried there: normalised input, other activations, other kinds of convolution. We ask: do they help?",
+        "session1/normalisation_and_activations",
+        (
+            better("normalised against [0, 1]", "smallnet-normalised", "smallnet-source"),
+            better("GELU against ReLU", "smallnet-gelu", "smallnet-source"),
+        ),
+        "Other kinds of convolution.",
+    ),
+    Claim(
+        "S18",
+        "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100.",
+        "session1/transfer",
+        (
+            Part(
+                "its test accuracy, the backbone random as it was there",
+                Accuracy("transfer-random"),
+                23.34,
+                27.34,
+                "25.34 %",
+            ),
+        ),
+        "A ResNet-18 pretrained on ImageNet. The page compares with a backbone trained in this course.",
+    ),
+]
+
+SESSION_2 = [
+    Claim(
+        "R1",
+        "The network, data and schedule as given pass 90 % at epoch 21 and end at 91.70 %.",
+        "session2/assignment",
+        (
+            Part("test accuracy after 24 epochs", Accuracy("resnet-assignment"), 90.7, 92.7, "91.70 %"),
+            Part("first epoch at 90 %", FirstEpoch("resnet-assignment", 90), 1, 22, "21"),
+        ),
+    ),
+    Claim(
+        "R2",
+        "The best maximum rate for Adam, by a range test, is 0.00032.",
+        "session2/finding_a_rate",
+        (
+            Part(
+                "the rate that our rule reads off the test",
+                SuggestedRate("resnet-lr-range"),
+                1e-4,
+                1e-3,
+                "0.00032",
+            ),
+        ),
+    ),
+    Claim(
+        "R3",
+        "Not said there, and worth asking: is each ingredient worth a point in 8 epochs?",
+        "session2/reading_the_results",
+        tuple(
+            better(f"with against without {what}", "resnet-8", f"resnet-8-{without}")
+            for what, without in [
+                ("crop", "no-crop"),
+                ("flip", "no-flip"),
+                ("hole", "no-hole"),
+                ("cycle (constant rate)", "constant"),
+                ("residual sum", "no-skip"),
+            ]
+        ),
+    ),
+]
+
+CLAIMS = {claim.id: claim for claim in SESSION_1 + SESSION_2}

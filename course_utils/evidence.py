@@ -1,0 +1,350 @@
+"""What the book's pages show: verdict boxes, tables and figures made from the records, for a cell's last line.
+
+Everything here works with no records, some or all of them: what was not run says so. Tables are
+`Html`, which a notebook draws; figures come closed, so that a notebook draws them once.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from statistics import fmean, stdev
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from course_utils import plots, published, recipes, records, verdicts
+from course_utils.claims import CLAIMS, Claim
+from course_utils.recipes import Recipe
+from course_utils.verdicts import NOT_RUN, Part, runs_of
+
+
+class Html(str):
+    """Text that a notebook shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+# ---- one number ----
+
+
+def accuracy(name: str) -> str:
+    """Test accuracy of a recipe as text: "51.0 ± 0.3 % (3 seeds)", or "not run yet"."""
+    return spread(verdicts.percents(name)) or NOT_RUN
+
+
+def spread(percents: list[float]) -> str:
+    """Mean ± standard deviation over seeds; the latter only where there are two or more."""
+    if not percents:
+        return ""
+    width = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
+    seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
+    return f"{fmean(percents):.2f}{width} % ({seeds})"
+
+
+def minutes(name: str) -> float:
+    """Minutes that a run takes, as a mean over the recipe's runs; NaN if it was not run."""
+    recorded = runs_of(name)
+    return fmean(map(records.minutes, recorded)) if recorded else math.nan
+
+
+# ---- verdicts ----
+
+PART_HEAD = ("What is compared", "The source", "Here")
+
+
+def measured(part: Part) -> str:
+    """What was measured of a part: its value, interval and basis, or "not run yet"."""
+    found = part.quantity.estimate()
+    if found is None:
+        return NOT_RUN
+    unit = part.quantity.unit
+    text = f"{number(found.value, unit)} {unit}".strip()
+    if found.low < found.high and "one run" not in found.basis:
+        text += f", {number(found.low, unit)} to {number(found.high, unit)}"
+    return f"{text} ({found.basis})"
+
+
+def number(value: float, unit: str) -> str:
+    return f"{value:+.1f}" if unit == "points" else f"{value:.3g}"
+
+
+def span(part: Part) -> str:
+    """The range in which a part holds, in words."""
+    unit = part.quantity.unit
+    low, high = number(part.low, unit), number(part.high, unit)
+    if math.isinf(part.high):
+        return f"{low} {unit} or more"
+    if math.isinf(part.low) or (part.low <= 0 and part.quantity.neutral == 1):
+        return f"{high} {unit} or less"
+    return f"{low} to {high} {unit}".strip()
+
+
+def part_row(part: Part) -> str:
+    verdict = part.judge()
+    show = run_and_accuracy if part.quantity.unit in ("%", "points") else "<code>{}</code>".format
+    made_by = "<br>".join(map(show, part.quantity.recipes)) or "the speed table"
+    here = f"<strong>{verdict.word}</strong>"
+    if verdict.word != NOT_RUN:
+        here += f"<br>{escape(measured(part))}<br><small>{verdict.reason}</small>"
+    says = f"{escape(part.says)}<br><small>{made_by}</small>"
+    return row(says, f"{escape(part.figure)}<br><small>holds at {span(part)}</small>", here)
+
+
+def run_and_accuracy(name: str) -> str:
+    return f"<code>{name}</code> {spread(verdicts.percents(name))}".strip()
+
+
+def claim(*ids: str) -> Html:
+    """A box for each claim: what the source says, what was measured, and the verdict. For pages one folder down."""
+    return Html("".join(box(CLAIMS[one]) for one in ids))
+
+
+def box(one: Claim) -> str:
+    untested = f"<p>Not tested: {escape(one.untested)}</p>" if one.untested else ""
+    return (
+        f'<div class="admonition note"><p class="admonition-title">Claim {one.id}: {one.verdict()}</p>'
+        f"<p>{escape(one.says)}</p>"
+        f"{table(PART_HEAD, map(part_row, one.parts), f'Claim {one.id}')}{untested}"
+        f'<p><a href="../claims.html#{one.id.lower()}">All claims, and the rule behind the verdicts</a></p></div>'
+    )
+
+
+def ledger() -> Html:
+    """Every claim with its verdict, and below it a row for each of its parts. For a page in book/ itself."""
+    rows = [row for one in CLAIMS.values() for row in (claim_row(one), *map(part_row, one.parts))]
+    return Html(table(PART_HEAD, rows, "All claims"))
+
+
+def claim_row(one: Claim) -> str:
+    untested = f"<br><small>Not tested: {escape(one.untested)}</small>" if one.untested else ""
+    return (
+        f'<tr><th colspan="{len(PART_HEAD)}" scope="rowgroup" id="{one.id.lower()}">{one.id}: {one.verdict()}'
+        f'<br><span style="font-weight: normal">{escape(one.says)} '
+        f'<a href="{one.page}.html">Discussion of {one.id}</a>{untested}</span></th></tr>'
+    )
+
+
+def tally() -> Html:
+    """How many claims there are of each verdict."""
+    words = [one.verdict() for one in CLAIMS.values()]
+    kinds = (verdicts.CONFIRMED, verdicts.QUALIFIED, verdicts.REFUTED, NOT_RUN)
+    rows = [f"<tr><td>{kind}</td><td>{words.count(kind)}</td></tr>" for kind in kinds]
+    return Html(table(("Verdict", "Claims"), rows, "Claims by verdict"))
+
+
+# ---- tables ----
+
+RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time")
+
+
+def table(head: Iterable[str], rows: Iterable[str], name: str) -> str:
+    """An HTML table that scrolls in its own frame where the page is narrow."""
+    cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    return (
+        f'<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f'<table class="table"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def row(*cells: object) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def runs(names: Mapping[str, str]) -> Html:
+    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time."""
+    return Html(table(RUN_HEAD, [run_row(label, name) for label, name in names.items()], "Runs"))
+
+
+def run_row(label: str, name: str, more: str = "") -> str:
+    recorded = runs_of(name)
+    weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
+    time = f", {minutes(name):.1f} min" if recorded else ""
+    title = f"{escape(label)}<br>" if label else ""
+    below = f"<br><small>{more}</small>" if more else ""
+    epochs = f"{recipes.get(name).epochs} epochs{time}"
+    return row(f"{title}<code>{name}</code>{below}", accuracy(name), weights, epochs)
+
+
+def leaderboard(data: str) -> Html:
+    """Runs on `data` ("cifar10" or "cifar100") by accuracy, headlines first where not run, then others' results."""
+    ours = sorted(competing(data), key=lambda recipe: -fmean(verdicts.percents(recipe.name) or [math.inf]))
+    machines = list(dict.fromkeys(where for recipe in ours for where in hardware(recipe.name)))
+    rows = [run_row("", recipe.name, made_on(recipe.name, machines)) for recipe in ours]
+    others = [one for one in published.SOURCES + published.REFERENCES if one.data == data]
+    for one in sorted(others, key=lambda one: -one.percent):
+        weights = f"{one.weights:,}" if one.weights else "not stated"
+        rows.append(row(f"{one.name}<br><small>published</small>", f"{one.percent:.2f} %", weights, one.cost))
+    notes = "".join(f"<p>Machine {k}: {escape(where)}</p>" for k, where in enumerate(machines, 1))
+    return Html(table(RUN_HEAD, rows, f"Leaderboard on {data}") + notes)
+
+
+def competing(data: str) -> list[Recipe]:
+    """The recipes on `data` that belong on its board: those recorded, and the headlines even if they are not."""
+    return [
+        recipe
+        for recipe in recipes.RECIPES.values()
+        if recipe.data == data
+        and recipe.epochs
+        and (verdicts.percents(recipe.name) or recipe.name in recipes.KEPT)
+    ]
+
+
+def hardware(name: str) -> dict[str, str]:
+    """{processor, threads and precision: date of the last run there} of a recipe's runs."""
+    seen = {}
+    for record in runs_of(name):
+        machine = record["machine"]
+        threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
+        seen[f"{machine['name']}, {threads}, {record['precision']}"] = record["date"]
+    return seen
+
+
+def made_on(name: str, machines: list[str]) -> str:
+    dates = hardware(name).items()
+    return "<br>".join(f"machine {machines.index(where) + 1}, {date}" for where, date in dates)
+
+
+def bench() -> Html:
+    """The recorded speed table with its machine, or the word that there is none."""
+    recorded = verdicts.bench_table()
+    if not recorded:
+        return Html(f"<p>Speed table: <strong>{NOT_RUN}</strong>.</p>")
+    machine = recorded["machine"]
+    rows = [row(escape(one["what"]), escape(one["bound"]), f"{one['value']:.2f}") for one in recorded["rows"]]
+    note = (
+        f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}, {recorded['precision']}"
+    )
+    return Html(table(("What", "Bound", "Measured"), rows, "Speed table") + f"<p>{escape(note)}</p>")
+
+
+# ---- figures ----
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the course's style, and close the figure: what a cell ends with, a notebook draws anyway."""
+
+    @functools.wraps(draw)
+    def closed(*args, **kwargs) -> Figure:
+        plt.draw_if_interactive()  # loads the backend, which must not happen inside the context
+        with plt.style.context(["default", plots.STYLE]):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return closed
+
+
+@styled
+def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = "") -> Figure:
+    """A row for each of `{label: recipe}`: a dot a run, a bar at their mean; `mark` is (label, %), a vertical."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.42 * len(names)), layout="constrained")
+    across = axes.get_yaxis_transform()
+    for height, name in enumerate(names.values()):
+        percents = verdicts.percents(name)
+        if not percents:
+            axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35")
+            continue
+        axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
+        axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
+        axes.annotate(
+            f"{fmean(percents):.1f}", (max(percents), height), (8, 0), textcoords="offset points", va="center"
+        )
+    if mark:
+        axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy (%)")
+    if mark or any(verdicts.percents(name) for name in names.values()):
+        axes.margins(x=0.15)
+    else:
+        axes.set(xlim=(0, 100))
+    figure.suptitle(title)
+    return figure
+
+
+def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", title: str = "") -> Figure | Html:
+    """A line for each of `{label: recipe}`, the mean over its seeds; a note where none is recorded."""
+    found = {label: mean_history(name) for label, name in names.items() if runs_of(name)}
+    missing = [label for label in names if label not in found]
+    if not found:
+        return Html(f"<p>Curves: <strong>{NOT_RUN}</strong> ({escape(', '.join(names.values()))}).</p>")
+    note = f"\n{NOT_RUN}: {', '.join(missing)}" if missing else ""
+    figure = plots.compare_histories(found, quantity, title + note)
+    plt.close(figure)
+    return figure
+
+
+def mean_history(name: str) -> SimpleNamespace:
+    """The recipe's curves, averaged over its seeds."""
+    histories = [record["history"] for record in runs_of(name)]
+    return SimpleNamespace(
+        **{
+            curve: np.mean([np.array(history[curve], dtype=float) for history in histories], axis=0)
+            for curve in histories[0]
+        }
+    )
+
+
+def range_test(name: str) -> Figure | Html:
+    """The recorded range test of a recipe, its suggestion marked."""
+    recorded = runs_of(name)
+    if not recorded:
+        return Html(f"<p>Range test: <strong>{NOT_RUN}</strong> (<code>{name}</code>).</p>")
+    suggested = verdicts.SuggestedRate(name).estimate()
+    history = recorded[0]["history"]
+    figure = plots.range_test(history["learning_rate"], history["train_loss"], suggested and suggested.value)
+    plt.close(figure)
+    return figure
+
+
+@styled
+def against_published(name: str = "resnet-assignment") -> Figure:
+    """Session 2's published test curve, and beside it the recorded one where there is one."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 4), layout="constrained")
+    axes.plot(range(1, 25), published.RESNET_CURVE, "--", color="0.35", label="published")
+    if runs_of(name):
+        ours = mean_history(name).validation_accuracy
+        axes.plot(range(1, len(ours) + 1), 100 * ours, color=plots.BLUE, label="here")
+    else:
+        axes.plot([], [], color=plots.BLUE, label=f"here: {NOT_RUN}")
+    axes.axhline(90, color="black", linewidth=1, linestyle=":", label="the bar")
+    axes.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=[1, 6, 12, 18, 24])
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def landscape(data: str, title: str = "") -> Figure:
+    """Accuracy against number of weights: recorded headlines, the sources, and published references by name."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.8), layout="constrained")
+    others = [one for one in published.REFERENCES if one.data == data and one.weights]
+    for k, one in enumerate(sorted(others, key=lambda one: one.percent)):
+        name_point(axes, one.name, one.weights, one.percent, "^", "0.35", "below left" if k % 2 else "above")
+    for one in published.SOURCES:
+        if one.data == data:
+            name_point(axes, one.name, one.weights, one.percent, "s", plots.VERMILION, "below")
+    ours = [name for name in recipes.KEPT if recipes.get(name).data == data and verdicts.percents(name)]
+    for name in ours:
+        weights = runs_of(name)[0]["parameters"]
+        name_point(axes, name, weights, fmean(verdicts.percents(name)), "o", plots.BLUE, "right")
+    note = "" if ours else f"\nour own: {NOT_RUN}"
+    axes.set(xscale="log", xlabel="weights", ylabel="test accuracy (%)", title=title + note)
+    axes.margins(x=0.4, y=0.15)
+    return figure
+
+
+PLACES = {
+    "above": {"xytext": (0, 7), "ha": "center"},
+    "below": {"xytext": (0, -15), "ha": "center"},
+    "below left": {"xytext": (6, -15), "ha": "right"},
+    "right": {"xytext": (8, 0), "ha": "left", "va": "center"},
+}
+
+
+def name_point(axes, name: str, x: float, y: float, marker: str, colour: str, place: str) -> None:
+    axes.plot(x, y, marker, color=colour)
+    axes.annotate(name, (x, y), textcoords="offset points", size=plots.SMALL_LETTERS, **PLACES[place])

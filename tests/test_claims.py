@@ -1,0 +1,329 @@
+"""The rule behind the verdicts on made-up records, the table of claims, and the pages that discuss them."""
+
+import json
+import re
+from math import inf, isclose
+from pathlib import Path
+
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from course_utils import claims, evidence, records, verdicts
+from course_utils.claims import CLAIMS
+from course_utils.recipes import RECIPES
+from course_utils.verdicts import CONFIRMED, NOT_RUN, QUALIFIED, REFUTED, Difference, Part, t_interval
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+WITH, WITHOUT = "smallnet-source", "smallnet-no-dropout"
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write made-up records of a recipe, one for each accuracy (in %), into an empty folder."""
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+
+    def write(name: str, *percents: float, curve=(), seconds=10.0, **changes) -> None:
+        length = len(curve) or 3
+        for seed, percent in enumerate(percents):
+            record = {
+                "schema": records.SCHEMA,
+                "recipe": RECIPES[name].plain() | changes,
+                "seed": seed,
+                "data": {},
+                "date": "2026-01-01",
+                "machine": {"device": "cpu", "name": "a <processor>", "threads": 2},
+                "precision": "bfloat16",
+                "parameters": 996_376,
+                "history": {
+                    "validation_accuracy": list(curve) or [0.1, 0.2, percent / 100],
+                    "train_loss": [3.0] * length,
+                    "learning_rate": [0.1] * length,
+                    "seconds": [1000.0] + [seconds] * (length - 1),  # a pause in the first epoch
+                },
+                "seconds": 1.0,
+                "validation_accuracy": None,
+                "test_accuracy": percent / 100,
+                "weights": None,
+            }
+            records.write(record, records.path_of(name, seed))
+
+    return write
+
+
+def difference(low: float, high: float) -> Part:
+    return Part("with against without", Difference(WITH, WITHOUT), low, high)
+
+
+def test_intervals_are_those_of_student_and_welch():
+    # Checked against scipy.stats.ttest_1samp and ttest_ind(equal_var=False), 95 % intervals.
+    one = t_interval([50.0, 51.0, 52.0])
+    assert isclose(one.low, 48.516, abs_tol=0.02)
+    assert isclose(one.high, 53.484, abs_tol=0.02)
+    two = t_interval([50.0, 51.0, 52.0], [40.0, 41.0, 42.0])
+    assert isclose(two.low, 10 - 2.776 * (2 / 3) ** 0.5, abs_tol=0.01)
+
+
+def test_freedom_is_rounded_down():
+    """Three seeds that scatter against three that do not: two degrees of freedom, not four."""
+    wide = t_interval([50.0, 51.0, 52.0], [40.0, 40.0, 40.0])
+    assert isclose(wide.high - wide.value, 4.30 / 3**0.5, abs_tol=0.01)
+
+
+def test_confirmed_where_the_whole_interval_is_in_the_range(write):
+    write(WITH, 52.0, 52.1, 52.2)
+    write(WITHOUT, 50.0, 50.1, 50.2)
+    assert difference(1, 3).judge().word == CONFIRMED
+    assert difference(1, inf).judge().word == CONFIRMED
+
+
+def test_qualified_where_the_interval_crosses_an_edge(write):
+    write(WITH, 52.0, 52.1, 52.2)
+    write(WITHOUT, 50.0, 50.1, 50.2)
+    assert difference(2, 5).judge().word == QUALIFIED
+    assert difference(-1, 2).judge().word == QUALIFIED
+
+
+def test_qualified_where_the_direction_is_right_and_the_size_is_not(write):
+    write(WITH, 52.0, 52.1, 52.2)
+    write(WITHOUT, 50.0, 50.1, 50.2)
+    assert difference(3, 9).judge().word == QUALIFIED
+    assert difference(0.1, 1).judge().word == QUALIFIED  # more than was claimed
+    assert "direction" in difference(3, 9).judge().reason
+
+
+def test_less_than_half_of_what_was_claimed_does_not_count(write):
+    write(WITH, 52.0, 52.1, 52.2)
+    write(WITHOUT, 50.0, 50.1, 50.2)
+    assert difference(3.9, 9).judge().word == QUALIFIED  # two points, where four are claimed
+    assert difference(4.1, 9).judge().word == REFUTED
+
+
+def test_negative_effects_are_judged_alike(write):
+    write(WITH, 50.0, 50.1, 50.2)
+    write(WITHOUT, 52.0, 52.1, 52.2)
+    assert difference(-3, -1).judge().word == CONFIRMED
+    assert difference(-9, -3.9).judge().word == QUALIFIED
+    assert difference(-9, -4.1).judge().word == REFUTED
+
+
+def test_refuted_where_the_whole_interval_is_elsewhere(write):
+    write(WITH, 50.0, 50.1, 50.2)
+    write(WITHOUT, 52.0, 52.1, 52.2)
+    assert difference(1, inf).judge().word == REFUTED
+    assert difference(-1, 1).judge().word == REFUTED  # "makes no difference"
+
+
+def test_an_effect_that_may_be_none_shows_no_direction(write):
+    write(WITH, 50.1, 50.2, 50.3)
+    write(WITHOUT, 50.0, 50.2, 50.4)
+    assert difference(1, inf).judge().word == REFUTED
+
+
+def test_accuracies_have_no_direction(write):
+    write("smallnet-start", 30.0, 30.1, 30.2)
+    assert CLAIMS["S1"].verdict() == REFUTED
+
+
+def test_one_run_has_no_interval(write):
+    write(WITH, 52.0)
+    write(WITHOUT, 50.2, 50.3)
+    found = difference(1, 3).quantity.estimate()
+    assert "one run: no interval" in found.basis
+    assert (found.low, found.high) == (found.value - 1, found.value + 1)
+    assert "no interval" in evidence.measured(difference(1, 3))
+    assert " to " not in evidence.measured(difference(1, 3))
+
+
+def test_not_run_until_both_sides_are(write):
+    assert difference(1, 3).judge().word == NOT_RUN
+    write(WITH, 52.0, 52.1)
+    assert difference(1, 3).judge().word == NOT_RUN
+
+
+def test_a_record_of_a_recipe_that_has_changed_does_not_count(write):
+    write(WITH, 52.0, 52.1, epochs=3)
+    assert verdicts.percents(WITH) == []
+    assert evidence.accuracy(WITH) == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("parts", "claim"),
+    [
+        ([CONFIRMED, CONFIRMED], CONFIRMED),
+        ([REFUTED, REFUTED], REFUTED),
+        ([CONFIRMED, REFUTED], QUALIFIED),
+        ([CONFIRMED, QUALIFIED], QUALIFIED),
+        ([CONFIRMED, NOT_RUN], NOT_RUN),
+    ],
+)
+def test_a_claim_takes_its_verdict_from_its_parts(parts, claim):
+    assert verdicts.together(parts) == claim
+
+
+def test_a_pause_does_not_count_as_training_time(write):
+    write("smallnet-wide", 48.0, curve=[0.1] * 10, seconds=12.0)
+    write("smallnet-deep", 42.0, seconds=10.0)
+    part = CLAIMS["S4"].parts[2]
+    assert isclose(part.quantity.estimate().value, 1.2)
+    assert evidence.minutes("smallnet-wide") == 2.0  # 10 epochs of 12 seconds
+
+
+def test_first_epoch_at_the_bar(write):
+    write("resnet-assignment", 91.0, curve=[0.5, 0.89, 0.9, 0.91])
+    assert CLAIMS["R1"].parts[1].quantity.estimate().value == 3
+    write("resnet-assignment", 91.0, curve=[0.5, 0.6])
+    assert CLAIMS["R1"].parts[1].quantity.estimate().value == 3  # one past the last
+
+
+def test_ratios_come_from_the_speed_table(write, tmp_path):
+    assert CLAIMS["S16"].verdict() == NOT_RUN
+    table = {
+        "machine": {"name": "x", "threads": 2, "torch": "2"},
+        "precision": "bfloat16",
+        "rows": [{"what": "loss passed in over hard-coded", "bound": "", "value": 1.0}],
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(table))
+    assert CLAIMS["S16"].verdict() == REFUTED
+    assert "1.00" in evidence.bench()
+
+
+def test_bench_rows_are_rows_of_the_speed_table():
+    source = (Path(claims.__file__).parent / "bench.py").read_text(encoding="utf-8")
+    rows = [
+        p.quantity.row for c in CLAIMS.values() for p in c.parts if isinstance(p.quantity, verdicts.Bench)
+    ]
+    assert len(rows) == 2
+    assert all(f'"{row}"' in source for row in rows)
+
+
+# ---- the table ----
+
+
+def test_every_claim_is_there():
+    assert list(CLAIMS) == [f"S{k}" for k in range(1, 19)] + ["R1", "R2", "R3"]
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_claims_name_recipes_and_a_page_that_shows_them(claim):
+    assert set(claim.recipes) <= set(RECIPES)
+    assert all(part.low < part.high for part in claim.parts)
+    page = (BOOK / f"{claim.page}.md").read_text(encoding="utf-8")
+    shown = re.findall(r'"([SR]\d+)"', "".join(re.findall(r"evidence\.claim\((.*?)\)", page)))
+    assert claim.id in shown
+
+
+def test_every_recipe_is_shown_somewhere():
+    pages = "".join(path.read_text(encoding="utf-8") for path in BOOK.rglob("*.md"))
+    judged = {name for claim in CLAIMS.values() for name in claim.recipes}
+    assert [name for name in RECIPES if name not in judged and f'"{name}"' not in pages] == []
+
+
+# ---- what pages show ----
+
+
+@pytest.fixture
+def all_recorded(write):
+    for name, recipe in RECIPES.items():
+        if recipe.epochs:
+            write(name, 50.0, 51.0, 52.0)
+
+
+def test_everything_is_shown_without_records(write):
+    assert evidence.ledger().count("not run yet") >= len(CLAIMS)
+    assert evidence.accuracy(WITH) == NOT_RUN
+    assert isinstance(evidence.accuracies({"a": WITH}), Figure)
+    assert NOT_RUN in evidence.curves({"a": WITH})
+    for data in ("cifar10", "cifar100"):
+        assert NOT_RUN in evidence.leaderboard(data)
+    assert isinstance(evidence.landscape("cifar100"), Figure)
+    assert isinstance(evidence.against_published(), Figure)
+    assert NOT_RUN in evidence.range_test("resnet-lr-range")
+    assert NOT_RUN in evidence.bench()
+
+
+def test_everything_is_shown_with_records(all_recorded):
+    assert evidence.accuracy(WITH) == "51.00 ± 1.00 % (3 seeds)"
+    assert isinstance(evidence.curves({"a": WITH, "b": "smallnet-wide"}), Figure)
+    assert isinstance(evidence.accuracies({"a": WITH}, mark=("the source", 50.48)), Figure)
+    assert isinstance(evidence.landscape("cifar100"), Figure)
+    assert isinstance(evidence.against_published(), Figure)
+    board = evidence.leaderboard("cifar100")
+    assert "51.00 ± 1.00 %" in board
+    assert board.count("Machine 1: a &lt;processor&gt;, 2 threads, bfloat16") == 1
+    assert "machine 1, 2026-01-01" in board
+    assert "smallnet-augmented" in board  # every recorded run is on the board, not headlines alone
+
+
+def test_some_recorded(write):
+    write(WITH, 50.0)
+    assert evidence.accuracy(WITH) == "50.00 % (1 seed)"
+    figure = evidence.curves({"a": WITH, "the other": WITHOUT})
+    assert "not run yet: the other" in figure.get_suptitle()
+
+
+def test_a_range_test_is_read_as_the_course_reads_it(write):
+    rates = [10.0**k for k in range(-7, 1)]
+    write("resnet-lr-range", 0.0, curve=[0.1] * 8)
+    path = records.path_of("resnet-lr-range", 0)
+    record = json.loads(path.read_text())
+    record["test_accuracy"] = None
+    record["history"] = {"learning_rate": rates, "train_loss": [9, 8, 7, 6, 1, 50, 90, 99]}
+    path.write_text(json.dumps(record))
+    assert isclose(CLAIMS["R2"].parts[0].quantity.estimate().value, 1e-4)
+    assert CLAIMS["R2"].verdict() == CONFIRMED
+    assert isinstance(evidence.range_test("resnet-lr-range"), Figure)
+
+
+def test_links_of_boxes_and_ledger_lead_somewhere():
+    ledger = evidence.ledger()
+    for one in CLAIMS.values():
+        assert f'id="{one.id.lower()}"' in ledger
+        assert f'href="../claims.html#{one.id.lower()}"' in evidence.claim(one.id)
+    for address in re.findall(r'href="([^"]+)\.html"', ledger):
+        assert (BOOK / f"{address}.md").exists(), address
+
+
+# ---- prose ----
+
+
+def prose(path: Path) -> str:
+    """A page without its front matter and its code."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S)
+    return re.sub(r"^(`{3,}).*?^\1", "", text, flags=re.S | re.M)
+
+
+PAGES = sorted(BOOK.rglob("*.md"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_leave_verdicts_to_the_rule(path):
+    text = prose(path)
+    assert "TODO" not in text
+    if path.name != "claims.md":  # which explains the rule, and so names its verdicts
+        assert not re.findall(r"\b(?:confirm|refut|qualif)\w*", text, flags=re.I)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if p.parent.name.startswith("session")], ids=lambda p: p.stem
+)
+def test_discussion_pages_ask_show_and_close(path):
+    text = path.read_text(encoding="utf-8")
+    if "file_format: mystnb" not in text:
+        return
+    assert re.search(r"^# .+\n\n\*[^*]+\?\*$", text, flags=re.M), "opens with what it answers"
+    assert "```{code-cell}" in text
+    assert "## To take away" in text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_figures_have_alt_text_and_code_is_hidden(path):
+    for options, code in re.findall(
+        r"```\{code-cell\} ipython3\n---\n(.*?)---\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S
+    ):
+        settings = yaml.safe_load(options)
+        assert settings["tags"] == ["hide-input"]
+        assert all(len(line) <= 80 for line in code.splitlines()), code
+        figures = r"evidence\.(?:accuracies|curves|landscape|against_published|range_test)\(|diagrams\.\w+\(\)|plots\."
+        if re.search(figures, code):
+            assert len(settings["mystnb"]["image"]["alt"]) > 40
