@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pickle
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -288,7 +287,7 @@ def test_a_killed_process_leaves_nothing_under_the_final_name(get, server, tmp_p
             wait_for(lambda: (root / PART).exists() and (root / PART).stat().st_size == len(ARCHIVE) // 2)
         else:
             assert "stopped\n" in iter(child.stdout.readline, "")
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
     assert not (root / "cifar10.npz").exists()
     asked = len(server.requests)
