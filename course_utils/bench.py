@@ -1,7 +1,8 @@
 """How fast this machine trains, as ratios: both sides of each take turns in one process, and medians are compared.
 
 Ratios carry over to other machines far better than seconds do. The pictures are random: speed does
-not depend on what they show. Run it on a quiet machine.
+not depend on what they show. Run it on a quiet machine. What `devices.keep_freed_memory` brings is
+not in the ratios: it is set for the process, and so for both sides.
 """
 
 import json

@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         if cpuinfo.exists()
         else []
     )

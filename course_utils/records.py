@@ -44,14 +44,14 @@ def write(record: dict[str, Any], path: Path) -> None:
     check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The record at `path`; a ValueError that says what is wrong with it if it is not one."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     check(record, path)
