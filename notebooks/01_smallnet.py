@@ -39,9 +39,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils import checkpoints, data, devices, plots, recipes, schedules, training
+from course_utils import checkpoints, data, devices, plots, recipes
+from course_utils import records, schedules, training
 from course_utils.loaders import BatchLoader
-from course_utils.models import SmallNet, TransferNet, count_parameters, headless, layer_table
+from course_utils.models import (
+    SmallNet,
+    TransferNet,
+    count_parameters,
+    headless,
+    layer_table,
+)
 from course_utils.transforms import Augment
 
 recipe = recipes.for_lesson("smallnet")
@@ -59,7 +66,9 @@ recipe = recipes.for_lesson("smallnet")
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
-train_set, validation_set = data.split(train_and_validation, validation=recipe.validation, seed=0)
+train_set, validation_set = data.split(
+    train_and_validation, validation=recipe.validation, seed=0
+)
 
 n_classes = train_set.n_classes
 for part in (train_set, validation_set, test_set):
@@ -70,7 +79,9 @@ for part in (train_set, validation_set, test_set):
 
 # %%
 picks = np.random.default_rng(0).choice(len(train_set), 24, replace=False)
-plots.show_images(train_set.images[picks], train_set.labels[picks], train_set.classes)
+plots.show_images(
+    train_set.images[picks], train_set.labels[picks], train_set.classes
+)
 plt.show()
 
 # %% [markdown]
@@ -122,7 +133,8 @@ print(f"total    {sum(weights for _, weights in by_hand):9,}")
 
 # %%
 model = SmallNet(n_classes=100)
-assert count_parameters(model) == sum(weights for _, weights in by_hand) == 996_376
+total = sum(weights for _, weights in by_hand)
+assert count_parameters(model) == total == 996_376
 
 for kind, weights in layer_table(model):
     print(f"{kind:12s} {weights:9,}")
@@ -169,7 +181,9 @@ train_loader = BatchLoader(train_set, recipe.batch_size, shuffle=True, seed=0)
 validation_loader = BatchLoader(validation_set, 1000)
 
 images, labels = next(iter(train_loader))
-print("images", tuple(images.shape), images.dtype, f"from {images.min():.0f} to {images.max():.0f}")
+lowest, highest = float(images.min()), float(images.max())
+print("images", tuple(images.shape), images.dtype)
+print(f"from {lowest:.0f} to {highest:.0f}")
 print("labels", tuple(labels.shape), labels.dtype)
 
 # %% [markdown]
@@ -180,10 +194,13 @@ print("labels", tuple(labels.shape), labels.dtype)
 training.seed_everything(0)
 model = SmallNet(n_classes, **recipe.network_args)
 loss_fn = nn.CrossEntropyLoss()
-loss_before, accuracy_before = training.validate_epoch(model, validation_loader, loss_fn)
+loss_before, accuracy_before = training.validate_epoch(
+    model, validation_loader, loss_fn
+)
 
-print(f"a guess: {math.log(n_classes):.2f}    this network, untrained: {loss_before:.1f}")
-assert abs(loss_before - math.log(n_classes)) < 0.1
+loss_of_a_guess = math.log(n_classes)
+print(f"a guess: {loss_of_a_guess:.2f}    this network: {loss_before:.1f}")
+assert abs(loss_before - loss_of_a_guess) < 0.1
 
 # %% [markdown]
 # ## The schedule, before you pay for it
@@ -193,11 +210,18 @@ assert abs(loss_before - math.log(n_classes)) < 0.1
 
 # %%
 planned = schedules.rates_of(
-    lambda optimizer: schedules.step_decay(optimizer, step_epochs=5, gamma=0.2, steps_per_epoch=1),
+    lambda optimizer: schedules.step_decay(
+        optimizer, step_epochs=5, gamma=0.2, steps_per_epoch=1
+    ),
     steps=330,
     lr=0.1,
 )
-plots.schedule(planned, steps_per_epoch=1, log=True, title="330 epochs as planned: step 5, gamma 0.2")
+plots.schedule(
+    planned,
+    steps_per_epoch=1,
+    log=True,
+    title="330 epochs as planned: step 5, gamma 0.2",
+)
 plt.show()
 
 # %% [markdown]
@@ -206,12 +230,13 @@ plt.show()
 
 # %%
 print(f"rate in the last epoch:                {planned[-1]:.1e}")
-print(f"share of all steps taken by epoch 25:  {planned[:25].sum() / planned.sum():.2%}")
+share = planned[:25].sum() / planned.sum()
+print(f"share of all steps taken by epoch 25:  {share:.2%}")
 
-smallest_change = torch.finfo(torch.float32).eps * 0.01  # the least float32 can add to a weight of 0.01
-print(
-    f"first epoch with a rate below {smallest_change:.1e}:  {int(np.argmax(planned < smallest_change)) + 1}"
-)
+# the least that float32 can add to a weight of 0.01
+smallest_change = torch.finfo(torch.float32).eps * 0.01
+first = int(np.argmax(planned < smallest_change)) + 1
+print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
@@ -223,7 +248,9 @@ print(
 
 # %%
 optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
-scheduler = schedules.step_decay(optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader))
+scheduler = schedules.step_decay(
+    optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader)
+)
 print(recipe.optimizer, recipe.optimizer_args)
 print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 
@@ -258,6 +285,27 @@ plt.show()
 # shaking. Towards the end look at the distance between the two loss curves. Once the training loss goes on falling while
 # the validation loss does not, the network learns the training images and no longer the classes. That is **overfitting**.
 #
+# ## The full run, as recorded
+#
+# Whatever you have just trained on, here is this recipe on CIFAR-100. It was run before and recorded, and
+# `python -m course_utils run smallnet-source` runs it again.
+
+# %%
+recorded = records.of_recipe("smallnet-source")
+plots.recorded_runs(recorded)
+plt.show()
+
+# %% [markdown]
+# The two drops of the rate that matter are those after epochs 5 and 10. After the fourth, the curves are flat, and the
+# training loss lies far below the validation loss. Each seed gives slightly different weights; so one run is a
+# sample, and a result is a mean with its spread.
+
+# %%
+print("test accuracy on CIFAR-100")
+for run in recorded:
+    print(f"seed {run['seed']}: {run['test_accuracy']:.2%}")
+
+# %% [markdown]
 # ## What dropout does about it
 #
 # Dropout switches off a random tenth of the feature maps' values (and a fifth of the dense layer's) at every
@@ -266,9 +314,14 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 def train_variant(network, loader):
-    """The same recipe on another network or another loader; returns its curves and its accuracy on the plain training images."""
+    """Train another network, or on another loader, by the same recipe.
+
+    Returns its curves and its accuracy on the plain training images.
+    """
     optimizer = torch.optim.SGD(network.parameters(), **recipe.optimizer_args)
-    scheduler = schedules.step_decay(optimizer, **recipe.schedule_args, steps_per_epoch=len(loader))
+    scheduler = schedules.step_decay(
+        optimizer, **recipe.schedule_args, steps_per_epoch=len(loader)
+    )
     curves = training.fit(
         network.to(device),
         loader,
@@ -296,12 +349,23 @@ without_dropout, train_accuracy_without = train_variant(
 training.seed_everything(0)
 mean, std = data.channel_stats(train_set)
 augmented_loader = BatchLoader(
-    train_set, recipe.batch_size, augment=Augment(hole=0, hole_chance=0), fill=mean, shuffle=True, seed=0
+    train_set,
+    recipe.batch_size,
+    augment=Augment(hole=0, hole_chance=0),
+    fill=mean,
+    shuffle=True,
+    seed=0,
 )
-with_augmentation, train_accuracy_augmented = train_variant(SmallNet(n_classes), augmented_loader)
+with_augmentation, train_accuracy_augmented = train_variant(
+    SmallNet(n_classes), augmented_loader
+)
 
 # %% tags=["nbval-ignore-output"]
-variants = {"no dropout": without_dropout, "dropout": history, "dropout + augmentation": with_augmentation}
+variants = {
+    "no dropout": without_dropout,
+    "dropout": history,
+    "dropout + augmentation": with_augmentation,
+}
 plots.compare_histories(variants, title="Validation accuracy")
 plt.show()
 
@@ -316,9 +380,12 @@ train_accuracies = [
     train_accuracy_augmented,
 ]
 print("                          train   validation   gap (points)")
-for (name, run), on_train in zip(variants.items(), train_accuracies, strict=True):
+for (name, run), on_train in zip(
+    variants.items(), train_accuracies, strict=True
+):
     on_validation = run.validation_accuracy[-1]
-    print(f"{name:22s} {on_train:8.1%} {on_validation:12.1%} {100 * (on_train - on_validation):14.1f}")
+    gap = 100 * (on_train - on_validation)
+    print(f"{name:22s} {on_train:8.1%} {on_validation:12.1%} {gap:14.1f}")
 
 # %% [markdown]
 # The remedies narrow the gap, augmentation most of all. That is not the same as a higher validation accuracy: a network
@@ -345,7 +412,8 @@ print("every tensor came back as it was")
 # %% tags=["nbval-ignore-output"]
 test_loader = BatchLoader(test_set, 1000)
 test_accuracy = training.evaluate(restored.to(device), test_loader)
-print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}  (a guess: {1 / n_classes:.0%})")
+print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
+print(f"a guess: {1 / n_classes:.0%}")
 
 # %% [markdown]
 # The source project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick
@@ -389,13 +457,16 @@ plt.show()
 # %%
 few_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
 few_train, few_test = data.load(few_name)
-few_train, _ = data.split(few_train, validation=1 - 500 / len(few_train), seed=0)
+few_train, _ = data.split(
+    few_train, validation=1 - 500 / len(few_train), seed=0
+)
 few_loader = BatchLoader(few_train, 50, shuffle=True, seed=0)
 few_test_loader = BatchLoader(few_test, 1000)
 
 trained_backbone = headless(restored)
 transfer = TransferNet(10, backbone=trained_backbone, n_features=420)
-print(f"{len(few_train)} pictures, {count_parameters(transfer, trainable=True):,} trainable weights")
+trainable = count_parameters(transfer, trainable=True)
+print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
 # As a control, do exactly the same over a backbone with **random** weights. The source project did this without
@@ -406,14 +477,23 @@ print(f"{len(few_train)} pictures, {count_parameters(transfer, trainable=True):,
 # %% tags=["nbval-ignore-output"]
 def train_head(network):
     optimizer = torch.optim.Adam(network.head.parameters(), lr=0.01)
-    training.fit(network.to(device), few_loader, None, loss_fn, optimizer, epochs=20, verbose=False)
+    training.fit(
+        network.to(device),
+        few_loader,
+        None,
+        loss_fn,
+        optimizer,
+        epochs=20,
+        verbose=False,
+    )
     return training.evaluate(network, few_test_loader)
 
 
 training.seed_everything(0)
 random_backbone = TransferNet(10, backbone=headless(SmallNet()), n_features=420)
 print(f"new head on the trained backbone: {train_head(transfer):.1%}")
-print(f"new head on a random backbone:    {train_head(random_backbone):.1%}    (a guess: 10 %)")
+print(f"new head on a random backbone:    {train_head(random_backbone):.1%}")
+print("a guess:                          10 %")
 
 # %% [markdown]
 # The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check
@@ -425,13 +505,49 @@ print(f"new head on a random backbone:    {train_head(random_backbone):.1%}    (
 # %% tags=["nbval-ignore-output"]
 if recipes.profile() == "full":
     try:
-        print(f"new head on ImageNet's ResNet-18: {train_head(TransferNet(10)):.1%}")
+        print(
+            f"new head on ImageNet's ResNet-18: {train_head(TransferNet(10)):.1%}"
+        )
     except RuntimeError as message:
         print(message)
 else:
     print("quick profile: no pretrained weights are fetched")
 
 # %% [markdown]
+# ## Your own picture
+#
+# Set `my_picture` to the path of any picture: a photograph, a drawing, a screenshot. It is cut to a square and shrunk to
+# 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by code.
+#
+# In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with
+# the course, that network looks instead; the line above the figure says which it was.
+
+# %% tags=["nbval-ignore-output"]
+from course_utils import pictures
+
+my_picture = None  # or "path/to/picture.jpg"
+
+viewer = pictures.Viewer(
+    "the network trained above",
+    restored,
+    recipe.data,
+    train_set.classes,
+)
+if recipes.profile() == "quick":
+    viewer = pictures.kept_viewer("smallnet-source") or viewer
+picture = (
+    pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)
+)
+
+best, probability = viewer.top_classes(picture)[0]
+print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")
+plots.prediction_bars(picture, viewer.probabilities(picture), viewer.classes)
+plt.show()
+
+# %% [markdown]
+# The probabilities add up to 100 % whatever you show it: the network cannot say "none of these". Try a picture
+# of something that is not among its classes, and see how sure it is.
+#
 # ## What to take away
 #
 # * **Count before you build.** Dense layers behind a large feature map eat the budget; one more pooling gives it back.
