@@ -51,17 +51,32 @@ def read(path: str | Path) -> np.ndarray:
 
 
 def drawn(data: str) -> np.ndarray:
-    """A picture for a network trained on `data`, uint8 (32, 32, 3): one more of the shapes, or a ship at sea."""
+    """A picture for a network trained on `data`, uint8 (32, 32, 3): a shape, a sunflower, or a ship at sea."""
     if data.startswith("shapes"):
         images, labels = shapes.draw(len(shapes.CLASSES), seed=2)
         return images[labels == shapes.CLASSES.index("ringed heart")][0]
+    picture = sunflower() if data == "cifar100" else ship()
+    return np.asarray(picture.resize((SIZE, SIZE)))
+
+
+def sunflower() -> Image.Image:
+    picture = Image.new("RGB", (320, 320), "forestgreen")
+    pen = ImageDraw.Draw(picture)
+    for angle in np.arange(0, 2 * np.pi, np.pi / 8):
+        x, y = 160 + 90 * np.cos(angle), 160 + 90 * np.sin(angle)
+        pen.ellipse((x - 38, y - 38, x + 38, y + 38), fill="gold", outline="orange", width=4)
+    pen.ellipse((95, 95, 225, 225), fill="saddlebrown")
+    return picture
+
+
+def ship() -> Image.Image:
     picture = Image.new("RGB", (320, 320), "skyblue")
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 210, 320, 320), fill="steelblue")
     pen.polygon([(30, 180), (290, 180), (250, 240), (70, 240)], fill="firebrick")
     pen.rectangle((100, 130, 210, 180), fill="white")
     pen.rectangle((150, 80, 180, 130), fill="black")
-    return np.asarray(picture.resize((SIZE, SIZE)))
+    return picture
 
 
 # --- Who looks at them.
