@@ -50,7 +50,7 @@ device = devices.pick_device()
 # your answer here
 by_hand = ...
 
-# %%
+# %% tags=["hide-output"]
 network = SmallNet(n_classes=10, widths=(16, 48), hidden=60)
 checks.weights(by_hand, network)
 
@@ -64,7 +64,7 @@ checks.weights(by_hand, network)
 # your answer here
 side = ...
 
-# %%
+# %% tags=["hide-output"]
 checks.receptive_field(side, SmallNet().features)
 
 # %% [markdown]
@@ -79,7 +79,7 @@ checks.receptive_field(side, SmallNet().features)
 # your answer here
 dead = ...
 
-# %%
+# %% tags=["hide-output"]
 checks.dead_epochs(dead, epochs=120, lr=0.05, step_epochs=8, gamma=0.2)
 
 # %% [markdown]
@@ -107,7 +107,7 @@ def flip_batch(images, mask):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.flips(flip_batch)
 
 # %% [markdown]
@@ -180,7 +180,7 @@ def accuracy(network, images, labels):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.measures(accuracy)
 
 # %% [markdown]
@@ -214,7 +214,7 @@ print("the same output:", torch.allclose(before, after, atol=1e-4))
 # your answer here
 bare, bare_norm = ..., ...
 
-# %%
+# %% tags=["hide-output"]
 checks.needs_no_bias(bare, bare_norm, conv, norm)
 
 # %% [markdown]
@@ -275,7 +275,7 @@ mine = SmallNet(100, widths=(32, 64, 128), hidden=90, **no_dropout)
 my_accuracy = train_and_validate(mine)
 print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 
-# %%
+# %% tags=["hide-output"]
 checks.within_budget(mine, 300_000, my_accuracy, to_beat)
 
 # %% [markdown]
@@ -291,7 +291,7 @@ def two_worst(confusion):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.finds_confusions(two_worst)
 
 # %% [markdown]

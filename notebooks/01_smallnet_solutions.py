@@ -74,7 +74,7 @@ by_hand = stage_1 + stage_2 + dense_1 + dense_2
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 network = SmallNet(n_classes=10, widths=(16, 48), hidden=60)
 checks.weights(by_hand, network)
 
@@ -112,7 +112,7 @@ for _stage in range(3):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.receptive_field(side, SmallNet().features)
 
 # %% [markdown]
@@ -147,7 +147,7 @@ dead = int((rates < smallest_change).sum())
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.dead_epochs(dead, epochs=120, lr=0.05, step_epochs=8, gamma=0.2)
 
 # %% [markdown]
@@ -191,7 +191,7 @@ def flip_batch(images, mask):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.flips(flip_batch)
 
 # %% [markdown]
@@ -283,7 +283,7 @@ def accuracy(network, images, labels):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.measures(accuracy)
 
 # %% [markdown]
@@ -335,7 +335,7 @@ bare_norm.running_mean -= conv.bias.data
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.needs_no_bias(bare, bare_norm, conv, norm)
 
 # %% [markdown]
@@ -410,7 +410,7 @@ print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.within_budget(mine, 300_000, my_accuracy, to_beat)
 
 # %% [markdown]
@@ -432,7 +432,7 @@ def two_worst(confusion):
     # </solution>
 
 
-# %%
+# %% tags=["hide-output"]
 checks.finds_confusions(two_worst)
 
 # %% [markdown]

@@ -49,7 +49,7 @@ device = devices.pick_device()
 # your answer here
 rate = ...
 
-# %%
+# %% tags=["hide-output"]
 checks.cycle_rate(
     rate,
     epoch=11,
@@ -86,7 +86,7 @@ assigned_rates = schedules.rates_of(assigned, steps=24 * 98)
 # your answer here
 rates = ...
 
-# %%
+# %% tags=["hide-output"]
 checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
 
 # %% [markdown]
@@ -120,7 +120,7 @@ plt.show()
 # your answer here
 lr_max = ...
 
-# %%
+# %% tags=["hide-output"]
 checks.picked_rate(lr_max, test_rates, test_losses)
 
 # %% [markdown]
@@ -137,7 +137,7 @@ def unnormalise(batch, mean, std):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.unnormalises(unnormalise)
 
 # %% [markdown]
@@ -177,7 +177,7 @@ def crop_batch(padded, top, left, size):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.crops(crop_batch)
 
 # %%
@@ -214,7 +214,7 @@ class Block(nn.Module):
         ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.residual_block(Block)
 
 # %% [markdown]
@@ -231,7 +231,7 @@ def smoothed_cross_entropy(logits, labels, smoothing):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.smooths_labels(smoothed_cross_entropy)
 
 # %% [markdown]
@@ -247,7 +247,7 @@ def flip_averaged(network, images):
     ...
 
 
-# %%
+# %% tags=["hide-output"]
 checks.averages_flips(flip_averaged)
 
 # %% [markdown]

@@ -72,7 +72,7 @@ rate = highest - share_of_the_way_down * (highest - lowest)
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.cycle_rate(
     rate,
     epoch=11,
@@ -122,7 +122,7 @@ def moved(optimizer):
 rates = schedules.rates_of(moved, steps=24 * 98)
 # </solution>
 
-# %%
+# %% tags=["hide-output"]
 checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
 
 # %% [markdown]
@@ -178,7 +178,7 @@ lr_max = test_rates[np.argmin(test_losses)] / 10
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.picked_rate(lr_max, test_rates, test_losses)
 
 # %% [markdown]
@@ -210,7 +210,7 @@ def unnormalise(batch, mean, std):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.unnormalises(unnormalise)
 
 # %% [markdown]
@@ -267,7 +267,7 @@ def crop_batch(padded, top, left, size):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.crops(crop_batch)
 
 # %%
@@ -332,7 +332,7 @@ class Block(nn.Module):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.residual_block(Block)
 
 # %% [markdown]
@@ -367,7 +367,7 @@ def smoothed_cross_entropy(logits, labels, smoothing):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.smooths_labels(smoothed_cross_entropy)
 
 # %% [markdown]
@@ -398,7 +398,7 @@ def flip_averaged(network, images):
 #
 # </details>
 
-# %%
+# %% tags=["hide-output"]
 checks.averages_flips(flip_averaged)
 
 # %% [markdown]

@@ -72,9 +72,10 @@ def test_a_drawn_picture_is_as_those_of_the_data_set(name):
 
 
 def test_only_networks_that_know_shapes_are_shown_one():
-    shape, ship = pictures.drawn("shapes100"), pictures.drawn("cifar100")
+    shape, ship = pictures.drawn("shapes100"), pictures.drawn("cifar10")
     assert (ship[-1] == (70, 130, 180)).all()  # the sea
     assert not (shape[-1] == shape[-1, 0]).all()  # the shapes' ground is noisy
+    assert (pictures.drawn("cifar100")[0, 0] == (34, 139, 34)).all()  # the sunflower's meadow
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
