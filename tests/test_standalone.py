@@ -147,7 +147,8 @@ def test_a_lesson_starts_in_an_empty_folder(folder, tmp_path, name):
     notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     package = [cell for cell in code if cell.source.startswith("%%writefile")]
-    modules = [cell.source.split()[1] for cell in package]
+    files = [cell.source.split()[1] for cell in package]
+    modules = [name for name in files if name.endswith(".py")]
     everything = "\n".join(
         f"import {name.removesuffix('.py').replace('/', '.')}" for name in modules if "__init__" not in name
     )
@@ -163,6 +164,8 @@ def test_a_lesson_starts_in_an_empty_folder(folder, tmp_path, name):
         title, _, text = (tmp_path / module).read_text(encoding="utf-8").partition("\n")
         assert title == f"# @title {module}"
         assert text == (ROOT / module).read_text(encoding="utf-8")
+    for record in set(files) - set(modules):
+        assert (tmp_path / record).read_bytes() == (ROOT / record).read_bytes()
 
 
 def test_the_site_hands_out_standalone_notebooks(folder, tmp_path):
