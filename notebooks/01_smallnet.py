@@ -296,8 +296,8 @@ plots.recorded_runs(recorded)
 plt.show()
 
 # %% [markdown]
-# The two drops of the rate that matter are those after epochs 5 and 10. After the fourth, the curves are flat, and the
-# training loss lies far below the validation loss. Each seed gives slightly different weights; so one run is a
+# The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
+# nearly flat, and the training loss lies far below the validation loss. Each seed gives slightly different weights; so one run is a
 # sample, and a result is a mean with its spread.
 
 # %%
