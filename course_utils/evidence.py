@@ -267,8 +267,12 @@ def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, 
 
 
 def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", title: str = "") -> Figure | Html:
-    """A line for each of `{label: recipe}`, the mean over its seeds; a note where none is recorded."""
-    found = {label: mean_history(name) for label, name in names.items() if runs_of(name)}
+    """A line for each of `{label: recipe}`, the mean over its seeds; a note where none is recorded.
+
+    A recipe that holds nothing out has no validation curve: it is left out like one that was not run.
+    """
+    histories = {label: mean_history(name) for label, name in names.items() if runs_of(name)}
+    found = {label: run for label, run in histories.items() if not np.isnan(getattr(run, quantity)).any()}
     missing = [label for label in names if label not in found]
     if not found:
         return Html(f"<p>Curves: <strong>{NOT_RUN}</strong> ({escape(', '.join(names.values()))}).</p>")

@@ -262,6 +262,14 @@ def test_some_recorded(write):
     assert "not run yet: the other" in figure.get_suptitle()
 
 
+def test_runs_that_hold_nothing_out_have_no_validation_curve(write):
+    write(WITH, 50.0)
+    write("resnet-fast", 90.0, curve=[None, None])
+    (line,) = evidence.curves({"with": WITH, "all images": "resnet-fast"}).axes[0].lines
+    assert line.get_label() == "with"
+    assert NOT_RUN in evidence.curves({"all images": "resnet-fast"})
+
+
 def test_a_range_test_is_read_as_the_course_reads_it(write):
     rates = [10.0**k for k in range(-7, 1)]
     write("resnet-lr-range", 0.0, curve=[0.1] * 8)
