@@ -111,34 +111,34 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Test accuracy of a recipe minus that of its baseline, in points."""
+class Comparison:
+    """What the quantities that set a recipe against its baseline have in common."""
 
     recipe: str
     baseline: str
-    unit: ClassVar[str] = "points"
-    neutral: ClassVar[float | None] = 0.0
 
     @property
     def recipes(self) -> tuple[str, ...]:
         return (self.recipe, self.baseline)
+
+
+@dataclass(frozen=True)
+class Difference(Comparison):
+    """Test accuracy of a recipe minus that of its baseline, in points."""
+
+    unit: ClassVar[str] = "points"
+    neutral: ClassVar[float | None] = 0.0
 
     def estimate(self) -> Estimate | None:
         return t_interval(percents(self.recipe), percents(self.baseline))
 
 
 @dataclass(frozen=True)
-class SecondsRatio:
+class SecondsRatio(Comparison):
     """Seconds an epoch of a recipe over those of its baseline."""
 
-    recipe: str
-    baseline: str
     unit: ClassVar[str] = "×"
     neutral: ClassVar[float | None] = 1.0
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe, self.baseline)
 
     def estimate(self) -> Estimate | None:
         ours, theirs = epoch_seconds(self.recipe), epoch_seconds(self.baseline)
@@ -146,17 +146,11 @@ class SecondsRatio:
 
 
 @dataclass(frozen=True)
-class WeightsRatio:
+class WeightsRatio(Comparison):
     """Number of weights of a recipe's network over that of its baseline's; exact."""
 
-    recipe: str
-    baseline: str
     unit: ClassVar[str] = "×"
     neutral: ClassVar[float | None] = 1.0
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe, self.baseline)
 
     def estimate(self) -> Estimate | None:
         ours, theirs = runs_of(self.recipe), runs_of(self.baseline)
