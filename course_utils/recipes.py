@@ -62,10 +62,10 @@ BEST_SMALLNET = replace(
     normalise=True,
     crop=4,
     flip=0.5,
-    epochs=80,
+    epochs=120,
     optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
     schedule="one_cycle",
-    schedule_args={"lr_min": 0.01, "lr_max": 0.1, "peak_epoch": 16, "lr_end": 0.0},
+    schedule_args={"lr_min": 0.01, "lr_max": 0.1, "peak_epoch": 24, "lr_end": 0.0},
     label_smoothing=0.1,
 )
 
