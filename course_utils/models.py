@@ -132,6 +132,7 @@ class CustomResNet(nn.Module):
 
     The sum gives gradients a road around R (He et al., "Deep residual learning for image
     recognition", CVPR 2016); `skip=False` closes it and returns R(X), with the same weights.
+    `residual2` gives layer 2 a branch as well.
     `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
     large steps of a high learning rate from saturating the softmax.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
@@ -144,6 +145,7 @@ class CustomResNet(nn.Module):
         dropout: float = 0.0,
         bias: bool = True,
         skip: bool = True,
+        residual2: bool = False,
         logit_scale: float = 1.0,
     ):
         super().__init__()
@@ -152,6 +154,7 @@ class CustomResNet(nn.Module):
         self.layer1 = conv_bn_relu(c0, c1, pool=True, bias=bias).append(nn.Dropout2d(dropout))
         self.residual1 = residual_branch(c1, bias=bias)
         self.layer2 = conv_bn_relu(c1, c2, pool=True, bias=bias).append(nn.Dropout2d(dropout))
+        self.residual2 = residual_branch(c2, bias=bias) if residual2 else None
         self.layer3 = conv_bn_relu(c2, c3, pool=True, bias=bias).append(nn.Dropout2d(dropout))
         self.residual3 = residual_branch(c3, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
@@ -161,11 +164,15 @@ class CustomResNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The values that the last layer classifies, (N, widths[-1])."""
-        x = self.layer1(self.prep(images))
-        x = x + self.residual1(x) if self.skip else self.residual1(x)
-        x = self.layer3(self.layer2(x))
-        x = x + self.residual3(x) if self.skip else self.residual3(x)
+        x = self.add_branch(self.residual1, self.layer1(self.prep(images)))
+        x = self.layer2(x)
+        if self.residual2 is not None:
+            x = self.add_branch(self.residual2, x)
+        x = self.add_branch(self.residual3, self.layer3(x))
         return self.pool(x)
+
+    def add_branch(self, branch: nn.Module, x: Tensor) -> Tensor:
+        return x + branch(x) if self.skip else branch(x)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images)) * self.logit_scale

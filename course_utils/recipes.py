@@ -111,11 +111,12 @@ HEADLINES = [
         about="the best network under 1,000,000 weights inside an hour: the ResNet's layout, narrow",
         data="cifar100",
         validation=0.1,
-        network_args={"widths": (24, 48, 96, 192), "bias": False, "logit_scale": 1.0},
+        # Multiples of 32 suit the processor: widths of 28, 56 and 112 have 7 % more weights and take 20 % longer.
+        network_args={"widths": (32, 64, 96, 160), "residual2": True, "bias": False, "logit_scale": 1.0},
         batch_size=256,
-        epochs=50,
+        epochs=90,
         optimizer_args={"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
-        schedule_args={"lr_min": 0.02, "lr_max": 0.2, "peak_epoch": 12, "lr_end": 0.0},
+        schedule_args={"lr_min": 0.02, "lr_max": 0.2, "peak_epoch": 18, "lr_end": 0.0},
     ),
     RESNET,
     replace(

@@ -52,6 +52,7 @@ def quiet_summary(model: nn.Module) -> str:
         (CustomResNet(), 6_575_370),
         (CustomResNet(bias=False), 6_573_130),
         (CustomResNet(n_classes=100, widths=(24, 48, 96, 192), bias=False), 944_380),
+        (CustomResNet(n_classes=100, widths=(32, 64, 96, 160), bias=False, residual2=True), 931_332),
     ],
 )
 def test_parameter_counts(model, expected):
@@ -88,8 +89,8 @@ def test_logits_have_one_column_a_class(model, n_classes):
 
 def test_skip_adds_the_input_back():
     torch.manual_seed(0)
-    model = CustomResNet(widths=(4, 8, 8, 16)).eval()
-    for branch in (model.residual1, model.residual3):
+    model = CustomResNet(widths=(4, 8, 8, 16), residual2=True).eval()
+    for branch in (model.residual1, model.residual2, model.residual3):
         branch[-2].weight.data.zero_()  # the branch now returns zero: only its input is left
     images = torch.rand(2, 3, 32, 32)
     straight = model.pool(model.layer3(model.layer2(model.layer1(model.prep(images)))))
