@@ -1,6 +1,6 @@
 """The book: its table of contents, a build without executing the notebooks, and what the pages load.
 
-Costs about 8 s, nearly all of it the one build that the tests share.
+Costs about 8 s, nearly all of it the one build that all tests of the site share.
 """
 
 import re
@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
 import yaml
 
 from course_utils import authoring
@@ -27,30 +26,6 @@ def toc_files() -> list[str]:
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
     sections = [section for chapter in chapters for section in chapter.get("sections", [])]
     return [toc["root"], *(entry["file"] for entry in chapters + sections)]
-
-
-def build(out: Path) -> subprocess.CompletedProcess:
-    """Build the book strictly into `out`/_build/html, with the notebooks' stored outputs and no page's code run."""
-    config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
-    config["execute"]["execute_notebooks"] = "off"
-    config["sphinx"]["config"]["suppress_warnings"] = ["myst-nb.lexer"]  # a kernel would have named it
-    folders = config["sphinx"]["local_extensions"]  # relative to the configuration, which moves
-    config["sphinx"]["local_extensions"] = {name: str(BOOK / folders[name]) for name in folders}
-    (out / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    program = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
-    command = [sys.executable, "-c", program, "build", str(ROOT), "--path-output", str(out)]
-    command += ["--config", str(out / "_config.yml"), "--toc", str(BOOK / "_toc.yml")]
-    command += ["-W", "--keep-going", "-n"]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The folder of the built site."""
-    out = tmp_path_factory.mktemp("book")
-    result = build(out)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return out / "_build" / "html"
 
 
 class Page(HTMLParser):

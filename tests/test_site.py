@@ -1,0 +1,162 @@
+"""The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone.
+
+Costs about a minute, nearly all of it one visit to every page. `pytest tests/test_site.py --site _build/html`
+looks at a site that has been built already, with every figure in it.
+"""
+
+import gzip
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+
+PHONE = {"width": 390, "height": 844}
+PAGE_BYTES, FIRST_VIEW_BYTES = 1_500_000, 500_000
+
+AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+RUN_AXE = """async options => {
+    const found = await axe.run(document, {preload: false, resultTypes: ['violations'], ...options});
+    const grave = found.violations.filter(rule => ['serious', 'critical'].includes(rule.impact));
+    return grave.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html}`));
+}"""
+CONTRAST = {"runOnly": ["color-contrast"]}  # all that dark mode can change
+
+IMAGES = """[...document.querySelectorAll('.bd-content img')].map(image => ({
+    address: image.currentSrc,
+    alt: image.alt,
+    shown: image.naturalWidth > 0 && image.checkVisibility({opacityProperty: true, visibilityProperty: true}),
+    background: getComputedStyle(image).backgroundColor,
+}))"""
+
+
+@dataclass
+class Visit:
+    """What a page did and held. `errors` are the console's, `violations` axe's serious ones, light then dark."""
+
+    errors: list[str]
+    requests: list[str]
+    width: int
+    images: list[dict]
+    violations: list[str]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    paths = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not paths:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=paths[0], args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def visit(page: Page, path: Path) -> Visit:
+    errors, requests = [], []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    width = page.evaluate("document.scrollingElement.scrollWidth")
+    light = page.evaluate(RUN_AXE, {})
+    page.add_style_tag(content="* { transition: none !important }")  # or colours would be met half way
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("html[data-theme=dark]")
+    dark = page.evaluate(RUN_AXE, CONTRAST)
+    return Visit(errors, requests, width, page.evaluate(IMAGES), light + dark)
+
+
+@pytest.fixture(scope="module")
+def visits(site: Path, browser: Browser) -> dict[str, Visit]:
+    """A visit to every page, by its address within the site; index.html only leads to the first."""
+    paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    paths.remove(site / "index.html")
+    found = {}
+    with browser.new_context(viewport=PHONE, color_scheme="light") as context:
+        context.add_init_script(AXE)
+        for path in paths:
+            with context.new_page() as page:
+                found[path.relative_to(site).as_posix()] = visit(page, path)
+    return found
+
+
+def file_of(address: str) -> Path:
+    """The file behind a file: address."""
+    return Path(url2pathname(urlsplit(address).path))
+
+
+@cache
+def weight(address: str) -> int:
+    """The bytes that a web server sends for an address: it compresses text."""
+    return len(gzip.compress(file_of(address).read_bytes())) if address.startswith("file:") else len(address)
+
+
+def is_opaque(image: dict) -> bool:
+    """Whether nothing of the page shows through an image of a content page."""
+    with Image.open(file_of(image["address"])) as picture:
+        lowest, _ = picture.convert("RGBA").getchannel("A").getextrema()
+    return lowest == 255 or not image["background"].startswith("rgba")
+
+
+def test_pages_open_without_errors(visits):
+    assert {name: found.errors for name, found in visits.items() if found.errors} == {}
+
+
+def test_pages_ask_for_nothing_but_files(visits):
+    asked = {address for found in visits.values() for address in found.requests}
+    assert len(asked) > len(visits)
+    assert [address for address in asked if urlsplit(address).scheme not in ("file", "data")] == []
+
+
+def test_nothing_is_wider_than_a_phone(visits):
+    too_wide = {name: found.width for name, found in visits.items() if found.width > PHONE["width"]}
+    assert too_wide == {}
+
+
+def test_figures_are_described_and_visible_in_dark_mode(visits):
+    images = [(name, image) for name, found in visits.items() for image in found.images]
+    assert len(images) > 10
+    assert [(name, image["address"]) for name, image in images if len(image["alt"]) < 20] == []
+    assert [(name, image["address"]) for name, image in images if not image["shown"]] == []
+    assert [(name, image["address"]) for name, image in images if not is_opaque(image)] == []
+
+
+def test_everyone_can_read_every_page(visits):
+    assert {name: found.violations for name, found in visits.items() if found.violations} == {}
+
+
+def test_pages_are_light(visits):
+    weights = {name: sum(map(weight, set(found.requests))) for name, found in visits.items()}
+    assert {name: total for name, total in weights.items() if total > PAGE_BYTES} == {}
+    assert weights["book/intro.html"] < FIRST_VIEW_BYTES
+
+
+def test_the_front_door_leads_to_the_welcome(site, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.wait_for_url("**/book/intro.html")
+
+
+def test_search_finds_one_cycle(site, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((site / "search.html").as_uri() + "?q=one+cycle")
+        page.wait_for_selector("#search-results a[href*='book/session2/one_cycle.html']")
