@@ -2,15 +2,19 @@
 
 The statements are ours, the figures are the source's. Ranges were drawn from the sources' words,
 before the recorded runs: a figure that was measured once is given two points either side on
-CIFAR-100, one on CIFAR-10, and a tenth or two if it is a ratio; a range is given half a point more at
-both ends; "better" and "helps" mean at least one point, "makes no difference" less than one, "slightly
-better" up to three. The rule that turns ranges and records into verdicts is in `verdicts`.
+CIFAR-100, one on CIFAR-10, a tenth or two if it is a ratio, an epoch if it is one, and about a factor
+of three if it is a learning rate; a range is given half a point more at both ends; "better" and "helps"
+mean at least one point, "makes no difference" less than one, "slightly better" up to three. Parts that
+were added after the first runs have the ranges of the parts that they stand beside. The rule that turns
+ranges and records into verdicts is in `verdicts`.
 """
 
 from dataclasses import dataclass
 from math import inf
 
 from course_utils.verdicts import (
+    NOT_RUN,
+    SINGLE_RUN,
     Accuracy,
     Bench,
     Difference,
@@ -25,7 +29,7 @@ from course_utils.verdicts import (
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a source project; `untested` says what of it no recipe tests."""
+    """A statement of a source project; `untested` says what of it is not tested, after "Not tested: "."""
 
     id: str
     says: str
@@ -40,6 +44,13 @@ class Claim:
 
     def verdict(self) -> str:
         return together([part.judge().word for part in self.parts])
+
+    def headline(self) -> str:
+        """The verdict, and a word of caution where one of its parts rests on a single run."""
+        found = [part.quantity.estimate() for part in self.parts]
+        if self.verdict() != NOT_RUN and any(one and one.basis == SINGLE_RUN for one in found):
+            return f"{self.verdict()}, provisionally: not all runs have a second seed"
+        return self.verdict()
 
 
 def better(says: str, recipe: str, baseline: str, figure: str = "no figure") -> Part:
@@ -57,13 +68,29 @@ SESSION_1 = [
         "The starting network, two convolutions trained with batches of 32, reaches 4 %.",
         "session1/batch_size",
         (Part("its test accuracy", Accuracy("smallnet-start"), 2, 6, "4 %"),),
+        "the source's own rate for S1 to S4, which is not known. Here it is the 0.1 of its later runs.",
     ),
     Claim(
         "S2",
         "Batches of 128 instead of 32 lift it to 35 %, and an epoch takes less time.",
         "session1/batch_size",
         (
-            gains("128 against 32", "smallnet-batch128", "smallnet-start", 29, 33, "+31 points"),
+            gains(
+                "128 against 32, at a rate of 0.1",
+                "smallnet-batch128",
+                "smallnet-start",
+                29,
+                33,
+                "+31 points",
+            ),
+            gains(
+                "128 against 32, at a rate of 0.01",
+                "smallnet-batch128-0.01",
+                "smallnet-start-0.01",
+                29,
+                33,
+                "+31 points",
+            ),
             Part(
                 "time an epoch, 128 against 32",
                 SecondsRatio("smallnet-batch128", "smallnet-start"),
@@ -79,9 +106,17 @@ SESSION_1 = [
         "session1/convolutions",
         (
             gains(
-                "three convolutions against two",
+                "three convolutions against two, at a rate of 0.1",
                 "smallnet-deep",
                 "smallnet-batch128",
+                5,
+                9,
+                "about +7 points",
+            ),
+            gains(
+                "three convolutions against two, at a rate of 0.01",
+                "smallnet-deep-0.01",
+                "smallnet-batch128-0.01",
                 5,
                 9,
                 "about +7 points",
@@ -100,7 +135,22 @@ SESSION_1 = [
         "Twice as many neurons in the dense layer add 6 points in 10 epochs, for a fifth more time.",
         "session1/dense_layers",
         (
-            gains("420 neurons against 200", "smallnet-wide", "smallnet-deep", 4, 8, "42 % to 48 %"),
+            gains(
+                "420 neurons against 200, at a rate of 0.1",
+                "smallnet-wide",
+                "smallnet-deep",
+                4,
+                8,
+                "42 % to 48 %",
+            ),
+            gains(
+                "420 neurons against 200, at a rate of 0.01",
+                "smallnet-sgd-0.01",
+                "smallnet-deep-0.01",
+                4,
+                8,
+                "42 % to 48 %",
+            ),
             Part("weights", WeightsRatio("smallnet-wide", "smallnet-deep"), 1.8, 2.2, "about twice"),
             Part("time an epoch", SecondsRatio("smallnet-wide", "smallnet-deep"), 1.1, 1.3, "20 % more"),
         ),
@@ -110,16 +160,20 @@ SESSION_1 = [
         "A step schedule with three times the epochs lifts it from 48 % to 52 %.",
         "session1/rate_and_schedule",
         (
-            gains("stepped against one rate", "smallnet-source", "smallnet-wide", 2, 6, "+4 points"),
+            gains("stepped against one rate of 0.1", "smallnet-source", "smallnet-wide", 2, 6, "+4 points"),
+            gains(
+                "stepped against one rate of 0.01", "smallnet-source", "smallnet-sgd-0.01", 2, 6, "+4 points"
+            ),
             Part("accuracy with the schedule", Accuracy("smallnet-source"), 50, 54, "52 %"),
         ),
+        "the steps alone: steps and epochs change at once, as they did there.",
     ),
     Claim(
         "S6",
-        "330 epochs of that schedule, the whole hour, do better still.",
+        "330 epochs of that schedule, the whole hour, would do better still. (Expected there, and not run.)",
         "session1/training_time",
         (better("twice the epochs against 25", "smallnet-long", "smallnet-source", "better, not measured"),),
-        "The 330 epochs themselves: the page argues why 50 are enough to tell.",
+        "the 330 epochs themselves. The page argues why 50 are enough to tell.",
     ),
     Claim(
         "S7",
@@ -151,6 +205,7 @@ SESSION_1 = [
                 "10 + 10 + 10 against 10 + 10", "smallnet-10-10-10", "smallnet-10-10", 0, 4, "about 2 points"
             ),
         ),
+        "SGD. The source names no optimizer, and these are rates for Adam.",
     ),
     Claim(
         "S10",
@@ -212,7 +267,7 @@ SESSION_1 = [
         "At any one rate the network overfits from about the fifth epoch, so steps of 5 beat steps of 10.",
         "session1/validation_and_overfitting",
         (better("steps of 5 against steps of 10", "smallnet-source", "smallnet-step-10", "better"),),
-        "From which epoch it overfits: the page shows the curves, and leaves the reading to you.",
+        "from which epoch it overfits. The page shows the curves, and leaves the reading to you.",
     ),
     Claim(
         "S15",
@@ -227,8 +282,17 @@ SESSION_1 = [
                 "more than 5 times",
             ),
             gains("crop and flip against none", "smallnet-augmented", "smallnet-source", -inf, 1, "no gain"),
+            gains(
+                "crop, flip and colour jitter against none",
+                "smallnet-jitter",
+                "smallnet-source",
+                -inf,
+                1,
+                "no gain",
+            ),
         ),
-        "Colour jitter.",
+        "the time on a graphics card, where the network takes less of an epoch and augmentation more; "
+        "and the time of colour jitter.",
     ),
     Claim(
         "S16",
@@ -251,8 +315,9 @@ SESSION_1 = [
         (
             better("normalised against [0, 1]", "smallnet-normalised", "smallnet-source"),
             better("GELU against ReLU", "smallnet-gelu", "smallnet-source"),
+            better("separable convolutions against whole ones", "smallnet-separable", "smallnet-source"),
         ),
-        "Other kinds of convolution.",
+        "still other kinds of convolution, such as dilated or larger ones.",
     ),
     Claim(
         "S18",
@@ -267,7 +332,8 @@ SESSION_1 = [
                 "25.34 %",
             ),
         ),
-        "A ResNet-18 pretrained on ImageNet. The page compares with a backbone trained in this course.",
+        "a ResNet-18 with its ImageNet weights, which have to be downloaded: not run here. "
+        "(Its recipe is transfer-imagenet.) The page compares with a backbone trained in this course.",
     ),
 ]
 

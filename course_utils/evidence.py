@@ -6,6 +6,7 @@ Everything here works with no records, some or all of them: what was not run say
 
 import functools
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from statistics import fmean, stdev
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_utils import plots, published, recipes, records, verdicts
@@ -45,10 +47,20 @@ def spread(percents: list[float]) -> str:
     return f"{fmean(percents):.2f}{width} % ({seeds})"
 
 
-def minutes(name: str) -> float:
-    """Minutes that a run takes, as a mean over the recipe's runs; NaN if it was not run."""
-    recorded = runs_of(name)
-    return fmean(map(records.minutes, recorded)) if recorded else math.nan
+def by_machine(name: str) -> dict[str, list[dict]]:
+    """The recipe's runs by what they ran on: {processor, threads and precision: records}."""
+    found = {}
+    for record in runs_of(name):
+        machine = record["machine"]
+        threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
+        found.setdefault(f"{machine['name']}, {threads}, {record['precision']}", []).append(record)
+    return found
+
+
+def minutes(name: str) -> str:
+    """Minutes that a run takes, as a mean over the recipe's runs; for each machine, if there are several."""
+    paces = [fmean(map(records.minutes, runs)) for runs in by_machine(name).values()]
+    return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
 
 
 # ---- verdicts ----
@@ -59,13 +71,16 @@ PART_HEAD = ("What is compared", "The source", "Here")
 def measured(part: Part) -> str:
     """What was measured of a part: its value, interval and basis, or "not run yet"."""
     found = part.quantity.estimate()
-    if found is None:
-        return NOT_RUN
-    unit = part.quantity.unit
+    return f"{value(part)} ({found.basis})" if found else NOT_RUN
+
+
+def value(part: Part) -> str:
+    """What was measured of a part, with an interval unless a single run has none."""
+    found, unit = part.quantity.estimate(), part.quantity.unit
     text = f"{number(found.value, unit)} {unit}".strip()
-    if found.low < found.high and "one run" not in found.basis:
+    if found.low < found.high and found.basis != verdicts.SINGLE_RUN:
         text += f", {number(found.low, unit)} to {number(found.high, unit)}"
-    return f"{text} ({found.basis})"
+    return text
 
 
 def number(value: float, unit: str) -> str:
@@ -104,13 +119,22 @@ def claim(*ids: str) -> Html:
 
 
 def box(one: Claim) -> str:
+    """A claim and a line for each part; the ranges, the runs and the reasons are folded away below them."""
+    parts = "".join(map(part_line, one.parts))
     untested = f"<p>Not tested: {escape(one.untested)}</p>" if one.untested else ""
+    details = table(PART_HEAD, map(part_row, one.parts), f"Claim {one.id}")
+    ledger = f'<a href="../claims.html#{one.id.lower()}">All claims, and the rule behind the verdicts</a>'
     return (
-        f'<div class="admonition note"><p class="admonition-title">Claim {one.id}: {one.verdict()}</p>'
-        f"<p>{escape(one.says)}</p>"
-        f"{table(PART_HEAD, map(part_row, one.parts), f'Claim {one.id}')}{untested}"
-        f'<p><a href="../claims.html#{one.id.lower()}">All claims, and the rule behind the verdicts</a></p></div>'
+        f'<div class="admonition note"><p class="admonition-title">Claim {one.id}: {one.headline()}</p>'
+        f"<p>{escape(one.says)}</p><ul>{parts}</ul>{untested}"
+        f"<details><summary>Ranges, runs and reasons</summary>{details}<p>{ledger}</p></details></div>"
     )
+
+
+def part_line(part: Part) -> str:
+    word = part.judge().word
+    here = "" if word == NOT_RUN else f"; here: {escape(value(part))}"
+    return f"<li>{escape(part.says)} (source: {escape(part.figure)}{here}): <strong>{word}</strong></li>"
 
 
 def ledger() -> Html:
@@ -122,7 +146,7 @@ def ledger() -> Html:
 def claim_row(one: Claim) -> str:
     untested = f"<br><small>Not tested: {escape(one.untested)}</small>" if one.untested else ""
     return (
-        f'<tr><th colspan="{len(PART_HEAD)}" scope="rowgroup" id="{one.id.lower()}">{one.id}: {one.verdict()}'
+        f'<tr><th colspan="{len(PART_HEAD)}" scope="rowgroup" id="{one.id.lower()}">{one.id}: {one.headline()}'
         f'<br><span style="font-weight: normal">{escape(one.says)} '
         f'<a href="{one.page}.html">Discussion of {one.id}</a>{untested}</span></th></tr>'
     )
@@ -138,6 +162,7 @@ def tally() -> Html:
 
 # ---- tables ----
 
+BUDGET = 1_000_000  # weights, Session 1's
 RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time")
 
 
@@ -162,17 +187,16 @@ def runs(names: Mapping[str, str]) -> Html:
 def run_row(label: str, name: str, more: str = "") -> str:
     recorded = runs_of(name)
     weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
-    time = f", {minutes(name):.1f} min" if recorded else ""
     title = f"{escape(label)}<br>" if label else ""
     below = f"<br><small>{more}</small>" if more else ""
-    epochs = f"{recipes.get(name).epochs} epochs{time}"
-    return row(f"{title}<code>{name}</code>{below}", accuracy(name), weights, epochs)
+    time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
+    return row(f"{title}<code>{name}</code>{below}", accuracy(name), weights, time)
 
 
 def leaderboard(data: str) -> Html:
     """Runs on `data` ("cifar10" or "cifar100") by accuracy, headlines first where not run, then others' results."""
     ours = sorted(competing(data), key=lambda recipe: -fmean(verdicts.percents(recipe.name) or [math.inf]))
-    machines = list(dict.fromkeys(where for recipe in ours for where in hardware(recipe.name)))
+    machines = list(dict.fromkeys(where for recipe in ours for where in by_machine(recipe.name)))
     rows = [run_row("", recipe.name, made_on(recipe.name, machines)) for recipe in ours]
     others = [one for one in published.SOURCES + published.REFERENCES if one.data == data]
     for one in sorted(others, key=lambda one: -one.percent):
@@ -183,29 +207,25 @@ def leaderboard(data: str) -> Html:
 
 
 def competing(data: str) -> list[Recipe]:
-    """The recipes on `data` that belong on its board: those recorded, and the headlines even if they are not."""
+    """The recipes on `data` that belong on its board: those recorded, and the headlines even if they are not.
+
+    Session 1's budget holds on CIFAR-100, and nobody starts from weights that were trained elsewhere.
+    """
     return [
         recipe
         for recipe in recipes.RECIPES.values()
         if recipe.data == data
         and recipe.epochs
+        and recipe.network != "TransferNet"
         and (verdicts.percents(recipe.name) or recipe.name in recipes.KEPT)
+        and (data != "cifar100" or all(run["parameters"] <= BUDGET for run in runs_of(recipe.name)))
     ]
 
 
-def hardware(name: str) -> dict[str, str]:
-    """{processor, threads and precision: date of the last run there} of a recipe's runs."""
-    seen = {}
-    for record in runs_of(name):
-        machine = record["machine"]
-        threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
-        seen[f"{machine['name']}, {threads}, {record['precision']}"] = record["date"]
-    return seen
-
-
 def made_on(name: str, machines: list[str]) -> str:
-    dates = hardware(name).items()
-    return "<br>".join(f"machine {machines.index(where) + 1}, {date}" for where, date in dates)
+    """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
+    found = by_machine(name).items()
+    return "<br>".join(f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
 
 
 def bench() -> Html:
@@ -241,12 +261,19 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 @styled
 def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = "") -> Figure:
     """A row for each of `{label: recipe}`: a dot a run, a bar at their mean; `mark` is (label, %), a vertical."""
-    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.42 * len(names)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.46 * len(names)), layout="constrained")
+    draw_accuracies(axes, names, mark)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float] | None) -> None:
     across = axes.get_yaxis_transform()
     for height, name in enumerate(names.values()):
         percents = verdicts.percents(name)
         if not percents:
-            axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35")
+            clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
+            axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35", bbox=clear)
             continue
         axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
         axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
@@ -256,13 +283,42 @@ def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, 
     if mark:
         axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
-    axes.set_yticks(range(len(names)), list(names))
+    axes.set_yticks(range(len(names)), [textwrap.fill(label, 16) for label in names])
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy (%)")
+    axes.locator_params(axis="x", nbins=5)
     if mark or any(verdicts.percents(name) for name in names.values()):
         axes.margins(x=0.15)
     else:
         axes.set(xlim=(0, 100))
-    figure.suptitle(title)
+
+
+SESSIONS = {
+    "cifar100": {
+        "the project's plan": "smallnet-source",
+        "another plan": "smallnet-best",
+        "another network": "budgetnet",
+    },
+    "cifar10": {"as assigned": "resnet-assignment", "7 epochs": "resnet-fast", "another plan": "resnet-best"},
+}
+
+
+@styled
+def headlines() -> Figure:
+    """Both sessions at a glance: the headline recipes that were run, beside the project's own result."""
+    shown = {
+        data: {label: name for label, name in names.items() if verdicts.percents(name)} or names
+        for data, names in SESSIONS.items()
+    }
+    rows = [1.6 + len(names) for names in shown.values()]
+    figure, panels = plt.subplots(
+        2, 1, figsize=(plots.WIDTH, 0.6 + 0.46 * sum(rows)), height_ratios=rows, layout="constrained"
+    )
+    projects = {one.data: one.percent for one in published.SOURCES}
+    for session, axes, (data, names) in zip((1, 2), panels, shown.items(), strict=True):
+        draw_accuracies(axes, names, ("the project", projects[data]))
+        axes.set_title(f"Session {session}: {data.upper().replace('R', 'R-')}", pad=26, weight="bold")
+    panels[0].set_xlabel("")
+    figure.get_layout_engine().set(h_pad=0.12)  # inches: a title belongs to the panel below it
     return figure
 
 
@@ -327,16 +383,18 @@ def landscape(data: str, title: str = "") -> Figure:
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.8), layout="constrained")
     others = [one for one in published.REFERENCES if one.data == data and one.weights]
     for k, one in enumerate(sorted(others, key=lambda one: one.percent)):
-        name_point(axes, one.name, one.weights, one.percent, "^", "0.35", "below left" if k % 2 else "above")
+        name_point(
+            axes, one.name, one.weights / 1e6, one.percent, "^", "0.35", "below left" if k % 2 else "above"
+        )
     for one in published.SOURCES:
         if one.data == data:
-            name_point(axes, one.name, one.weights, one.percent, "s", plots.VERMILION, "below")
+            name_point(axes, one.name, one.weights / 1e6, one.percent, "s", plots.VERMILION, "below")
     ours = [name for name in recipes.KEPT if recipes.get(name).data == data and verdicts.percents(name)]
     for name in ours:
-        weights = runs_of(name)[0]["parameters"]
+        weights = runs_of(name)[0]["parameters"] / 1e6
         name_point(axes, name, weights, fmean(verdicts.percents(name)), "o", plots.BLUE, "right")
     note = "" if ours else f"\nour own: {NOT_RUN}"
-    axes.set(xscale="log", xlabel="weights", ylabel="test accuracy (%)", title=title + note)
+    axes.set(xlabel="weights (millions)", ylabel="test accuracy (%)", title=title + note)
     axes.margins(x=0.4, y=0.15)
     return figure
 

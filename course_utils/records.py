@@ -1,13 +1,12 @@
 """A run as it was recorded: one JSON file for each recipe and seed, and how to write, read and tabulate them."""
 
 import json
-import math
 import os
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from course_utils import recipes
 from course_utils.recipes import Recipe
 
 SCHEMA = 1
@@ -66,32 +65,43 @@ def check(record: dict[str, Any], path: Path) -> None:
     for name, kind in FIELDS.items():
         if not isinstance(record[name], kind):
             raise ValueError(f"{path}: {name} should be {kind}, found {record[name]!r}")
+    if "name" not in record["recipe"]:
+        raise ValueError(f"{path}: its recipe has no name")
+    if missing := {"device", "name", "threads"} - set(record["machine"]):
+        raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
     lengths = {name: len(curve) for name, curve in record["history"].items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: the curves differ in length: {lengths}")
-    if record["test_accuracy"] is not None and not 0 <= record["test_accuracy"] <= 1:
+    if tested(record) and not 0 <= record["test_accuracy"] <= 1:
         raise ValueError(f"{path}: test_accuracy should be in [0, 1], found {record['test_accuracy']}")
+    if tested(record) and not lengths.get("seconds"):
+        raise ValueError(f"{path}: a trained run should say how many seconds each epoch took")
+
+
+def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What `recipe` has changed in since it made `record`: "epochs: was 40, is 120"; empty if nothing.
+
+    Its description may be reworded. A setting that is younger than the record counts as its default: whoever
+    adds one chooses a default that trains as before, so that old runs stay what they were. A setting that is
+    gone, or has another name now, is a change.
+    """
+    made_by = Recipe(name="", about="").plain() | record["recipe"] | {"about": recipe.about}
+    now = recipe.plain()
+    return [
+        f"{entry}: was {made_by.get(entry, 'not there')!r}, is {now.get(entry, 'gone')!r}"
+        for entry in made_by | now
+        if entry not in made_by or entry not in now or made_by[entry] != now[entry]
+    ]
 
 
 def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether `record` was made by `recipe` as it stands; its description may have been reworded since."""
-    return replace(Recipe(**record["recipe"]), about=recipe.about).plain() == recipe.plain()
+    """Whether `record` was made by `recipe` as it stands: only then does it count for anything."""
+    return not changes(record, recipe)
 
 
 def of_recipe(name: str) -> list[dict[str, Any]]:
     """All records of the recipe `name`, by seed."""
     return [read(path) for path in sorted((RECORDED / name).glob("seed*.json"))]
-
-
-def summary(name: str) -> tuple[float, float, int]:
-    """Mean and standard deviation of test accuracy (in [0, 1]) over the recorded seeds, and their number.
-
-    The deviation of a single run is NaN. A ValueError where no run of `name` is recorded.
-    """
-    accuracies = [record["test_accuracy"] for record in of_recipe(name)]
-    if not accuracies:
-        raise ValueError(f"no run of {name!r} is recorded")
-    return mean(accuracies), stdev(accuracies) if len(accuracies) > 1 else math.nan, len(accuracies)
 
 
 def minutes(record: dict[str, Any]) -> float:
@@ -101,14 +111,39 @@ def minutes(record: dict[str, Any]) -> float:
 
 
 def table(pattern: str = "*") -> str:
-    """The recorded runs of the recipes that match `pattern`, a line each, as Markdown."""
+    """The recorded runs of the recipes that match `pattern`, a line each, as Markdown.
+
+    A record that no longer counts, because its recipe has changed, is named below with what has changed.
+    """
     lines = ["| recipe | seeds | test accuracy % | weights | minutes |", "|---|--:|--:|--:|--:|"]
+    stale = []
     for folder in sorted(RECORDED.glob(pattern)):
-        trained = [record for record in of_recipe(folder.name) if record["test_accuracy"] is not None]
-        if trained:
-            centre, spread, seeds = summary(folder.name)
-            accuracy = f"{100 * centre:.2f}" + (f" ± {100 * spread:.2f}" if seeds > 1 else "")
-            pace = mean(map(minutes, trained))
-            weights = trained[0]["parameters"]
-            lines.append(f"| {folder.name} | {seeds} | {accuracy} | {weights:,} | {pace:.1f} |")
-    return "\n".join(lines) if len(lines) > 2 else f"no run of a recipe that matches {pattern!r} is recorded"
+        counting = []
+        for path in sorted(folder.glob("seed*.json")):
+            record = read(path)
+            if why := problems(record):
+                stale.append(f"{path} does not count: {'; '.join(why)}")
+            elif tested(record):
+                counting.append(record)
+        if counting:
+            lines.append(table_row(folder.name, counting))
+    if len(lines) == 2:
+        lines = [f"no run of a recipe that matches {pattern!r} is recorded"]
+    return "\n".join(lines + stale)
+
+
+def problems(record: dict[str, Any]) -> list[str]:
+    """Why a record does not count: what its recipe has changed in, or that there is no such recipe any more."""
+    name = record["recipe"]["name"]
+    return changes(record, recipes.RECIPES[name]) if name in recipes.RECIPES else [f"no recipe {name!r} now"]
+
+
+def tested(record: dict[str, Any]) -> bool:
+    return record["test_accuracy"] is not None
+
+
+def table_row(name: str, recorded: list[dict[str, Any]]) -> str:
+    percents = [100 * record["test_accuracy"] for record in recorded]
+    accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
+    pace = mean(map(minutes, recorded))
+    return f"| {name} | {len(recorded)} | {accuracy} | {recorded[0]['parameters']:,} | {pace:.1f} |"

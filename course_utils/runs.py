@@ -43,7 +43,7 @@ def build_loader(
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}
     if not train:
         return BatchLoader(image_set, 1000, **scaling, device=device)
-    augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance)
+    augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter)
     return BatchLoader(
         image_set,
         recipe.batch_size,

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from course_utils import checkpoints, data, devices, machine, parallel, recipes, records, runs, training
+from course_utils import checkpoints, data, devices, machine, parallel, recipes, records, runs
 from course_utils.models import count_parameters
 from course_utils.recipes import Recipe
 from course_utils.runs import Outcome
@@ -23,21 +23,27 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
     """Run every recipe that matches `pattern` with each of `seeds`, one run after another.
 
     What is recorded is skipped and what was cut off is resumed, so a sweep can be stopped at any
-    time and called again. A run that diverges does not keep the others from their turn: a
-    RuntimeError at the end names it.
+    time and called again. A record of a recipe that has changed since is made anew. A run that fails
+    does not keep the others from their turn: a RuntimeError at the end names it.
     """
     failures = []
     for seed in seeds:
         for recipe in recipes.matching(pattern):
-            if records.path_of(recipe.name, seed).exists():
+            if recorded(recipe, seed):
                 continue
             print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
             try:
                 run(recipe, seed, root)
-            except training.Diverged as error:
+            except RuntimeError as error:  # it diverged, needs a download, or runs in another process
                 failures.append(f"{recipe.name} seed {seed}: {error}")
     if failures:
         raise RuntimeError("\n".join(failures))
+
+
+def recorded(recipe: Recipe, seed: int) -> bool:
+    """Whether there is a record of this run, made by the recipe as it stands."""
+    path = records.path_of(recipe.name, seed)
+    return path.exists() and records.same_recipe(records.read(path), recipe)
 
 
 def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
@@ -152,8 +158,8 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
     """How the kept weights differ from what `record` says of them; an empty string if they do not."""
     seed = record["seed"]
     name, path = f"{recipe.name} seed {seed}", records.weights_of(recipe.name, seed)
-    if not records.same_recipe(record, recipe):
-        return f"{name}: the recipe has changed since this run"
+    if changed := records.changes(record, recipe):
+        return f"{name}: the recipe has changed since this run ({'; '.join(changed)})"
     if checkpoints.sha256(path) != record["weights"]:
         return f"{name}: {path} is not the file that was recorded"
     model = runs.trained_network(recipe, seed).to(devices.pick_device())

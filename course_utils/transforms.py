@@ -1,7 +1,8 @@
 """Augmentation, twice: the assignment's pipeline, an image at a time, and a batched twin with the same distribution.
 
 Both crop after padding by 4, flip left-right, and cut one 8×8 hole, on `uint8` pixels; padding and
-hole are filled with the data's mean colour, which normalisation then turns into zero.
+hole are filled with the data's mean colour, which normalisation then turns into zero. The batched one
+can jitter colours as well, for Session 1.
 
 Sources: crop and flip, He et al., CVPR 2016; the hole ("cutout"), DeVries and Taylor, arXiv:1708.04552.
 """
@@ -56,10 +57,11 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
 
 @dataclass(frozen=True)
 class Draws:
-    """One batch's random choices, an entry an image (all int64 but `flip`, which is bool).
+    """One batch's random choices, an entry an image (int64, but `flip` is bool and `light` is float32).
 
     `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where
-    the hole starts in the cropped and flipped one; an image without a hole has -1 there.
+    the hole starts in the cropped and flipped one; an image without a hole has -1 there. `light` has
+    three factors, float32: of brightness, contrast and saturation.
     """
 
     top: Tensor
@@ -67,6 +69,7 @@ class Draws:
     flip: Tensor
     hole_top: Tensor
     hole_left: Tensor
+    light: Tensor
 
     def take(self, images: Tensor) -> "Draws":
         """The choices for some of the batch's images."""
@@ -75,16 +78,17 @@ class Draws:
 
 @dataclass(frozen=True)
 class Augment:
-    """Crop, flip and hole for a whole batch at once, drawn independently for each image.
+    """Crop, flip, colour jitter and hole for a whole batch at once, drawn independently for each image.
 
-    `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; zero switches
-    a step off. `Augment()` is the assignment's pipeline.
+    `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; `jitter` is how far from 1
+    the factors of `jitter_colours` go. Zero switches a step off. `Augment()` is the assignment's pipeline.
     """
 
     padding: int = 4
     flip: float = 0.5
     hole: int = 8
     hole_chance: float = 0.5
+    jitter: float = 0.0
 
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""
@@ -92,7 +96,10 @@ class Augment:
         flip = rng.random(n) < self.flip
         hole = rng.integers(0, size - self.hole + 1, (2, n))
         hole[:, rng.random(n) >= self.hole_chance] = -1
-        return Draws(*map(torch.from_numpy, (*shift, flip, *hole)))
+        light = np.ones((n, 3), dtype=np.float32)
+        if self.jitter:  # drawn only if needed: the other choices stay what they were without it
+            light += rng.uniform(-self.jitter, self.jitter, (n, 3)).astype(np.float32)
+        return Draws(*map(torch.from_numpy, (*shift, flip, *hole, light)))
 
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
@@ -104,6 +111,8 @@ class Augment:
         images = crop(padded, indices, draws.top.to(device), draws.left.to(device), size)
         flipped = draws.flip.nonzero().squeeze(1).to(device)
         images[flipped] = images[flipped].flip(2)
+        if self.jitter:
+            images = jitter_colours(images, draws.light.to(device))
         return cut_holes(images, draws.hole_top, draws.hole_left, self.hole, fill)
 
 
@@ -127,6 +136,25 @@ def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) 
         (n, height - size + 1, width - size + 1, size, size * channels), (image, row, pixel, row, 1)
     )
     return windows[indices, top, left].view(-1, size, size, channels)
+
+
+def jitter_colours(images: Tensor, light: Tensor) -> Tensor:
+    """`uint8` (n, H, W, 3) images with their own brightness, contrast and saturation; `light` is float32 (n, 3).
+
+    Each factor blends an image with something plainer, as torchvision's `ColorJitter` does: black, the
+    mean of its greys, its grey at each pixel. At 1 it changes nothing. The order is always this one.
+    """
+    brightness, contrast, saturation = (factor[:, None, None, None] for factor in light.unbind(1))
+    colours = (images.float() * brightness).clamp(0, 255)
+    mean_grey = grey(colours).mean((1, 2, 3), keepdim=True)
+    colours = (mean_grey + contrast * (colours - mean_grey)).clamp(0, 255)
+    greys = grey(colours)
+    return (greys + saturation * (colours - greys)).clamp(0, 255).round().to(torch.uint8)
+
+
+def grey(colours: Tensor) -> Tensor:
+    """How bright the eye sees (n, H, W, 3) colours: (n, H, W, 1), with the weights of ITU-R BT.601."""
+    return (colours * colours.new_tensor([0.299, 0.587, 0.114])).sum(3, keepdim=True)
 
 
 def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:

@@ -10,18 +10,22 @@ accuracies, a ratio of times, …) and the range in which that quantity lies if 
   with an effect in the claimed direction, of at least half the claimed size, or of more than it;
 * **not run yet**: a recipe that the part needs has no record.
 
-Intervals are over seeds: Student's t for one recipe, Welch's for a difference, which lets the two spread
-differently (B. L. Welch, Biometrika 34, 1947). One run has no interval; it is given an allowance of half
-a point (or epoch) either side, so that a difference of two recipes gets a whole one. Times and other
-ratios are given a tenth. A claim is confirmed if all its parts are, refuted if all are, qualified
-otherwise, and not run yet while any part is.
+Intervals are over seeds: Student's t for one recipe, Welch's for a difference, which lets the two
+spread differently (B. L. Welch, Biometrika 34, 1947). One run has no interval. It is given an allowance
+of half a point (or epoch) either side; or, if that is more, of the largest fall of its validation
+accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
+difference of two recipes gets both allowances. A verdict that rests on a single run is provisional and
+says so. Times and other ratios are given a tenth. A claim is confirmed if all its parts are, refuted if
+all are, qualified otherwise, and not run yet while any part is.
 
 Only records made by the recipe as it stands count: a recipe that was changed has to run again.
 """
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median, variance
 from typing import Any, ClassVar, Protocol
 
@@ -32,7 +36,9 @@ CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "n
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom. The normal's 1.96 would make
 # the interval of three seeds half as wide as it is, and SciPy is much to install for ten numbers.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-ALLOWANCE = 0.5  # points either side, for each recipe, where there is but a single run
+SINGLE_RUN = "one run: no interval"  # what an estimate without seeds to compare says of itself
+ALLOWANCE = 0.5  # points either side at least, for each recipe, where there is but a single run
+LAST_EPOCHS = 5  # whose unrest can make it more
 RATIO_ALLOWANCE = 0.1  # of a ratio's value, either side
 
 
@@ -75,14 +81,30 @@ def epoch_seconds(name: str) -> list[float]:
     return [median(record["history"]["seconds"]) for record in runs_of(name)]
 
 
-def t_interval(*samples: list[float]) -> Estimate | None:
-    """The mean of one sample, or the first's mean minus the second's, with its 95 % interval."""
+def unrest(name: str) -> float:
+    """The largest fall of validation accuracy between two of a run's last epochs, in points, among all runs."""
+    curves = [record["history"]["validation_accuracy"][-LAST_EPOCHS:] for record in runs_of(name)]
+    falls = [100 * (a - b) for curve in curves for a, b in pairwise(curve) if a is not None and b is not None]
+    return max(falls, default=0.0)
+
+
+def accuracy_interval(*names: str) -> Estimate | None:
+    """The test accuracy of a recipe in per cent, or the first's minus the second's in points."""
+    return t_interval(*map(percents, names), allowances=[max(ALLOWANCE, unrest(name)) for name in names])
+
+
+def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estimate | None:
+    """The mean of one sample, or the first's mean minus the second's, with its 95 % interval.
+
+    Where a sample has but one value, the interval goes as far either side as all `allowances` together;
+    they are `ALLOWANCE` for each sample if not given.
+    """
     if not all(samples):
         return None
     value = fmean(samples[0]) - (fmean(samples[1]) if len(samples) > 1 else 0)
     if min(map(len, samples)) == 1:
-        half = ALLOWANCE * len(samples)
-        return Estimate(value, value - half, value + half, "one run: no interval")
+        half = sum(allowances or [ALLOWANCE] * len(samples))
+        return Estimate(value, value - half, value + half, SINGLE_RUN)
     squares = [variance(sample) / len(sample) for sample in samples]
     half = 0.0
     if any(squares):
@@ -107,7 +129,7 @@ class Accuracy:
         return (self.recipe,)
 
     def estimate(self) -> Estimate | None:
-        return t_interval(percents(self.recipe))
+        return accuracy_interval(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -130,7 +152,7 @@ class Difference(Comparison):
     neutral: ClassVar[float | None] = 0.0
 
     def estimate(self) -> Estimate | None:
-        return t_interval(percents(self.recipe), percents(self.baseline))
+        return accuracy_interval(self.recipe, self.baseline)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ RESNET_LAYERS = [
 ]
 
 
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
 def quiet_summary(model: nn.Module) -> str:
     from torchsummary import summary
 
@@ -49,6 +52,7 @@ def quiet_summary(model: nn.Module) -> str:
         (SmallNet(widths=(32, 64), hidden=200), 859_084),
         (SmallNet(conv_dropout=0, dense_dropout=0), 996_376),
         (SmallNet(batch_norm=False), 995_928),
+        (SmallNet(separable=True), 915_416),
         (CustomResNet(), 6_575_370),
         (CustomResNet(bias=False), 6_573_130),
         (CustomResNet(n_classes=100, widths=(24, 48, 96, 192), bias=False), 944_380),
@@ -106,6 +110,28 @@ def test_logit_scale_scales_logits():
     full = model(images)
     model.logit_scale = 0.125
     torch.testing.assert_close(model(images), full / 8)
+
+
+def test_separable_convolutions_have_a_filter_a_channel_and_then_mix_them():
+    first, *rest = [layer for layer in SmallNet(separable=True).features if isinstance(layer, nn.Conv2d)]
+    assert (first.in_channels, first.kernel_size, first.groups) == (3, (3, 3), 1)
+    shapes = [(c.in_channels, c.out_channels, c.kernel_size, c.groups) for c in rest]
+    assert shapes == [
+        (32, 32, (3, 3), 32),
+        (32, 64, (1, 1), 1),
+        (64, 64, (3, 3), 64),
+        (64, 128, (1, 1), 1),
+    ]
+
+
+def test_names_of_the_kept_weights_stay():
+    """What earlier runs have saved must go on fitting: the networks' tensors keep their names and shapes."""
+    assert list(SmallNet().state_dict()) == [
+        f"features.{5 * stage + layer}.{name}"
+        for stage in range(3)
+        for layer, names in enumerate([("weight", "bias"), BATCH_NORM])
+        for name in names
+    ] + ["head.1.weight", "head.1.bias", "head.4.weight", "head.4.bias"]
 
 
 def test_unknown_activation_names_the_place_to_look():

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-from course_utils import checkpoints, recipes, records, runs, sweeps, training
+from course_utils import checkpoints, data, fetch, recipes, records, runs, sweeps, training
+from course_utils.models import count_parameters
 from course_utils.recipes import LESSONS
 
 TINY = replace(
@@ -37,8 +38,7 @@ def test_a_run_is_recorded_and_read_back(tiny, tmp_path, capsys):
     assert record["weights"] is None, "only seed 0 keeps its weights"
     assert len(record["history"]["train_loss"]) == 1
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] in ([], [".lock"]), "no checkpoint is left"
-    assert records.summary("tiny")[0] == record["test_accuracy"]
-    assert "| tiny | 1 |" in records.table("t*")
+    assert f"| tiny | 1 | {100 * record['test_accuracy']:.2f} |" in records.table("t*")
     assert "no run" in records.table("x*")
     assert "tiny seed 3" in capsys.readouterr().out
 
@@ -51,6 +51,34 @@ def test_a_sweep_skips_what_is_recorded(tiny, capsys):
     assert records.path_of("tiny", 0).stat().st_mtime_ns == first
     assert capsys.readouterr().out.count("on the test set") == 1
     assert [record["seed"] for record in records.of_recipe("tiny")] == [0, 1, 2]
+
+
+def test_a_sweep_makes_a_stale_record_anew(tiny, monkeypatch, capsys):
+    sweeps.sweep("*", [0])
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})
+    assert "tiny/seed0.json does not count: flip: was 0.5, is 0.1" in records.table()
+    assert "| tiny |" not in records.table()
+    sweeps.sweep("*", [0])
+    assert capsys.readouterr().out.count("on the test set") == 2
+    assert "| tiny | 1 |" in records.table()
+    monkeypatch.setattr(recipes, "RECIPES", {})
+    assert "no recipe 'tiny' now" in records.table()
+
+
+def test_a_setting_that_is_younger_than_a_record_counts_as_its_default(tiny):
+    before = {"recipe": {k: v for k, v in tiny.plain().items() if k != "jitter"}}
+    assert records.same_recipe(before, tiny)
+    assert records.changes(before, replace(tiny, jitter=0.2)) == ["jitter: was 0.0, is 0.2"]
+
+
+def test_a_setting_that_is_gone_or_renamed_is_a_change(tiny):
+    plain = tiny.plain()
+    renamed = {"recipe": {"batch" if k == "batch_size" else k: v for k, v in plain.items()}}
+    assert not records.same_recipe(renamed, tiny)
+    assert "batch: was 500, is 'gone'" in records.changes(renamed, tiny)
+    nameless = {"recipe": {k: v for k, v in plain.items() if k != "name"}}
+    assert not records.same_recipe(nameless, tiny)
+    assert records.same_recipe({"recipe": plain | {"about": "in other words"}}, tiny)
 
 
 def test_a_run_that_diverges_is_named_and_the_others_have_their_turn(tiny, monkeypatch):
@@ -83,7 +111,7 @@ def test_kept_weights_are_verified(tiny, capsys):
 def test_weights_that_do_not_fit_their_record_are_named(tiny, monkeypatch):
     record = sweeps.run(tiny, 0)
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})
-    with pytest.raises(RuntimeError, match="recipe has changed"):
+    with pytest.raises(RuntimeError, match=r"recipe has changed since this run \(flip: was 0.5, is 0.1\)"):
         sweeps.verify("tiny")
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, about="in other words")})
     sweeps.verify("tiny")
@@ -128,11 +156,15 @@ def test_a_network_on_the_kept_weights_of_another(tiny):
         (lambda r: r.update(test_accuracy=91.7), r"test_accuracy should be in \[0, 1\], found 91.7"),
         (lambda r: r.update(parameters="many"), "parameters should be"),
         (lambda r: r["history"]["seconds"].append(1.0), "curves differ in length"),
+        (lambda r: r["history"].pop("seconds"), "how many seconds each epoch took"),
+        (lambda r: r["machine"].pop("name"), r"its machine lacks \['name'\]"),
+        (lambda r: r["recipe"].clear(), "its recipe has no name"),
     ],
 )
 def test_a_malformed_record_says_what_is_wrong(damage, message, tmp_path):
     record = {
-        "schema": 1, "recipe": {}, "seed": 0, "data": {}, "date": "2026-01-01", "machine": {}, "precision": "float32",
+        "schema": 1, "recipe": {"name": "tiny"}, "seed": 0, "data": {}, "date": "2026-01-01",
+        "machine": {"device": "cpu", "name": "x", "threads": 2}, "precision": "float32",
         "parameters": 1, "history": {"seconds": [1.0], "train_loss": [1.0]}, "seconds": 1.0,
         "validation_accuracy": None, "test_accuracy": 0.5, "weights": None,
     }  # fmt: skip
@@ -153,8 +185,14 @@ def test_the_records_of_this_course_were_made_by_its_recipes():
     """A recipe that is changed after its run must be run again."""
     for path in sorted(records.RECORDED.glob("*/seed*.json")):
         record = records.read(path)
-        assert path == records.path_of(record["recipe"]["name"], record["seed"])
-        assert records.same_recipe(record, recipes.get(record["recipe"]["name"])), path
+        recipe = recipes.get(record["recipe"]["name"])
+        assert path == records.path_of(recipe.name, record["seed"])
+        assert records.changes(record, recipe) == [], f"{path} was made by a recipe that has changed since"
+        pictures = {part: fetch.SOURCES[recipe.data].fingerprints[part] for part in ("train", "test")}
+        assert record["data"] == pictures, f"{path}: not trained on these pictures"
+        if recipe.network != "TransferNet":
+            network = runs.build_network(recipe, data.N_CLASSES[recipe.data])
+            assert record["parameters"] == count_parameters(network), path
         if record["weights"]:
             kept = records.weights_of(record["recipe"]["name"], record["seed"])
             assert checkpoints.sha256(kept) == record["weights"], kept

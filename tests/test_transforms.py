@@ -94,10 +94,41 @@ def test_every_image_gets_its_own_draw():
     assert len({tuple(image.flatten()[:50].tolist()) for image in out}) > 30
 
 
+def test_jitter_is_torchvisions_in_a_fixed_order():
+    images, augment = pictures(20), Augment(padding=0, flip=0, hole=0, hole_chance=0, jitter=0.3)
+    draws = augment.draw(20, 32, np.random.default_rng(0))
+    out = augment(torch.from_numpy(images), torch.arange(20), draws, FILL)
+    steps = (v2.functional.adjust_brightness, v2.functional.adjust_contrast, v2.functional.adjust_saturation)
+    for image, light, found in zip(images, draws.light, out, strict=True):
+        expected = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+        for adjust, factor in zip(steps, light.tolist(), strict=True):
+            expected = adjust(expected, factor)
+        torch.testing.assert_close(found.permute(2, 0, 1).float() / 255, expected, rtol=0, atol=1.5 / 255)
+
+
+def test_jitter_draws_its_own_factors_for_each_image_and_leaves_the_other_draws():
+    without = Augment().draw(5000, 32, np.random.default_rng(0))
+    with_jitter = Augment(jitter=0.2).draw(5000, 32, np.random.default_rng(0))
+    assert torch.equal(without.light, torch.ones(5000, 3))
+    for name in ("top", "left", "flip", "hole_top", "hole_left"):
+        assert torch.equal(getattr(without, name), getattr(with_jitter, name))
+    assert float(with_jitter.light.min()) == pytest.approx(0.8, abs=0.001)
+    assert float(with_jitter.light.max()) == pytest.approx(1.2, abs=0.001)
+    assert float(torch.corrcoef(with_jitter.light.T)[0, 1].abs()) < 0.05
+
+
+def test_no_jitter_draws_no_numbers_for_it():
+    """Runs that were recorded before there was a jitter drew just these numbers, batch after batch."""
+    rng, replay = np.random.default_rng(0), np.random.default_rng(0)
+    Augment().draw(10, 32, rng)
+    replay.integers(0, 9, (2, 10)), replay.random(10), replay.integers(0, 25, (2, 10)), replay.random(10)
+    assert rng.random() == replay.random()
+
+
 def test_originals_are_not_touched():
     images = pictures(8)
     store = torch.from_numpy(images.copy())
-    augment = Augment(padding=0, flip=1.0, hole_chance=1.0)
+    augment = Augment(padding=0, flip=1.0, hole_chance=1.0, jitter=0.2)
     augment(store, torch.arange(8), augment.draw(8, 32, np.random.default_rng(0)), FILL)
     assert np.array_equal(store.numpy(), images)
 
