@@ -12,7 +12,7 @@ import tomllib
 from copy import deepcopy
 from pathlib import Path
 
-from course_utils import records
+from course_utils import records, repository
 from course_utils.authoring import NOTEBOOKS
 
 PACKAGE = Path(__file__).resolve().parent
@@ -87,8 +87,9 @@ def standalone(lesson):
     cells += [v4.new_code_cell(writing(file), metadata=FOLDED) for file in files]
     for number, cell in enumerate(cells):
         cell.id = f"standalone-{number}"  # not random, so that the same lesson gives the same file
+    cells += [fresh(cell) for cell in lesson.cells if not repository.is_setup(cell)]
     metadata = {"kernelspec": lesson.metadata.kernelspec, "language_info": {"name": "python"}}
-    return v4.new_notebook(cells=cells + [fresh(cell) for cell in lesson.cells], metadata=metadata)
+    return v4.new_notebook(cells=cells, metadata=metadata)
 
 
 def code_of(notebook) -> str:

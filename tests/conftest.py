@@ -1,16 +1,28 @@
-"""What all tests share: the quick profile, figures without a window, and the built site."""
+"""What all tests share: the quick profile, figures without a window, the built site, and a browser for it."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import pytest
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
+
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 
 # The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
 os.environ["COURSE_PROFILE"] = "quick"
@@ -25,9 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def build(out: Path) -> subprocess.CompletedProcess:
-    """Build the book strictly into `out`/_build/html, with the notebooks' stored outputs and no page's code run."""
+def build(out: Path, **changes: dict) -> subprocess.CompletedProcess:
+    """Build the book strictly into `out`/_build/html, with the notebooks' stored outputs and no page's code run.
+
+    `changes` go into the blocks of the configuration that they name.
+    """
     config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    for block, values in changes.items():
+        config[block].update(values)
     config["execute"]["execute_notebooks"] = "off"
     config["sphinx"]["config"]["suppress_warnings"] = ["myst-nb.lexer"]  # a kernel would have named it
     folders = config["sphinx"]["local_extensions"]  # relative to the configuration, which moves
@@ -49,3 +66,15 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     result = build(out)
     assert result.returncode == 0, result.stdout + result.stderr
     return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """An installed Chromium; its own, Playwright is not asked to fetch."""
+    paths = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not paths:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=paths[0], args=FLAGS)
+        yield browser
+        browser.close()

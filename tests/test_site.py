@@ -5,8 +5,6 @@ looks at a site that has been built already, with every figure in it.
 """
 
 import gzip
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,16 +14,7 @@ from urllib.request import url2pathname
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
-
-BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
+from playwright.sync_api import Browser, Page
 
 PHONE = {"width": 390, "height": 844}
 PAGE_BYTES, FIRST_VIEW_BYTES = 1_500_000, 500_000
@@ -55,17 +44,6 @@ class Visit:
     width: int
     images: list[dict]
     violations: list[str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    paths = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not paths:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=paths[0], args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def visit(page: Page, path: Path) -> Visit:
