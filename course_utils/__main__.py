@@ -36,6 +36,12 @@ def verify(args) -> None:
     sweeps.verify(args.pattern, args.root)
 
 
+def examine(args) -> None:
+    from course_utils import examine
+
+    examine.examine(args.pattern, args.root)
+
+
 def table(args) -> None:
     from course_utils import records
 
@@ -104,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--root", **root)
 
     sub = verb(verify, "verify", "evaluate the kept weights again and compare with their records")
+    sub.add_argument("pattern", **pattern)
+    sub.add_argument("--root", **root)
+
+    sub = verb(examine, "examine", "store how the kept networks do on the test set: confusion, calibration")
     sub.add_argument("pattern", **pattern)
     sub.add_argument("--root", **root)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-VERBS = "fetch list run sweep verify table bench sync exercises execute standalone"
+VERBS = "fetch list run sweep verify examine table bench sync exercises execute standalone"
 
 
 def course(*args):
