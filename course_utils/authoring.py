@@ -6,8 +6,11 @@ where they are used, because the rest of the package does without them.
 """
 
 import os
+import time
 from itertools import zip_longest
 from pathlib import Path
+
+from course_utils import repository
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -15,13 +18,21 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 def sync(folder: Path = NOTEBOOKS) -> None:
     """Bring every `.ipynb` in `folder` up to its `.py`, keeping its outputs; write missing ones.
 
-    Raises RuntimeError, and writes nothing, when an `.ipynb` was edited after its `.py`.
+    First, each `.py` gets its set-up cell for the configured repository, or loses it if there is none.
+
+    Raises RuntimeError, and writes nothing, when an `.ipynb` was edited after its `.py`; ValueError, likewise, when
+    the repository is not configured as `repository.checked` wants it.
     """
     from jupytext.cli import jupytext
 
+    found = repository.configured()
     texts = sorted(folder.glob("*.py"))
     for text in texts:
         refuse_lost_edits(text.with_suffix(".ipynb"), text)
+    for text in texts:
+        before = text.read_text(encoding="utf-8")
+        if (after := repository.with_setup(before, found)) != before:
+            text.write_text(after, encoding="utf-8", newline="\n")
     if texts:
         jupytext(["--quiet", "--update", "--to", "ipynb", *map(str, texts)])
 
@@ -80,7 +91,8 @@ def is_exercise(path: Path) -> bool:
 def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600) -> None:
     """Sync, then run every notebook in `folder` from top to bottom and store its fresh outputs.
 
-    Exercises are passed over: they fail until somebody has solved them.
+    Exercises are passed over: they fail until somebody has solved them. How long the course's own notebooks took is
+    kept, for the teachers' table.
 
     `timeout` is in seconds a cell. A cell that fails raises nbclient's CellExecutionError, which
     shows the cell; the stored file is then left as it was.
@@ -89,6 +101,7 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
     from nbclient import NotebookClient
 
     sync(folder)
+    seconds = {}
     for path in sorted(folder.glob("*.ipynb")):
         if is_exercise(path):
             continue
@@ -101,6 +114,7 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
             coalesce_streams=True,
             resources={"metadata": {"path": str(folder)}},
         )
+        started = time.perf_counter()
         try:
             client.execute(env={**os.environ, "COURSE_PROFILE": profile})
         except Exception as error:
@@ -108,3 +122,8 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
             raise
         notebook.metadata["language_info"] = {"name": "python"}  # not the author's Python version
         nbformat.write(notebook, path)
+        seconds[path.stem] = time.perf_counter() - started
+    if folder == NOTEBOOKS and profile == "quick":
+        from course_utils import timings
+
+        timings.keep(seconds)

@@ -113,11 +113,12 @@ class Viewer:
         return [(self.classes[label], float(probabilities[label])) for label in best]
 
 
-def kept_viewer(name: str, seed: int = 0) -> Viewer | None:
-    """The network of the recorded run of recipe `name`, or None where its weights are not kept here."""
-    if not records.weights_of(name, seed).exists():
+def kept_viewer(*names: str, seed: int = 0) -> Viewer | None:
+    """The recorded network of the first of these recipes whose weights are kept here; None where none are."""
+    kept = [name for name in names if records.weights_of(name, seed).exists()]
+    if not kept:
         return None
-    recipe = recipes.get(name)
+    recipe = recipes.get(kept[0])
     scaling = STATS[recipe.data] if recipe.normalise else ()
     network = runs.trained_network(recipe, seed)
-    return Viewer(f"the recorded network {name}", network, recipe.data, CLASSES[recipe.data], *scaling)
+    return Viewer(f"the recorded network {recipe.name}", network, recipe.data, CLASSES[recipe.data], *scaling)

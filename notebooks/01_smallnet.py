@@ -29,7 +29,7 @@
 # * save weights, load them safely, and measure a test accuracy once;
 # * reuse a trained network on a new task, and check that it really was trained.
 #
-# **Time**: 45 minutes to read and try; the computer needs about 90 seconds in the quick profile.
+# **Time**: 45 minutes to read and try; the computer needs about a minute in the quick profile.
 
 # %%
 import math
@@ -54,8 +54,11 @@ from course_utils.transforms import Augment
 recipe = recipes.for_lesson("smallnet")
 
 # %% [markdown]
-# The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in a minute.
+# The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in about a minute.
 # The *full* profile trains on CIFAR-100: the same cells, real pictures, more patience.
+#
+# Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
+# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights.
 #
 # ## The data
 #
@@ -132,11 +135,11 @@ print(f"total    {sum(weights for _, weights in by_hand):9,}")
 # Now build the network and see whether the sum was right.
 
 # %%
-model = SmallNet(n_classes=100)
+network = SmallNet(n_classes=100)
 total = sum(weights for _, weights in by_hand)
-assert count_parameters(model) == total == 996_376
+assert count_parameters(network) == total == 996_376
 
-for kind, weights in layer_table(model):
+for kind, weights in layer_table(network):
     print(f"{kind:12s} {weights:9,}")
 
 # %% [markdown]
@@ -161,7 +164,7 @@ print(f"three stages, 200 neurons: {count_parameters(three_stages):9,}")
 values = torch.rand(2, 3, 32, 32)
 print(f"{'input':12s} {tuple(values.shape)}")
 with torch.no_grad():
-    for layer in [*model.features, *model.head]:
+    for layer in [*network.features, *network.head]:
         values = layer(values)
         print(f"{type(layer).__name__:12s} {tuple(values.shape)}")
 
@@ -192,10 +195,10 @@ print("labels", tuple(labels.shape), labels.dtype)
 
 # %%
 training.seed_everything(0)
-model = SmallNet(n_classes, **recipe.network_args)
+untrained = SmallNet(n_classes, **recipe.network_args)
 loss_fn = nn.CrossEntropyLoss()
 loss_before, accuracy_before = training.validate_epoch(
-    model, validation_loader, loss_fn
+    untrained, validation_loader, loss_fn
 )
 
 loss_of_a_guess = math.log(n_classes)
@@ -247,10 +250,6 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # So this lesson stops where the schedule does.
 
 # %%
-optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
-scheduler = schedules.step_decay(
-    optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader)
-)
 print(recipe.optimizer, recipe.optimizer_args)
 print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 
@@ -258,12 +257,21 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 # ## Training
 #
 # `fit` is a short loop over `train_epoch` and `validate_epoch`: open `course_utils/training.py` and read it. It
-# refuses a network over the budget, steps the scheduler once a batch, and prints a line an epoch.
+# refuses a network over the budget, steps the scheduler once a batch, and prints a line an epoch. All that it changes
+# (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the same run every time.
 
 # %% tags=["nbval-ignore-output"]
 device = devices.pick_device()
+training.seed_everything(0)
+model = SmallNet(n_classes, **recipe.network_args).to(device)
+optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
+scheduler = schedules.step_decay(
+    optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader)
+)
+train_loader.epoch = 0  # the same order of pictures every time
+
 history = training.fit(
-    model.to(device),
+    model,
     train_loader,
     validation_loader,
     loss_fn,
@@ -281,7 +289,7 @@ plots.learning_curves(history, title=f"SmallNet on {recipe.data}")
 plt.show()
 
 # %% [markdown]
-# Each drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
+# A drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
 # shaking. Towards the end look at the distance between the two loss curves. Once the training loss goes on falling while
 # the validation loss does not, the network learns the training images and no longer the classes. That is **overfitting**.
 #
@@ -476,6 +484,9 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% tags=["nbval-ignore-output"]
 def train_head(network):
+    training.seed_everything(0)
+    network.head.reset_parameters()
+    few_loader.epoch = 0
     optimizer = torch.optim.Adam(network.head.parameters(), lr=0.01)
     training.fit(
         network.to(device),
@@ -534,7 +545,7 @@ viewer = pictures.Viewer(
     train_set.classes,
 )
 if recipes.profile() == "quick":
-    viewer = pictures.kept_viewer("smallnet-source") or viewer
+    viewer = pictures.kept_viewer("smallnet-best", "smallnet-source") or viewer
 picture = (
     pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)
 )

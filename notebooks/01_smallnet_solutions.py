@@ -13,8 +13,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution
-#     code_prompt_show: Show the solution
+#     code_prompt_hide: Hide the solution ({type})
+#     code_prompt_show: Show the solution ({type})
 # ---
 
 # %% [markdown]

@@ -55,6 +55,9 @@ from course_utils.transforms import Augment
 recipe = recipes.for_lesson("resnet")
 
 # %% [markdown]
+# Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
+# *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights.
+#
 # ## The data, measured before it is used
 #
 # A tenth of the training images is set aside to make choices on. The test set stays closed until the end. (For pictures
@@ -191,9 +194,8 @@ print(f"{count_parameters(network):,} weights, {share:.0%} in the last branch")
 # %%
 training.seed_everything(0)
 device = devices.pick_device()
-model = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
+untrained = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
 loss_fn = nn.CrossEntropyLoss()
-optimizer = torch.optim.Adam(model.parameters())
 
 train_loader = BatchLoader(
     train_set,
@@ -208,7 +210,7 @@ train_loader = BatchLoader(
 validation_loader = BatchLoader(
     validation_set, 500, mean=mean, std=std, device=device
 )
-print(f"{count_parameters(model):,} weights")
+print(f"{count_parameters(untrained):,} weights")
 print(f"{len(train_loader)} batches of {recipe.batch_size} an epoch")
 
 # %% [markdown]
@@ -218,8 +220,15 @@ print(f"{len(train_loader)} batches of {recipe.batch_size} an epoch")
 # happens; then the loss falls; then it explodes. The test ends by putting the network back as it was.
 
 # %% tags=["nbval-ignore-output"]
+train_loader.epoch = 0  # the same order of pictures every time
 found = schedules.lr_range_test(
-    model, train_loader, loss_fn, optimizer, lr_min=1e-8, lr_max=0.1, steps=100
+    untrained,
+    train_loader,
+    loss_fn,
+    torch.optim.Adam(untrained.parameters()),
+    lr_min=1e-8,
+    lr_max=0.1,
+    steps=100,
 )
 plots.range_test(found.rates, found.losses, found.suggestion)
 plt.show()
@@ -273,18 +282,26 @@ for epoch in range(0, 24, 4):
 # a question for the discussion pages.
 
 # %%
+print(f"{recipe.epochs} epochs,", recipe.schedule_args)
+
+# %% [markdown]
+# ## Training
+#
+# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the
+# same run every time.
+
+# %% tags=["nbval-ignore-output"]
+training.seed_everything(0)
+model = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
+optimizer = torch.optim.Adam(model.parameters())
 scheduler = schedules.one_cycle(
     optimizer,
     recipe.epochs,
     steps_per_epoch=len(train_loader),
     **recipe.schedule_args,
 )
-print(f"{recipe.epochs} epochs,", recipe.schedule_args)
+train_loader.epoch = 0
 
-# %% [markdown]
-# ## Training
-
-# %% tags=["nbval-ignore-output"]
 history = training.fit(
     model,
     train_loader,
@@ -397,7 +414,8 @@ viewer = pictures.Viewer(
     std,
 )
 if recipes.profile() == "quick":
-    viewer = pictures.kept_viewer("resnet-assignment") or viewer
+    kept = ("resnet-best", "resnet-assignment", "resnet-fast")  # best first
+    viewer = pictures.kept_viewer(*kept) or viewer
 picture = (
     pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)
 )

@@ -31,6 +31,9 @@
 # * name the mistakes that no curve shows.
 #
 # **Time**: 30 minutes to read and try; the computer needs less than a minute.
+#
+# Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
+# *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network.
 
 # %%
 import math
@@ -191,7 +194,8 @@ for size in (1, 8, 64, 500):
 # %% [markdown]
 # In training mode the answer to one picture depends on chance (dropout) and on the pictures that happen to be in the same
 # batch (batch normalisation). Fewer pictures at a time make it worse, down to the single one that an app would send. Worse
-# still, each evaluation moves the running averages: measuring changes the network.
+# still, each evaluation moves the running averages: measuring changes the network. Run the cell again, and the last column,
+# which starts from those averages, is not what it was.
 #
 # **How to mend it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
 # of your own:
@@ -224,8 +228,8 @@ for name, loader in [
     print(f"{name:10s} mean {batch.mean():5.2f}   std {batch.std():.2f}")
 
 # %% [markdown]
-# **How to mend it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard deviation near
-# 1. Then write the numbers down once, and give them to both loaders.
+# **How to mend it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard
+# deviation near 1. Then write the numbers down once, and give them to both loaders.
 #
 # ```python
 # scaling = {"mean": mean, "std": std}    # measured on the training images alone

@@ -125,6 +125,14 @@ def test_kept_weights_are_used_where_they_are(tmp_path, monkeypatch):
     np.testing.assert_allclose(viewer.probabilities(ship), own.probabilities(ship), atol=0.01)
 
 
+def test_the_first_network_that_is_kept_looks(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    checkpoints.save_half(CustomResNet(), records.weights_of("resnet-fast", 0))
+    assert "resnet-fast" in pictures.kept_viewer("resnet-best", "resnet-fast").name
+    checkpoints.save_half(CustomResNet(), records.weights_of("resnet-best", 0))
+    assert "resnet-best" in pictures.kept_viewer("resnet-best", "resnet-fast").name
+
+
 def test_kept_weights_of_a_normalising_recipe_see_normalised_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDED", tmp_path)
     recipe = recipes.get("resnet-assignment")
