@@ -114,7 +114,7 @@ def layer_costs() -> list[tuple[str, int, int]]:
 @styled
 def receptive_fields() -> Figure:
     """What one value behind each of SmallNet's stages sees of the picture, as nested squares to scale."""
-    figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 3.2), layout="constrained")
     axes.add_patch(Rectangle((0, 0), 32, 32, facecolor="0.95", edgecolor="0.5"))
     axes.text(16, 33, "the picture: 32 × 32", ha="center", size=plots.LETTERS)
     for (stage, side), colour in reversed([*zip(field_sides(3), plots.COLOURS, strict=False)]):
@@ -124,7 +124,7 @@ def receptive_fields() -> Figure:
         )
         across = 30 - 9 * stage  # labels beside each other's height, each at its own square
         axes.annotate(
-            f"after stage {stage}: {side} × {side}", (16 + side / 2, across), (36, across),
+            f"stage {stage}: {side} × {side}", (16 + side / 2, across), (36, across),
             va="center", arrowprops={"arrowstyle": "-", "color": colour},
         )  # fmt: skip
     axes.set(xlim=(-1, 58), ylim=(-1, 36), aspect="equal")

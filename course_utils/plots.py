@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-WIDTH = 6.4  # inches, every figure; a phone shows them on 390 px, where 11 points are 9 px high
+WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
 LETTERS, SMALL_LETTERS = 11, 10  # points
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart under every common colour blindness.
 # Their yellow is left out: it fades on white.
@@ -27,10 +27,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 BLUE, VERMILION, GREEN = COLOURS[:3]  # "C0" would be looked up when drawn, long after `STYLE` is gone
 STYLE = {
     "figure.facecolor": "white",  # opaque: a transparent figure vanishes in dark mode
-    "figure.dpi": 160,  # 1,024 px wide: sharp on a high-density screen, and still a small file
-    "figure.titlesize": 13,
+    "figure.dpi": 200,  # 1,000 px wide: sharp on a high-density screen, and still a small file
+    "figure.titlesize": 12,
     "font.size": LETTERS,
-    "axes.labelsize": 12,
+    "axes.labelsize": LETTERS,
     "axes.titlesize": SMALL_LETTERS,
     "axes.prop_cycle": cycler(linestyle=["-", "--"]) * cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -77,16 +77,20 @@ def show_images(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     classes: Sequence[str] | None = None,
-    columns: int = 8,
+    columns: int | None = None,
     title: str = "",
 ) -> Figure:
-    """A grid of `images` (uint8, N×H×W×3), each under its class: the name or else the number."""
+    """A grid of `images` (uint8, N×H×W×3), each under its class: the name or else the number.
+
+    A row has 8 images by default, and fewer where names need the room.
+    """
     images = _images(images, "images")
     captions = [""] * len(images)
     if labels is not None:
         labels = _labels(labels, images, classes)
         captions = [str(k if classes is None else classes[k]) for k in labels]
-    return _grid(images, captions, columns, title)
+    roomy = 8 if labels is None else 4 if len(images) <= 8 else 6
+    return _grid(images, captions, columns or roomy, title)
 
 
 @_styled
@@ -153,12 +157,12 @@ def prediction_bars(
     probabilities = _probabilities(probabilities, (len(classes),))
     best = np.argsort(-probabilities, kind="stable")[:top]
     figure, (picture, bars) = plt.subplots(
-        1, 2, figsize=(WIDTH, 2.6), layout="constrained", width_ratios=(1, 1.6)
+        1, 2, figsize=(WIDTH, 2.3), layout="constrained", width_ratios=(1, 1.6)
     )
     picture.imshow(image)
     picture.set_axis_off()
     _bars(bars, [classes[k] for k in best], 100 * probabilities[best])
-    bars.set(xlabel="probability (%)", xlim=(0, 112), xticks=range(0, 101, 20))
+    bars.set(xlabel="probability (%)", xlim=(0, 115), xticks=(0, 50, 100))
     return figure
 
 
@@ -181,7 +185,7 @@ def learning_curves(
         at, percent = _pair(*points, "reference epochs", "reference accuracies")
         last = max(last, int(at.max()))
     figure, (loss, accuracy, rate) = plt.subplots(
-        3, 1, sharex=True, figsize=(WIDTH, 7.4), layout="constrained", height_ratios=(3, 3, 2)
+        3, 1, sharex=True, figsize=(WIDTH, 6.6), layout="constrained", height_ratios=(3, 3, 2)
     )
     _title(figure, title)
     loss.plot(epochs, curves["train_loss"], label="training")
@@ -254,7 +258,7 @@ def schedule(
     The first step is at 0: nothing is completed yet. `marks` is `{label: x}`, a vertical each.
     """
     rates = _numbers(rates, "rates")
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")
     _title(figure, title)
     axes.plot(np.arange(len(rates)) / (steps_per_epoch or 1), rates)
     axes.set(xlabel="epochs completed" if steps_per_epoch else "step", ylabel="learning rate")
@@ -285,7 +289,7 @@ def range_test(rates: np.ndarray, losses: np.ndarray, suggestion: float | None =
         _expect(tested, f"suggestion in {lowest:g} to {rates[end - 1]:g}", f"{suggestion:g}")
     low, top = _learning_limits(losses[:end])
     mean = _running_mean(losses[:end], max(1, end // 40))
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")
     axes.plot(rates[:end], losses[:end], color=BLUE, alpha=0.35, linewidth=1)
     axes.plot(rates[:end], mean, color=BLUE, linewidth=2)
     axes.set(xscale="log", xlim=(lowest, highest), ylim=(low, top))
@@ -311,16 +315,19 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
     root, so that mistakes of a few per cent can be seen beside a diagonal of ninety.
     """
     shares, n = _row_percent(matrix, classes), len(classes)
-    figure, axes = plt.subplots(figsize=(WIDTH, 6 if n <= 12 else 7), layout="compressed")
+    figure, axes = plt.subplots(figsize=(WIDTH, 5 if n <= 12 else 6.4), layout="compressed")
     _title(figure, title)
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    image = axes.imshow(
+        shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), aspect="equal" if n <= 12 else "auto"
+    )
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.grid(False)
     if n > 12:
         ticks = np.arange(0, n, 1 if n <= 25 else 10)
-        axes.set_xticks(ticks[::2], ticks[::2])
+        axes.set_xticks(ticks[::4], ticks[::4])
         axes.set_yticks(ticks, [f"{classes[k]} {k}" for k in ticks], size=SMALL_LETTERS)
-        figure.colorbar(image, label="share of the true class (%)", location="bottom", aspect=30)
+        bar = figure.colorbar(image, label="share of the true class (%)", location="bottom", aspect=30)
+        bar.set_ticks([0, 5, 20, 50, 100])
         return figure
     axes.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), classes)
@@ -413,7 +420,8 @@ def _end(line: Line2D) -> tuple[float, float]:
 def _epoch_axis(axes: Axes, last: int) -> None:
     """Whole epochs: 1, and the round numbers up to `last`."""
     ticks = MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True).tick_values(0, last)
-    axes.set_xticks([1, *ticks[(ticks > 1) & (ticks <= last)]])
+    clear_of_one = 1 + (ticks[1] - ticks[0]) / 2
+    axes.set_xticks([1, *ticks[(ticks > clear_of_one) & (ticks <= last)]])
     axes.set(xlabel="epoch", xlim=(0.5, last + 0.5))
 
 

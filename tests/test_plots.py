@@ -17,6 +17,7 @@ from matplotlib.text import Text
 
 from course_utils import plots
 
+PHONE_PIXELS = 350  # what a page leaves for a figure on a phone that is 390 wide
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(12) % 4
@@ -110,8 +111,9 @@ def test_figure_is_opaque_readable_and_independent_of_the_style_it_is_drawn_in(n
     figure = EVERY[name]()
     expected = pixels(figure)
     assert (expected[..., 3] == 255).all()
-    assert figure.get_figwidth() <= 6.4 and figure.dpi >= 150
-    assert min((t.get_fontsize() for t in texts(figure)), default=10) >= 10
+    assert figure.get_figwidth() <= plots.WIDTH and figure.get_figwidth() * figure.dpi <= 1000
+    smallest = min((t.get_fontsize() for t in texts(figure)), default=10)  # 72 points are an inch
+    assert smallest / 72 * PHONE_PIXELS / plots.WIDTH >= 9
     with plt.style.context("dark_background"):
         before = dict(matplotlib.rcParams)
         figure = EVERY[name]()
@@ -143,6 +145,13 @@ def test_show_images_puts_each_name_above_its_own_picture():
     assert captions(plots.show_images(IMAGES)) == []
 
 
+@pytest.mark.parametrize(("n", "labels", "columns"), [(12, False, 8), (12, True, 6), (8, True, 4)])
+def test_show_images_leaves_room_for_names(n, labels, columns):
+    figure = plots.show_images(IMAGES[:n], LABELS[:n] if labels else None, CLASSES)
+    assert figure.axes[0].get_gridspec().ncols == columns
+    assert plots.show_images(IMAGES, columns=3).axes[0].get_gridspec().ncols == 3
+
+
 def test_show_augmented_has_a_row_an_original():
     augmented = IMAGES[2:8].reshape(2, 3, 32, 32, 3)
     figure = plots.show_augmented(IMAGES[:2], augmented)
@@ -155,7 +164,7 @@ def test_show_augmented_has_a_row_an_original():
 def test_worst_mistakes_come_surest_first():
     figure = plots.worst_mistakes(IMAGES, LABELS, PROBABILITIES, CLASSES, n=3)
     np.testing.assert_array_equal(pictures(figure), IMAGES[[11, 10, 9]])
-    assert captions(figure)[0] == "true: pickup truck\nsaid: aquarium fish\nat 94.0 %"
+    assert " ".join(captions(figure)[0].split()) == "true: pickup truck said: aquarium fish at 94.0 %"
     assert overlapping(titles(figure)) == []
     perfect = plots.worst_mistakes(IMAGES[:8], LABELS[:8], PROBABILITIES[:8], CLASSES)
     assert [t.get_text() for t in texts(perfect)] == ["no mistakes among these images"]
@@ -225,7 +234,13 @@ def test_learning_curves_hold_the_history_and_the_reference():
 
 @pytest.mark.parametrize(
     ("epochs", "ticks"),
-    [(1, [1]), (3, [1, 2, 3]), (24, [1, 5, 10, 15, 20]), (330, [1, *range(50, 301, 50)])],
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (20, [1, *range(4, 21, 2)]),
+        (24, [1, 5, 10, 15, 20]),
+        (330, [1, *range(50, 301, 50)]),
+    ],
 )
 def test_epoch_ticks_are_whole_and_start_at_one(epochs, ticks):
     rate = plots.learning_curves(history(epochs)).axes[2]
