@@ -62,9 +62,12 @@ def drawn(data: str) -> np.ndarray:
 def sunflower() -> Image.Image:
     picture = Image.new("RGB", (320, 320), "forestgreen")
     pen = ImageDraw.Draw(picture)
-    for angle in np.arange(0, 2 * np.pi, np.pi / 8):
-        x, y = 160 + 90 * np.cos(angle), 160 + 90 * np.sin(angle)
-        pen.ellipse((x - 38, y - 38, x + 38, y + 38), fill="gold", outline="orange", width=4)
+    # Pointed, to the right of the middle.
+    petal = np.array([(50, -13), (107, -22), (150, 0), (107, 22), (50, 13)])
+    for angle in np.arange(0, 2 * np.pi, np.pi / 9):
+        right, down = np.cos(angle), np.sin(angle)
+        turned = 160 + petal @ np.array([(right, down), (-down, right)])
+        pen.polygon([tuple(corner) for corner in turned], fill="gold", outline="orange")
     pen.ellipse((95, 95, 225, 225), fill="saddlebrown")
     return picture
 

@@ -204,10 +204,12 @@ def test_another_accuracy_than_the_records_is_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(records.RECORDED.glob("*/examined-*.json")), ids=lambda path: path.parent.name
+    "path", sorted(records.RECORDED.glob("*/seed*.pt")), ids=lambda path: path.parent.name
 )
-def test_what_is_kept_in_the_course_belongs_to_its_records(path):
-    examine.read(path.parent.name, seed=int(path.stem.removeprefix("examined-seed")))
+def test_every_kept_network_was_examined(path):
+    name, seed = path.parent.name, int(path.stem.removeprefix("seed"))
+    assert examine.path_of(name, seed).exists(), f"run `python -m course_utils examine {name}`"
+    examine.read(name, seed)
 
 
 # --- What is drawn of it.
