@@ -389,7 +389,7 @@ def landscape(data: str, title: str = "") -> Figure:
     for one in published.SOURCES:
         if one.data == data:
             name_point(axes, one.name, one.weights / 1e6, one.percent, "s", plots.VERMILION, "below")
-    ours = [name for name in recipes.KEPT if recipes.get(name).data == data and verdicts.percents(name)]
+    ours = recorded_headlines(data)
     for name in ours:
         weights = runs_of(name)[0]["parameters"] / 1e6
         name_point(axes, name, weights, fmean(verdicts.percents(name)), "o", plots.BLUE, "right")
@@ -397,6 +397,28 @@ def landscape(data: str, title: str = "") -> Figure:
     axes.set(xlabel="weights (millions)", ylabel="test accuracy (%)", title=title + note)
     axes.margins(x=0.4, y=0.15)
     return figure
+
+
+@styled
+def pace(data: str, title: str = "") -> Figure:
+    """Accuracy against minutes of training: recorded headlines, and the references that state a time."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.2), layout="constrained")
+    for one in published.REFERENCES:
+        if one.data == data and one.minutes:
+            name_point(axes, one.name, one.minutes, one.percent, "^", "0.35", "above")
+    ours = recorded_headlines(data)
+    for name in ours:
+        minutes = fmean(map(records.minutes, runs_of(name)))
+        name_point(axes, name, minutes, fmean(verdicts.percents(name)), "o", plots.BLUE, "below")
+    note = "" if ours else f"\nour own: {NOT_RUN}"
+    axes.set(xscale="log", xlabel="minutes of training", ylabel="test accuracy (%)", title=title + note)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.2, y=0.15)
+    return figure
+
+
+def recorded_headlines(data: str) -> list[str]:
+    return [name for name in recipes.KEPT if recipes.get(name).data == data and verdicts.percents(name)]
 
 
 PLACES = {

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """A published accuracy (%) on "cifar10" or "cifar100"; `cite` is its key in book/references.bib."""
+    """A published accuracy (%) on "cifar10" or "cifar100"; `cite` is its key in book/references.bib.
+
+    `cost` is what it took in words; `minutes` where that is stated.
+    """
 
     name: str
     data: str
@@ -13,6 +16,7 @@ class Result:
     weights: int | None = None
     cost: str = ""
     cite: str = ""
+    minutes: float | None = None
 
 
 SMALLNET_PERCENT = 50.48  # Session 1's source: its final test accuracy
@@ -42,9 +46,15 @@ REFERENCES = [
     Result("ResNet-56", "cifar100", 72.6, 860_000, "not stated", "chen2021"),
     Result("ResNet-20", "cifar100", 69.0, 280_000, "not stated", "chen2021"),
     Result(
-        "Page: this ResNet's layout", "cifar10", 94.08, 6_573_120, "24 epochs, 79 s on a V100", "page2018"
+        "Page: this ResNet's layout",
+        "cifar10",
+        94.08,
+        6_573_120,
+        "24 epochs, 79 s on a V100",
+        "page2018",
+        79 / 60,
     ),
     Result("Page: 10 epochs, test-time flips", "cifar10", 94.1, 6_573_120, "10 epochs, V100", "page2018"),
-    Result("airbench94", "cifar10", 94.01, None, "2.59 s on an A100", "jordan2024"),
-    Result("airbench96", "cifar10", 96.0, None, "27.3 s on an A100", "jordan2024"),
+    Result("airbench94", "cifar10", 94.01, None, "2.59 s on an A100", "jordan2024", 2.59 / 60),
+    Result("airbench96", "cifar10", 96.0, None, "27.3 s on an A100", "jordan2024", 27.3 / 60),
 ]

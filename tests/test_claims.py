@@ -250,6 +250,7 @@ def test_everything_is_shown_without_records(write):
     for data in ("cifar10", "cifar100"):
         assert NOT_RUN in evidence.leaderboard(data)
     assert isinstance(evidence.landscape("cifar100"), Figure)
+    assert isinstance(evidence.pace("cifar10"), Figure)
     assert isinstance(evidence.against_published(), Figure)
     assert isinstance(evidence.headlines(), Figure)
     assert NOT_RUN in evidence.range_test("resnet-lr-range")
@@ -261,6 +262,7 @@ def test_everything_is_shown_with_records(all_recorded):
     assert isinstance(evidence.curves({"a": WITH, "b": "smallnet-wide"}), Figure)
     assert isinstance(evidence.accuracies({"a": WITH}, mark=("the source", 50.48)), Figure)
     assert isinstance(evidence.landscape("cifar100"), Figure)
+    assert isinstance(evidence.pace("cifar10"), Figure)
     assert isinstance(evidence.against_published(), Figure)
     assert isinstance(evidence.headlines(), Figure)
     board = evidence.leaderboard("cifar100")
@@ -389,7 +391,7 @@ def test_figures_have_alt_text_and_code_is_hidden(path):
         settings = yaml.safe_load(options)
         assert settings["tags"] == ["hide-input"]
         assert all(len(line) <= 80 for line in code.splitlines()), code
-        drawn = "accuracies|curves|landscape|headlines|against_published|range_test"
+        drawn = "accuracies|curves|landscape|pace|headlines|against_published|range_test"
         figures = rf"evidence\.(?:{drawn})\(|diagrams\.\w+\(\)|plots\."
         if re.search(figures, code):
             assert len(settings["mystnb"]["image"]["alt"]) > 40
