@@ -361,7 +361,7 @@ def picked_rate(answer: float, rates: np.ndarray, losses: np.ndarray) -> str:
         raise NotYet("at the lowest point the loss is about to rise: keep a distance")
     if answer < learning:
         raise NotYet("at this rate the loss has hardly begun to fall: training would crawl")
-    return "a rate at which the loss falls fast, at a safe distance from where it rises"
+    return "a rate at which the loss falls fast, well away from where it rises"
 
 
 @self_check

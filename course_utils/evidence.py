@@ -10,14 +10,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from statistics import fmean, stdev
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_utils import plots, published, recipes, records, verdicts
+from course_utils import machine, plots, published, recipes, records, verdicts
 from course_utils.claims import CLAIMS, Claim
 from course_utils.recipes import Recipe
 from course_utils.verdicts import NOT_RUN, Part, runs_of
@@ -51,9 +50,7 @@ def by_machine(name: str) -> dict[str, list[dict]]:
     """The recipe's runs by what they ran on: {processor, threads and precision: records}."""
     found = {}
     for record in runs_of(name):
-        machine = record["machine"]
-        threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
-        found.setdefault(f"{machine['name']}, {threads}, {record['precision']}", []).append(record)
+        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
     return found
 
 
@@ -233,11 +230,8 @@ def bench() -> Html:
     recorded = verdicts.bench_table()
     if not recorded:
         return Html(f"<p>Speed table: <strong>{NOT_RUN}</strong>.</p>")
-    machine = recorded["machine"]
     rows = [row(escape(one["what"]), escape(one["bound"]), f"{one['value']:.2f}") for one in recorded["rows"]]
-    note = (
-        f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}, {recorded['precision']}"
-    )
+    note = f"{machine.in_words(recorded['machine'], recorded['precision'])}, torch {recorded['machine']['torch']}"
     return Html(table(("What", "Bound", "Measured"), rows, "Speed table") + f"<p>{escape(note)}</p>")
 
 
@@ -327,7 +321,7 @@ def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", titl
 
     A recipe that holds nothing out has no validation curve: it is left out like one that was not run.
     """
-    histories = {label: mean_history(name) for label, name in names.items() if runs_of(name)}
+    histories = {label: records.mean_history(runs_of(name)) for label, name in names.items() if runs_of(name)}
     found = {label: run for label, run in histories.items() if not np.isnan(getattr(run, quantity)).any()}
     missing = [label for label in names if label not in found]
     if not found:
@@ -336,17 +330,6 @@ def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", titl
     figure = plots.compare_histories(found, quantity, title + note)
     plt.close(figure)
     return figure
-
-
-def mean_history(name: str) -> SimpleNamespace:
-    """The recipe's curves, averaged over its seeds."""
-    histories = [record["history"] for record in runs_of(name)]
-    return SimpleNamespace(
-        **{
-            curve: np.mean([np.array(history[curve], dtype=float) for history in histories], axis=0)
-            for curve in histories[0]
-        }
-    )
 
 
 def range_test(name: str) -> Figure | Html:
@@ -367,7 +350,7 @@ def against_published(name: str = "resnet-assignment") -> Figure:
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4), layout="constrained")
     axes.plot(range(1, 25), published.RESNET_CURVE, "--", color="0.35", label="published")
     if runs_of(name):
-        ours = mean_history(name).validation_accuracy
+        ours = records.mean_history(runs_of(name)).validation_accuracy
         axes.plot(range(1, len(ours) + 1), 100 * ours, color=plots.BLUE, label="here")
     else:
         axes.plot([], [], color=plots.BLUE, label=f"here: {NOT_RUN}")

@@ -28,6 +28,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def in_words(machine: dict[str, Any], precision: str) -> str:
+    """What `describe` found, for people: processor, threads (or "cuda") and precision."""
+    threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
+    return f"{machine['name']}, {threads}, {precision}"
+
+
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = (

@@ -8,7 +8,6 @@ what was expected and what was found. In a notebook, end the cell with `plt.show
 import functools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +17,8 @@ from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from course_utils import records
 
 WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
 LETTERS, SMALL_LETTERS = 11, 10  # points
@@ -171,11 +172,15 @@ def prediction_bars(
 
 @_styled
 def learning_curves(
-    history: object, reference: tuple[str, np.ndarray, np.ndarray] | None = None, title: str = ""
+    history: object,
+    reference: tuple[str, np.ndarray, np.ndarray] | None = None,
+    title: str = "",
+    measured_on: str = "validation",
 ) -> Figure:
     """Loss, accuracy and learning rate of one `History` over its epochs, one panel each.
 
-    `reference` is a curve to measure against: `(label, epochs, accuracy in %)`.
+    `reference` is a curve to measure against: `(label, epochs, accuracy in %)`. `measured_on` names the images that
+    the history calls validation: "test" where the test set was used for them.
     """
     curves = _curves(history, "train_loss", "validation_loss", "validation_accuracy", "learning_rate")
     last = len(curves["train_loss"])
@@ -189,9 +194,9 @@ def learning_curves(
     )
     _title(figure, title)
     loss.plot(epochs, curves["train_loss"], label="training")
-    loss.plot(epochs, curves["validation_loss"], label="validation")
+    loss.plot(epochs, curves["validation_loss"], label=measured_on)
     loss.set_ylabel(LOSS.replace(" ", "\n", 1))
-    accuracy.plot(epochs, 100 * curves["validation_accuracy"], color=VERMILION, label="validation")
+    accuracy.plot(epochs, 100 * curves["validation_accuracy"], color=VERMILION, label=measured_on)
     accuracy.set_ylabel("top-1 accuracy (%)")
     if reference is not None:
         accuracy.plot(at, percent, "--", color="0.35", label=label)
@@ -213,15 +218,14 @@ def recorded_runs(
     """
     if not runs:
         return _say("No run of this recipe is recorded here.")
-    names = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate")
-    mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in names}
     recipe, machine = runs[0]["recipe"], runs[0]["machine"]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     title = (
         f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}; "
         f"{machine['name']}, {machine['threads']} threads, {max(run['date'] for run in runs)}"
     )
-    return learning_curves(SimpleNamespace(**mean), reference, title)
+    measured_on = "test" if recipe["curve_on_test"] else "validation"
+    return learning_curves(records.mean_history(runs), reference, title, measured_on)
 
 
 @_styled

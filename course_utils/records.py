@@ -2,9 +2,13 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from course_utils import recipes
 from course_utils.recipes import Recipe
@@ -102,6 +106,17 @@ def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
 def of_recipe(name: str) -> list[dict[str, Any]]:
     """All records of the recipe `name`, by seed."""
     return [read(path) for path in sorted((RECORDED / name).glob("seed*.json"))]
+
+
+def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
+    """The curves of one recipe's records, averaged over its seeds: float arrays, NaN where nothing was held out."""
+    histories = [record["history"] for record in recorded]
+    return SimpleNamespace(
+        **{
+            curve: np.mean([np.array(history[curve], dtype=float) for history in histories], axis=0)
+            for curve in histories[0]
+        }
+    )
 
 
 def minutes(record: dict[str, Any]) -> float:

@@ -55,7 +55,9 @@ def teachers_table() -> Html:
     """A row for each notebook: its seconds in the quick profile, its minutes in the full one, and the machines."""
     kept = read()
     rows = [row(title, quick(kept.get(name)), full(name)) for name, title in TITLES.items()]
-    machines = dict.fromkeys(on(entry["machine"], entry["precision"]) for entry in kept.values())
+    machines = dict.fromkeys(
+        machine.in_words(entry["machine"], entry["precision"]) for entry in kept.values()
+    )
     note = f"<p>Quick: measured on {'; '.join(machines)}.</p>" if machines else ""
     return Html(table(("Notebook", "Quick profile", "Full profile"), rows, "Time of the notebooks") + note)
 
@@ -73,14 +75,9 @@ def full(notebook: str) -> str:
     for name in alike:
         if recorded := records.of_recipe(name):
             pace = fmean(records.minutes(run) / len(run["history"]["seconds"]) for run in recorded)
-            where = on(recorded[0]["machine"], recorded[0]["precision"])
+            where = machine.in_words(recorded[0]["machine"], recorded[0]["precision"])
             return (
                 f"{epochs * pace:.0f} min of training<br>"
                 f"<small>{epochs} epochs at the pace of <code>{name}</code> ({where})</small>"
             )
     return NOT_RUN
-
-
-def on(machine: dict[str, Any], precision: str) -> str:
-    threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
-    return f"{machine['name']}, {threads}, {precision}"

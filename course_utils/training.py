@@ -25,6 +25,10 @@ from course_utils.models import count_parameters
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
+HEAD = (
+    "  epoch  train loss  validation loss  accuracy  learning rate  seconds"  # of the table that `fit` prints
+)
+
 
 @dataclass
 class History:
@@ -45,12 +49,11 @@ class History:
             getattr(self, name).append(value)
 
     def last_line(self, epochs: int) -> str:
-        """The newest epoch in one line, as `fit` prints it."""
+        """The newest epoch as a row under `HEAD`."""
+        epoch = f"{len(self)}/{epochs}"
         return (
-            f"epoch {len(self):3d}/{epochs}  train loss {self.train_loss[-1]:.4f}  "
-            f"validation loss {self.validation_loss[-1]:.4f}  "
-            f"accuracy {self.validation_accuracy[-1]:6.2%}  "
-            f"lr {self.learning_rate[-1]:.3g}  {self.seconds[-1]:.1f} s"
+            f"{epoch:>7}  {self.train_loss[-1]:10.4f}  {self.validation_loss[-1]:15.4f}  "
+            f"{self.validation_accuracy[-1]:8.2%}  {self.learning_rate[-1]:13.3g}  {self.seconds[-1]:7.1f}"
         )
 
 
@@ -95,6 +98,9 @@ def fit(
         run.resume(Path(checkpoint))
     history, started = run.history, time.perf_counter() - sum(run.history.seconds)
     watcher = watch.Watch(loss_fn, train_loader, validation_loader)
+    verbose = verbose and parallel.rank() == 0
+    if verbose:
+        print(HEAD, flush=True)
     while len(history) < epochs and in_time(history, started, max_seconds):
         epoch_started = time.perf_counter()
         rate = optimizer.param_groups[0]["lr"]
@@ -121,7 +127,7 @@ def fit(
             learning_rate=rate,
             seconds=time.perf_counter() - epoch_started,
         )
-        if verbose and parallel.rank() == 0:
+        if verbose:
             print(history.last_line(epochs), flush=True)
         if checkpoint and parallel.rank() == 0:
             run.save(Path(checkpoint))

@@ -181,7 +181,7 @@ assert values.shape == (2, 100)
 
 # %%
 train_loader = BatchLoader(train_set, recipe.batch_size, shuffle=True, seed=0)
-validation_loader = BatchLoader(validation_set, 1000)
+validation_loader = BatchLoader(validation_set, 250)
 
 images, labels = next(iter(train_loader))
 lowest, highest = float(images.min()), float(images.max())
@@ -340,7 +340,7 @@ def train_variant(network, loader):
         epochs=recipe.epochs,
         verbose=False,
     )
-    return curves, training.evaluate(network, BatchLoader(train_set, 1000))
+    return curves, training.evaluate(network, BatchLoader(train_set, 250))
 
 
 training.seed_everything(0)
@@ -384,7 +384,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 train_accuracies = [
     train_accuracy_without,
-    training.evaluate(model, BatchLoader(train_set, 1000)),
+    training.evaluate(model, BatchLoader(train_set, 250)),
     train_accuracy_augmented,
 ]
 print("                          train   validation   gap (points)")
@@ -418,7 +418,7 @@ print("every tensor came back as it was")
 # Now, for the first and only time, the test set. All choices are made; this number is not used for any.
 
 # %% tags=["nbval-ignore-output"]
-test_loader = BatchLoader(test_set, 1000)
+test_loader = BatchLoader(test_set, 250)
 test_accuracy = training.evaluate(restored.to(device), test_loader)
 print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
 print(f"a guess: {1 / n_classes:.0%}")
@@ -469,7 +469,7 @@ few_train, _ = data.split(
     few_train, validation=1 - 500 / len(few_train), seed=0
 )
 few_loader = BatchLoader(few_train, 50, shuffle=True, seed=0)
-few_test_loader = BatchLoader(few_test, 1000)
+few_test_loader = BatchLoader(few_test, 250)
 
 trained_backbone = headless(restored)
 transfer = TransferNet(10, backbone=trained_backbone, n_features=420)

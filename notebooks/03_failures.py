@@ -318,7 +318,7 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # **How to mend it.** Train on logits. Where you want probabilities, take the softmax afterwards.
 #
 # ```python
-# probabilities = model(images).softmax(1)    # for people; the loss gets model(images)
+# probabilities = model(images).softmax(1)  # for people; the loss gets the logits
 # ```
 #
 # ## 7. Weight decay far too strong, and on everything
@@ -391,7 +391,8 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 # **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
 # ```python
-# optimizer = torch.optim.SGD(layers_only(model), lr=0.03, momentum=0.9, weight_decay=5e-4)
+# groups = layers_only(model)
+# optimizer = torch.optim.SGD(groups, lr=0.03, momentum=0.9, weight_decay=5e-4)
 # ```
 #
 # ## 8. An augmentation that changes the label

@@ -191,7 +191,7 @@ def test_first_epoch_at_the_bar(write):
 def test_ratios_come_from_the_speed_table(write, tmp_path):
     assert CLAIMS["S16"].verdict() == NOT_RUN
     table = {
-        "machine": {"name": "x", "threads": 2, "torch": "2"},
+        "machine": {"device": "cpu", "name": "x", "threads": 2, "torch": "2"},
         "precision": "bfloat16",
         "rows": [{"what": "loss passed in over hard-coded", "bound": "", "value": 1.0}],
     }

@@ -194,7 +194,7 @@ def test_prediction_bars_show_the_top_classes_in_order():
 def test_recorded_runs_are_drawn_as_their_mean_and_named():
     def record(seed, accuracy):
         return {
-            "recipe": {"name": "smallnet-source", "data": "cifar100"},
+            "recipe": {"name": "smallnet-source", "data": "cifar100", "curve_on_test": False},
             "machine": {"name": "some processor", "threads": 2},
             "seed": seed,
             "date": "2026-11-22",
@@ -208,6 +208,10 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
     for word in ("smallnet-source on cifar100", "seeds 0, 1", "some processor, 2 threads", "2026-11-22"):
         assert word in title
     assert "seed 0;" in " ".join(plots.recorded_runs([record(0, 0.4)]).get_suptitle().split())
+    on_test = record(0, 0.4)
+    on_test["recipe"]["curve_on_test"] = True
+    for run, images in ((record(0, 0.4), "validation"), (on_test, "test")):
+        assert plots.recorded_runs([run]).axes[1].texts[0].get_text() == images
     (text,) = plots.recorded_runs([]).texts
     assert "No run of this recipe is recorded" in text.get_text()
 
