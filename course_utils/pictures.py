@@ -75,10 +75,13 @@ def sunflower() -> Image.Image:
 def ship() -> Image.Image:
     picture = Image.new("RGB", (320, 320), "skyblue")
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, 210, 320, 320), fill="steelblue")
-    pen.polygon([(30, 180), (290, 180), (250, 240), (70, 240)], fill="firebrick")
-    pen.rectangle((100, 130, 210, 180), fill="white")
-    pen.rectangle((150, 80, 180, 130), fill="black")
+    pen.rectangle((0, 150, 320, 320), fill="steelblue")
+    pen.polygon([(10, 180), (310, 180), (270, 240), (50, 240)], fill="firebrick")
+    pen.rectangle((90, 120, 230, 180), fill="white")
+    for left in (120, 180):
+        pen.rectangle((left, 80, left + 20, 120), fill="black")  # funnels
+    for mast in (60, 265):
+        pen.line((mast, 60, mast, 180), fill="black", width=8)
     return picture
 
 

@@ -44,6 +44,7 @@ from course_utils import (
     plots,
     published,
     recipes,
+    records,
     schedules,
     training,
     transforms,
@@ -71,7 +72,7 @@ train_set, validation_set = data.split(
 
 for part in (train_set, validation_set, test_set):
     print(f"{part.name:28s} {part.images.shape}")
-print("classes:", ", ".join(train_set.classes))
+print(", ".join(train_set.classes))
 
 # %% [markdown]
 # Normalisation subtracts each channel's mean and divides by its standard deviation, both taken from the *training*
@@ -269,11 +270,11 @@ plt.show()
 # At the start of each epoch the rate is what the assignment's log printed.
 
 # %%
-for epoch in range(0, 24, 4):
+for epoch in range(0, 24, 3):
     print(
         "   ".join(
             f"epoch {e + 1:2d}: {assignment_rates[e * 98]:.4e}"
-            for e in range(epoch, epoch + 4)
+            for e in range(epoch, epoch + 3)
         )
     )
 
@@ -340,36 +341,36 @@ print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
 print(f"the bar of 90 %: {verdict}")
 
 # %% [markdown]
-# In the quick profile the bar is only a bar: shapes are not CIFAR-10. For the real thing, this is the curve that was
-# published with the assignment. It was measured on the *test* set after every epoch. Had anybody chosen the
-# best epoch by it, the number would have been a little too good; theirs is the last.
+# In the quick profile the bar is only a bar: shapes are not CIFAR-10. For the real thing, here is the assignment as it was
+# published: run again on CIFAR-10 and recorded, beside the curve that was published with it. Both curves were measured on the
+# *test* set after every epoch. Had anybody chosen the best epoch by them, the number would be a little too good; the one
+# that counts is the last.
 
 # %%
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(
-        figsize=(plots.WIDTH, 3.8), layout="constrained"
-    )
-    axes.plot(
-        range(1, 25),
-        published.RESNET_CURVE,
-        marker="o",
-        label="published run, CIFAR-10 test set",
-    )
-    axes.axhline(
-        90, color="black", linestyle="--", linewidth=1, label="the bar"
-    )
-    axes.set(
-        xlabel="epoch",
-        ylabel="top-1 accuracy (%)",
-        title="The assignment as published",
-    )
-    axes.legend()
+recorded = records.of_recipe("resnet-assignment")
+plots.recorded_runs(
+    recorded, reference=("published", range(1, 25), published.RESNET_CURVE)
+)
 plt.show()
 
 # %% [markdown]
-# The curve zigzags by several points while the rate is high, and steadies as the rate falls. It passes 90 % at epoch
-# 21. The last points come with the smallest rates.
-#
+# The published curve zigzags by several points while the rate is high, and steadies as the rate falls. It passes 90 % at
+# epoch 21. The last points come with the smallest rates.
+
+# %%
+print(f"published:  {published.RESNET_CURVE[-1]:.2f} % after 24 epochs")
+for run in recorded:
+    on_train = run["history"]["train_accuracy"][-1]
+    print(f"seed {run['seed']}:     {run['test_accuracy']:.2%}", end="  ")
+    print(f"(and {on_train:.1%} on the training images as it saw them)")
+
+# %% [markdown]
+# Run again, the recipe starts as the published run did, and ends below the bar. Another seed moves such a number by a few
+# tenths of a point, not by two. So something must differ that was not published; the book's page on
+# the assignment says what we know. Do not expect your own full run to clear the bar, then. Another recipe for the same network
+# does so with ease: see the page *Getting to 94 %*.
+
+# %% [markdown]
 # ## Which mistakes?
 
 # %% tags=["nbval-ignore-output"]
