@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import nbformat
@@ -45,7 +47,17 @@ def server(tmp_path):
             assert process.poll() is None, "the server stopped"
             time.sleep(0.1)
         port = json.loads(said)["port"]
-        yield lambda path: json.load(urlopen(f"http://127.0.0.1:{port}/api/{path}?token={token}", timeout=60))
+
+        def get(path):
+            return json.load(urlopen(f"http://127.0.0.1:{port}/api/{path}?token={token}", timeout=60))
+
+        for attempt in range(100):  # the file is written a moment before anybody listens at the port
+            with suppress(URLError):
+                get("status")
+                break
+            assert process.poll() is None and attempt < 99, "the server does not answer"
+            time.sleep(0.1)
+        yield get
     finally:
         process.terminate()
         process.wait()
