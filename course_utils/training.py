@@ -25,9 +25,8 @@ from course_utils.models import count_parameters
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
-HEAD = (
-    "  epoch  train loss  validation loss  accuracy  learning rate  seconds"  # of the table that `fit` prints
-)
+# Of the table that `fit` prints.
+HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
 
 
 @dataclass
