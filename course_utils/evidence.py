@@ -81,6 +81,8 @@ def value(part: Part) -> str:
 
 
 def number(value: float, unit: str) -> str:
+    if math.isinf(value):
+        return "never"
     return f"{value:+.1f}" if unit == "points" else f"{value:.3g}"
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from course_utils import records
+from course_utils import machine, records
 
 WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
 LETTERS, SMALL_LETTERS = 11, 10  # points
@@ -214,15 +214,15 @@ def recorded_runs(
 ) -> Figure:
     """`learning_curves` of one recipe's recorded runs (`records.of_recipe`), as the mean over their seeds.
 
-    The title names the recipe, its data, the seeds, the machine and the date of the last run.
+    The title names the recipe, its data, the seeds, and the machine and date of the last run.
     """
     if not runs:
         return _say("No run of this recipe is recorded here.")
-    recipe, machine = runs[0]["recipe"], runs[0]["machine"]
+    recipe, latest = runs[0]["recipe"], max(runs, key=lambda run: run["date"])
     seeds = ", ".join(str(run["seed"]) for run in runs)
     title = (
         f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}; "
-        f"{machine['name']}, {machine['threads']} threads, {max(run['date'] for run in runs)}"
+        f"{machine.in_words(latest['machine'], latest['precision'])}, {latest['date']}"
     )
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     return learning_curves(records.mean_history(runs), reference, title, measured_on)

@@ -184,7 +184,7 @@ class WeightsRatio(Comparison):
 
 @dataclass(frozen=True)
 class FirstEpoch:
-    """The first epoch, counted from 1, whose accuracy reaches `percent`; one past the last if none does."""
+    """The first epoch, counted from 1, whose accuracy reaches `percent`; infinite if a run has none."""
 
     recipe: str
     percent: float
@@ -198,9 +198,12 @@ class FirstEpoch:
     def estimate(self) -> Estimate | None:
         curves = [record["history"]["validation_accuracy"] for record in runs_of(self.recipe)]
         reached = [
-            float(1 + next((k for k, value in enumerate(curve) if 100 * value >= self.percent), len(curve)))
+            next((float(k) for k, value in enumerate(curve, 1) if 100 * value >= self.percent), math.inf)
             for curve in curves
         ]
+        if math.inf in reached:
+            basis = SINGLE_RUN if len(reached) == 1 else f"{len(reached)} seeds"
+            return Estimate(math.inf, min(reached), math.inf, basis)
         return t_interval(reached)
 
 

@@ -361,14 +361,15 @@ plt.show()
 print(f"published:  {published.RESNET_CURVE[-1]:.2f} % after 24 epochs")
 for run in recorded:
     on_train = run["history"]["train_accuracy"][-1]
-    print(f"seed {run['seed']}:     {run['test_accuracy']:.2%}", end="  ")
-    print(f"(and {on_train:.1%} on the training images as it saw them)")
+    print(
+        f"seed {run['seed']}:     {run['test_accuracy']:.2%}  "
+        f"(and {on_train:.1%} on the training images as it saw them)"
+    )
 
 # %% [markdown]
-# Run again, the recipe starts as the published run did, and ends below the bar. Another seed moves such a number by a few
-# tenths of a point, not by two. So something must differ that was not published; the book's page on
-# the assignment says what we know. Do not expect your own full run to clear the bar, then. Another recipe for the same network
-# does so with ease: see the page *Getting to 94 %*.
+# Run again, the recipe starts as the published run did, and ends below the bar. Something differs that the log does not
+# say; the book's page on the assignment has the suspects. Do not expect your own full run to clear the bar, then.
+# Another recipe for the same network does so with ease: see the page *Getting to 94 %*.
 
 # %% [markdown]
 # ## Which mistakes?

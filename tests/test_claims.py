@@ -185,7 +185,8 @@ def test_first_epoch_at_the_bar(write):
     write("resnet-assignment", 91.0, curve=[0.5, 0.89, 0.9, 0.91])
     assert CLAIMS["R1"].parts[1].quantity.estimate().value == 3
     write("resnet-assignment", 91.0, curve=[0.5, 0.6])
-    assert CLAIMS["R1"].parts[1].quantity.estimate().value == 3  # one past the last
+    assert evidence.measured(CLAIMS["R1"].parts[1]) == f"never ({verdicts.SINGLE_RUN})"
+    assert CLAIMS["R1"].parts[1].judge().word == REFUTED
 
 
 def test_ratios_come_from_the_speed_table(write, tmp_path):

@@ -195,7 +195,8 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
     def record(seed, accuracy):
         return {
             "recipe": {"name": "smallnet-source", "data": "cifar100", "curve_on_test": False},
-            "machine": {"name": "some processor", "threads": 2},
+            "machine": {"device": "cpu", "name": "some processor", "threads": 2},
+            "precision": "float32",
             "seed": seed,
             "date": "2026-11-22",
             "history": vars(history(4, accuracy)),
@@ -205,7 +206,12 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
     (line,) = figure.axes[1].lines
     np.testing.assert_allclose(line.get_ydata(), [12.5, 25, 37.5, 50])
     title = " ".join(figure.get_suptitle().split())
-    for word in ("smallnet-source on cifar100", "seeds 0, 1", "some processor, 2 threads", "2026-11-22"):
+    for word in (
+        "smallnet-source on cifar100",
+        "seeds 0, 1",
+        "some processor, 2 threads, float32",
+        "2026-11-22",
+    ):
         assert word in title
     assert "seed 0;" in " ".join(plots.recorded_runs([record(0, 0.4)]).get_suptitle().split())
     on_test = record(0, 0.4)
