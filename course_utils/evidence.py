@@ -294,7 +294,12 @@ SESSIONS = {
         "another plan": "smallnet-best",
         "another network": "budgetnet",
     },
-    "cifar10": {"as assigned": "resnet-assignment", "7 epochs": "resnet-fast", "another plan": "resnet-best"},
+    "cifar10": {
+        "as assigned": "resnet-assignment",
+        "with weight decay": "resnet-assignment-decay-0.01",
+        "7 epochs": "resnet-fast",
+        "another plan": "resnet-best",
+    },
 }
 
 
@@ -347,15 +352,16 @@ def range_test(name: str) -> Figure | Html:
 
 
 @styled
-def against_published(name: str = "resnet-assignment") -> Figure:
-    """Session 2's published test curve, and beside it the recorded one where there is one."""
+def against_published(names: Mapping[str, str]) -> Figure:
+    """Session 2's published test curve, and beside it the recorded ones of `{label: recipe}` where there are any."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4), layout="constrained")
     axes.plot(range(1, 25), published.RESNET_CURVE, "--", color="0.35", label="published")
-    if runs_of(name):
-        ours = records.mean_history(runs_of(name)).validation_accuracy
-        axes.plot(range(1, len(ours) + 1), 100 * ours, color=plots.BLUE, label="here")
-    else:
-        axes.plot([], [], color=plots.BLUE, label=f"here: {NOT_RUN}")
+    for (label, name), colour in zip(names.items(), plots.COLOURS, strict=False):
+        if runs_of(name):
+            ours = records.mean_history(runs_of(name)).validation_accuracy
+            axes.plot(range(1, len(ours) + 1), 100 * ours, color=colour, label=label)
+        else:
+            axes.plot([], [], color=colour, label=f"{label}: {NOT_RUN}")
     axes.axhline(90, color="black", linewidth=1, linestyle=":", label="the bar")
     axes.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=[1, 6, 12, 18, 24])
     axes.legend(loc="lower right")

@@ -252,7 +252,7 @@ def test_everything_is_shown_without_records(write):
         assert NOT_RUN in evidence.leaderboard(data)
     assert isinstance(evidence.landscape("cifar100"), Figure)
     assert isinstance(evidence.pace("cifar10"), Figure)
-    assert isinstance(evidence.against_published(), Figure)
+    assert isinstance(evidence.against_published({"here": "resnet-assignment"}), Figure)
     assert isinstance(evidence.headlines(), Figure)
     assert NOT_RUN in evidence.range_test("resnet-lr-range")
     assert NOT_RUN in evidence.bench()
@@ -264,7 +264,7 @@ def test_everything_is_shown_with_records(all_recorded):
     assert isinstance(evidence.accuracies({"a": WITH}, mark=("the source", 50.48)), Figure)
     assert isinstance(evidence.landscape("cifar100"), Figure)
     assert isinstance(evidence.pace("cifar10"), Figure)
-    assert isinstance(evidence.against_published(), Figure)
+    assert isinstance(evidence.against_published({"here": "resnet-assignment"}), Figure)
     assert isinstance(evidence.headlines(), Figure)
     board = evidence.leaderboard("cifar100")
     assert "51.00 ± 1.00 %" in board
