@@ -74,6 +74,8 @@ def measured(part: Part) -> str:
 def value(part: Part) -> str:
     """What was measured of a part, with an interval unless a single run has none."""
     found, unit = part.quantity.estimate(), part.quantity.unit
+    if math.isinf(found.value):  # a first epoch that a run never comes to
+        return "never" if math.isinf(found.low) else f"not in every run, first at {number(found.low, unit)}"
     text = f"{number(found.value, unit)} {unit}".strip()
     if found.low < found.high and found.basis != verdicts.SINGLE_RUN:
         text += f", {number(found.low, unit)} to {number(found.high, unit)}"
@@ -81,8 +83,6 @@ def value(part: Part) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    if math.isinf(value):
-        return "never"
     return f"{value:+.1f}" if unit == "points" else f"{value:.3g}"
 
 

@@ -221,7 +221,7 @@ def recorded_runs(
     recipe, latest = runs[0]["recipe"], max(runs, key=lambda run: run["date"])
     seeds = ", ".join(str(run["seed"]) for run in runs)
     title = (
-        f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}; "
+        f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}\n"
         f"{machine.in_words(latest['machine'], latest['precision'])}, {latest['date']}"
     )
     measured_on = "test" if recipe["curve_on_test"] else "validation"

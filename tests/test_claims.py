@@ -187,6 +187,8 @@ def test_first_epoch_at_the_bar(write):
     write("resnet-assignment", 91.0, curve=[0.5, 0.6])
     assert evidence.measured(CLAIMS["R1"].parts[1]) == f"never ({verdicts.SINGLE_RUN})"
     assert CLAIMS["R1"].parts[1].judge().word == REFUTED
+    write("resnet-assignment", 91.0, curve=[0.5, 0.9], first_seed=1)
+    assert evidence.value(CLAIMS["R1"].parts[1]) == "not in every run, first at 2"
 
 
 def test_ratios_come_from_the_speed_table(write, tmp_path):
