@@ -219,11 +219,10 @@ def recorded_runs(
     if not runs:
         return _say("No run of this recipe is recorded here.")
     recipe, latest = runs[0]["recipe"], max(runs, key=lambda run: run["date"])
-    seeds = ", ".join(str(run["seed"]) for run in runs)
-    title = (
-        f"Recorded: {recipe['name']} on {recipe['data']}, seed{'s' * (len(runs) > 1)} {seeds}\n"
-        f"{machine.in_words(latest['machine'], latest['precision'])}, {latest['date']}"
-    )
+    seeds = f"seed{'s' * (len(runs) > 1)} " + ", ".join(str(run["seed"]) for run in runs)
+    where = machine.in_words(latest["machine"], latest["precision"]).replace(" threads", "\u00a0threads")
+    seeds = seeds.replace(" ", "\u00a0")  # a line breaks neither here nor before "threads"
+    title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {where}, {latest['date']}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     return learning_curves(records.mean_history(runs), reference, title, measured_on)
 

@@ -213,7 +213,7 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
         "2026-11-22",
     ):
         assert word in title
-    assert plots.recorded_runs([record(0, 0.4)]).get_suptitle().splitlines()[0].endswith("seed 0")
+    assert "seed 0;" in " ".join(plots.recorded_runs([record(0, 0.4)]).get_suptitle().split())
     on_test = record(0, 0.4)
     on_test["recipe"]["curve_on_test"] = True
     for run, images in ((record(0, 0.4), "validation"), (on_test, "test")):
