@@ -48,12 +48,13 @@ class History:
             getattr(self, name).append(value)
 
     def last_line(self, epochs: int) -> str:
-        """The newest epoch as a row under `HEAD`."""
+        """The newest epoch as a row under `HEAD`, with a dash for what was not measured."""
         epoch = f"{len(self)}/{epochs}"
-        return (
+        row = (
             f"{epoch:>7}  {self.train_loss[-1]:10.4f}  {self.validation_loss[-1]:15.4f}  "
             f"{self.validation_accuracy[-1]:8.2%}  {self.learning_rate[-1]:13.3g}  {self.seconds[-1]:7.1f}"
         )
+        return row.replace("nan%", "   -").replace("nan", "  -")
 
 
 class Diverged(RuntimeError):

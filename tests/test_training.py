@@ -156,11 +156,13 @@ def test_a_line_an_epoch_and_no_bar_in_a_log(capsys):
         ]
 
 
-def test_no_validation_gives_nan_curves():
+def test_no_validation_gives_nan_curves_and_dashes_in_print(capsys):
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    history = training.fit(model, loader, None, cross_entropy, optimizer, epochs=1, verbose=False)
+    history = training.fit(model, loader, None, cross_entropy, optimizer, epochs=1)
     assert math.isnan(history.validation_loss[0])
+    head, row = capsys.readouterr().out.splitlines()
+    assert row.split()[2:4] == ["-", "-"] and len(row) == len(head)
     assert history.train_loss[0] > 0
 
 
