@@ -339,6 +339,13 @@ SESSION_1 = [
                 27.34,
                 "25.34 %",
             ),
+            Part(
+                "the same, with batch normalisation that follows the pictures",
+                Accuracy("transfer-random-norm"),
+                23.34,
+                27.34,
+                "25.34 %",
+            ),
         ),
         "a ResNet-18 with its ImageNet weights, which have to be downloaded: not run here. "
         "(Its recipe is transfer-imagenet.) The page compares with a backbone trained in this course.",

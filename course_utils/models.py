@@ -200,7 +200,8 @@ class TransferNet(nn.Module):
     frozen. `backbone` is any network that returns features (N, n_features); by default it is
     torchvision's ResNet-18 with weights pretrained on ImageNet, 11,227,812 weights in all for 100
     classes. `headless(model)` makes a backbone of a network trained here. `frozen=False` trains the
-    backbone on ("fine-tuning").
+    backbone on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()`
+    would: its weights stay, and its BatchNorm follows the new pictures.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 
@@ -210,16 +211,17 @@ class TransferNet(nn.Module):
         backbone: nn.Module | None = None,
         n_features: int = 512,
         frozen: bool = True,
+        moving_norm: bool = False,
     ):
         super().__init__()
         self.backbone = pretrained_resnet18() if backbone is None else backbone
-        self.frozen = frozen
+        self.moving = moving_norm or not frozen
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)
-        self.backbone.train(mode and not self.frozen)
+        self.backbone.train(mode and self.moving)
         return self
 
     def forward(self, images: Tensor) -> Tensor:

@@ -280,6 +280,12 @@ TRANSFER = [
     ),
     replace(
         HEAD,
+        name="transfer-random-norm",
+        about="S18: the same, with the frozen network in train mode: its batch norm follows the pictures",
+        network_args={"backbone": "resnet18", "moving_norm": True},
+    ),
+    replace(
+        HEAD,
         name="transfer-fine-tuned",
         about="S18: the network of resnet-fast, all of it trained on",
         network_args={"backbone": "resnet-fast", "frozen": False},

@@ -200,6 +200,18 @@ def test_frozen_backbone_stays_frozen_in_train_mode():
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.backbone.state_dict().items())
 
 
+def test_moving_norm_moves_statistics_and_no_weight():
+    torch.manual_seed(0)
+    net = TransferNet(5, backbone=models.headless(SmallNet()), n_features=420, moving_norm=True).train()
+    before = {name: tensor.clone() for name, tensor in net.backbone.state_dict().items()}
+    net(torch.rand(8, 3, 32, 32)).sum().backward()
+    assert not any(p.requires_grad for p in net.backbone.parameters())
+    moved = {n for n, tensor in net.backbone.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert moved == {name for name, _ in net.backbone.named_buffers()}
+    net.eval()
+    assert not any(layer.training for layer in net.modules())
+
+
 @pytest.mark.parametrize(
     ("model", "features"), [(SmallNet(), 420), (CustomResNet(widths=(8, 8, 8, 32), logit_scale=0.5), 32)]
 )
