@@ -42,7 +42,7 @@ FIELDS = {
     "ece": float,  # expected calibration error, in [0, 1]
     "confusion": list,  # a row of counts for each true class, as text: "47 0 3 …"
     "likeness": float,  # of the first filters to their random start: mean cosine, 1 for the same, 0 for strangers
-    "silent": dict,  # {stage: the channels that no test image brings above 0}
+    "silent": dict,  # {stage: the channels, or neurons, that no test image brings above 0}
 }
 
 # The 100 classes by superclass. Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
@@ -117,10 +117,10 @@ def findings(recipe: recipes.Recipe, record: dict[str, Any], root: Path | None =
     highest: dict[str, Tensor] = {}
 
     def keep_highest(stage: str, maps: Tensor) -> None:
-        above = maps.amax((0, 2, 3))
+        above = maps.transpose(0, 1).flatten(1).amax(1)
         highest[stage] = above.maximum(highest.get(stage, above))
 
-    with watching(network, keep_highest):
+    with watching(stages(network) | dense_layer(network), keep_highest):
         probabilities, labels = training.predict(network, loader, precision="float32")
     return {
         "schema": SCHEMA,
@@ -251,6 +251,11 @@ def stages(network: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def dense_layer(network: nn.Module) -> dict[str, nn.Module]:
+    """The name of SmallNet's layer of neurons, with the layer that its output goes into; empty if there is none."""
+    return {"dense layer": network.head[3]} if isinstance(network, SmallNet) else {}
+
+
 def first_filters(network: nn.Module) -> Tensor:
     """The weights of the first convolution: float (filters, 3, 3, 3)."""
     return next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)).weight.detach()
@@ -268,11 +273,15 @@ def likeness(one: nn.Module, other: nn.Module) -> float:
 
 
 @contextmanager
-def watching(network: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Hand each stage's output (N, channels, side, side) to `see(stage, output)`, whenever the network is run."""
+def watching(behind: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hand each stage's output to `see(stage, output)` whenever the network is run.
+
+    `behind` names the stages, each with the layer that its output goes into: see `stages` and `dense_layer`.
+    The output is (N, channels, side, side), or (N, neurons).
+    """
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, stage=stage: see(stage, inputs[0]))
-        for stage, layer in stages(network).items()
+        for stage, layer in behind.items()
     ]
     try:
         yield

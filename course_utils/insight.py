@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from course_utils import examine, pictures, plots, recipes
 from course_utils.evidence import Html, row, styled, table
+from course_utils.models import count_parameters
 from course_utils.verdicts import NOT_RUN, runs_of
 
 N_MAPS = 8
@@ -96,7 +97,7 @@ def feature_maps(name: str) -> Figure | Html:
     if not viewer:
         return missing("Feature maps", name)
     picture = pictures.drawn(viewer.data)
-    stages = outputs(viewer, picture)
+    stages = outputs(viewer, picture, examine.stages(viewer.network))
     figure, axes = plt.subplots(
         1 + len(stages), 1 + N_MAPS, figsize=(plots.WIDTH, 0.74 * (1 + len(stages))), layout="compressed"
     )
@@ -119,10 +120,13 @@ def name_row(place: Axes, name: str, sides: tuple[int, int], note: str) -> None:
 
 
 @torch.inference_mode()
-def outputs(viewer: pictures.Viewer, picture: np.ndarray) -> dict[str, Tensor]:
-    """What leaves each stage when `viewer` looks at a `picture` uint8 (32, 32, 3): float (channels, side, side)."""
+def outputs(viewer: pictures.Viewer, picture: np.ndarray, behind: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """What leaves each stage when `viewer` looks at a `picture` uint8 (32, 32, 3): float (channels, side, side).
+
+    `behind` names the stages, as `examine.watching` takes them.
+    """
     seen: dict[str, Tensor] = {}
-    with examine.watching(viewer.network, lambda stage, maps: seen.update({stage: maps[0].float()})):
+    with examine.watching(behind, lambda stage, maps: seen.update({stage: maps[0].float()})):
         viewer.probabilities(picture)
     return seen
 
@@ -135,24 +139,42 @@ def spread_out(channels: Tensor) -> Tensor:
 
 
 def silent(names: Mapping[str, str]) -> Html:
-    """For each stage of `{label: recipe}`: how many of its channels no test image brings above zero."""
+    """For each layer of `{label: recipe}`: how many channels or neurons no test image brings above zero."""
     rows = []
     for label, name in names.items():
         examined, viewer = found(name), kept(name)
         if not (examined and viewer):
             rows.append(row(f"{label}<br><code>{name}</code>", NOT_RUN, ""))
             continue
-        widths = {stage: len(maps) for stage, maps in outputs(viewer, pictures.drawn(viewer.data)).items()}
+        behind = examine.stages(viewer.network) | examine.dense_layer(viewer.network)
+        seen = outputs(viewer, pictures.drawn(viewer.data), behind)
         for stage, channels in examined["silent"].items():
-            rows.append(row(f"{label}, {stage}", widths[stage], len(channels)))
-    return Html(table(("Stage", "Channels", "Silent on all test images"), rows, "Silent channels"))
+            rows.append(row(f"{label}, {stage}", len(seen[stage]), len(channels)))
+    return Html(table(("Layer", "Channels or neurons", "Silent on all test images"), rows, "Silent channels"))
+
+
+UNUSED_HEAD = ("Run", "Silent neurons", "Weights to and from them", "Of all weights")
+
+
+def unused(names: Mapping[str, str]) -> Html:
+    """For each of `{label: recipe}`, all SmallNets: how many weights belong to silent neurons of the dense layer."""
+    rows = []
+    for label, name in names.items():
+        examined, viewer = found(name), kept(name)
+        cells = [NOT_RUN, "", ""]
+        if examined and viewer:
+            silent, head = len(examined["silent"]["dense layer"]), viewer.network.head
+            weights = silent * (head[1].in_features + 1 + head[-1].out_features)
+            cells = [silent, f"{weights:,}", percent(weights / count_parameters(viewer.network), 1)]
+        rows.append(row(f"{label}<br><code>{name}</code>", *cells))
+    return Html(table(UNUSED_HEAD, rows, "Weights of silent neurons"))
 
 
 WHY_HEAD = ("Channel", "Length of its filter", "Scale", "Shift", "Speaks from")
 
 
 def why_silent(name: str) -> Html:
-    """SmallNet's silent channels beside the median of their stage: filter, batch norm, and what wakes the channel.
+    """SmallNet's silent channels beside the median of their stage: filter, batch norm, and what wakes them.
 
     Behind batch norm a channel is `scale * z + shift`, with z in deviations from its mean: it is above 0 from
     z = -shift / scale on.
@@ -164,8 +186,11 @@ def why_silent(name: str) -> Html:
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     rows = []
-    for stage, convolution, norm in zip(examined["silent"].items(), convolutions, norms, strict=True):
-        rows += why_rows(*stage, convolution.weight.detach(), norm.weight.detach(), norm.bias.detach())
+    for stage, convolution, norm in zip(examine.stages(viewer.network), convolutions, norms, strict=True):
+        channels = examined["silent"][stage]
+        rows += why_rows(
+            stage, channels, convolution.weight.detach(), norm.weight.detach(), norm.bias.detach()
+        )
     return (
         Html(table(WHY_HEAD, rows, "Why a channel is silent"))
         if rows

@@ -94,7 +94,7 @@ def test_the_stages_outputs_are_seen_and_the_hooks_are_gone():
         (CustomResNet(widths=(4, 4, 8, 8)).eval(), "layer 3"),
     ):
         seen = {}
-        with examine.watching(network, seen.__setitem__):
+        with examine.watching(examine.stages(network), seen.__setitem__):
             network(images)
         assert list(seen) == list(examine.stages(network))
         pool = getattr(network, "pool", torch.nn.Identity())
@@ -102,6 +102,18 @@ def test_the_stages_outputs_are_seen_and_the_hooks_are_gone():
         seen.clear()
         network(images)
         assert seen == {}
+
+
+def test_a_dense_neuron_that_never_speaks_is_silent():
+    network = SmallNet(hidden=5).eval()
+    with torch.no_grad():
+        network.head[1].bias.fill_(100.0)[SILENT] = -100.0
+    seen = {}
+    with examine.watching(examine.dense_layer(network), seen.__setitem__):
+        network(torch.rand(2, 3, 32, 32))
+    assert seen["dense layer"].shape == (2, 5)
+    assert (seen["dense layer"].amax(0) <= 0).nonzero().flatten().tolist() == [SILENT]
+    assert examine.dense_layer(CustomResNet(widths=(4, 4, 8, 8))) == {}
 
 
 def test_maps_are_shown_from_the_most_to_the_least_varied():
@@ -209,7 +221,11 @@ def test_another_accuracy_than_the_records_is_refused(tiny):
 def test_every_kept_network_was_examined(path):
     name, seed = path.parent.name, int(path.stem.removeprefix("seed"))
     assert examine.path_of(name, seed).exists(), f"run `python -m course_utils examine {name}`"
-    examine.read(name, seed)
+    network = runs.trained_network(recipes.get(name), seed)
+    assert list(examine.read(name, seed)["silent"]) == [
+        *examine.stages(network),
+        *examine.dense_layer(network),
+    ]
 
 
 # --- What is drawn of it.
@@ -221,7 +237,14 @@ FIGURES = [
     insight.confusion,
     insight.most_confused,
 ]
-TABLES = [insight.likeness, insight.silent, insight.within, insight.calibration, insight.reliability]
+TABLES = [
+    insight.likeness,
+    insight.silent,
+    insight.unused,
+    insight.within,
+    insight.calibration,
+    insight.reliability,
+]
 
 
 @pytest.mark.parametrize("show", [*FIGURES, *TABLES], ids=lambda show: show.__name__)
