@@ -275,13 +275,20 @@ TRANSFER = [
     replace(
         HEAD,
         name="transfer-random",
-        about="S18: a new head on a random ResNet-18, the source's true condition",
+        about="S18: a new head on a frozen random ResNet-18",
         network_args={"backbone": "resnet18"},
     ),
     replace(
         HEAD,
         name="transfer-random-norm",
         about="S18: the same, with the frozen network in train mode: its batch norm follows the pictures",
+        network_args={"backbone": "resnet18", "moving_norm": True},
+    ),
+    replace(
+        SMALLNET,
+        name="transfer-random-source",
+        about="S18: that, trained with the settings that the source has for its own network",
+        network="TransferNet",
         network_args={"backbone": "resnet18", "moving_norm": True},
     ),
     replace(
