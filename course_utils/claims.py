@@ -329,7 +329,8 @@ SESSION_1 = [
     ),
     Claim(
         "S18",
-        "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100.",
+        "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100. "
+        "(Its backbone is random, as we first read the source's code.)",
         "session1/transfer",
         tuple(
             Part(f"if the backbone is random, {how}", Accuracy(recipe), 23.34, 27.34, "25.34 %")
@@ -339,7 +340,7 @@ SESSION_1 = [
                 ("with Adam and a normalisation that moves", "transfer-random-norm"),
             ]
         ),
-        "a ResNet-18 with its ImageNet weights, which have to be downloaded: not run here. "
+        "the ImageNet weights, which the source most likely had: they have to be downloaded, and were not. "
         "(Its recipe is transfer-imagenet.) The page compares with a backbone trained in this course.",
     ),
 ]
