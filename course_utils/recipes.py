@@ -287,7 +287,7 @@ TRANSFER = [
     replace(
         SMALLNET,
         name="transfer-random-source",
-        about="S18: that, trained with the settings that the source has for its own network",
+        about="S18: the same in train mode, with the settings that the source has for its own network",
         network="TransferNet",
         network_args={"backbone": "resnet18", "moving_norm": True},
     ),
