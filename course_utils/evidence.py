@@ -21,6 +21,9 @@ from course_utils.claims import CLAIMS, Claim
 from course_utils.recipes import Recipe
 from course_utils.verdicts import NOT_RUN, Part, runs_of
 
+NBSP = "\u00a0"  # a space at which no line breaks
+MINUS = "\u2212"  # as wide as a plus, and not taken for a hyphen
+
 
 class Html(str):
     """Text that a notebook shows as HTML."""
@@ -43,7 +46,7 @@ def spread(percents: list[float]) -> str:
         return ""
     width = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
     seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
-    return f"{fmean(percents):.2f}{width} % ({seeds})"
+    return f"{fmean(percents):.2f}{width}{NBSP}% ({seeds})"
 
 
 def by_machine(name: str) -> dict[str, list[dict]]:
@@ -76,14 +79,14 @@ def value(part: Part) -> str:
     found, unit = part.quantity.estimate(), part.quantity.unit
     if math.isinf(found.value):  # a first epoch that a run never comes to
         return "never" if math.isinf(found.low) else f"not in every run, first at {number(found.low, unit)}"
-    text = f"{number(found.value, unit)} {unit}".strip()
+    text = f"{number(found.value, unit)}{NBSP}{unit}".strip()
     if found.low < found.high and found.basis != verdicts.SINGLE_RUN:
         text += f", {number(found.low, unit)} to {number(found.high, unit)}"
     return text
 
 
 def number(value: float, unit: str) -> str:
-    return f"{value:+.1f}" if unit == "points" else f"{value:.3g}"
+    return (f"{value:+.1f}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
 
 
 def span(part: Part) -> str:
@@ -216,7 +219,7 @@ def competing(data: str) -> list[Recipe]:
         if recipe.data == data
         and recipe.epochs
         and recipe.network != "TransferNet"
-        and (verdicts.percents(recipe.name) or recipe.name in recipes.KEPT)
+        and (verdicts.percents(recipe.name) or recipe in recipes.HEADLINES)
         and (data != "cifar100" or all(run["parameters"] <= BUDGET for run in runs_of(recipe.name)))
     ]
 
@@ -409,7 +412,8 @@ def pace(data: str, title: str = "") -> Figure:
 
 
 def recorded_headlines(data: str) -> list[str]:
-    return [name for name in recipes.KEPT if recipes.get(name).data == data and verdicts.percents(name)]
+    headlines = [recipe.name for recipe in recipes.HEADLINES if recipe.data == data]
+    return [name for name in headlines if verdicts.percents(name)]
 
 
 PLACES = {

@@ -261,7 +261,7 @@ def test_everything_is_shown_without_records(write):
 
 
 def test_everything_is_shown_with_records(all_recorded):
-    assert evidence.accuracy(WITH) == "51.00 ± 1.00 % (3 seeds)"
+    assert evidence.accuracy(WITH) == "51.00 ± 1.00\u00a0% (3 seeds)"
     assert isinstance(evidence.curves({"a": WITH, "b": "smallnet-wide"}), Figure)
     assert isinstance(evidence.accuracies({"a": WITH}, mark=("the source", 50.48)), Figure)
     assert isinstance(evidence.landscape("cifar100"), Figure)
@@ -269,7 +269,7 @@ def test_everything_is_shown_with_records(all_recorded):
     assert isinstance(evidence.against_published({"here": "resnet-assignment"}), Figure)
     assert isinstance(evidence.headlines(), Figure)
     board = evidence.leaderboard("cifar100")
-    assert "51.00 ± 1.00 %" in board
+    assert "51.00 ± 1.00\u00a0%" in board
     assert board.count("Machine 1: a &lt;processor&gt;, 2 threads, bfloat16") == 1
     assert "machine 1, 2026-01-01" in board
     assert "smallnet-augmented" in board  # every recorded run is on the board, not headlines alone
@@ -280,7 +280,7 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(write):
     gpu = {"device": "cuda", "name": "Somebody's <card>", "threads": 8}
     write(WITH, 52.0, seconds=6.0, curve=[0.1] * 10, first_seed=1, machine=gpu)
     board = evidence.leaderboard("cifar100")
-    assert "51.00 ± 1.41 % (2 seeds)" in board
+    assert "51.00 ± 1.41\u00a0% (2 seeds)" in board
     assert "25 epochs, 10.0 and 1.0 min" in board
     assert "machine 1, 2026-01-01<br>machine 2, 2026-01-01" in board
     assert "Machine 2: Somebody&#x27;s &lt;card&gt;, cuda, bfloat16" in board
@@ -288,7 +288,7 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(write):
 
 def test_a_single_seed_is_marked_on_the_board(write):
     write(WITH, 50.0)
-    assert "50.00 % (1 seed)" in evidence.leaderboard("cifar100")
+    assert "50.00\u00a0% (1 seed)" in evidence.leaderboard("cifar100")
 
 
 def test_the_board_keeps_the_budget(write):
@@ -312,7 +312,7 @@ def test_a_verdict_from_single_runs_is_provisional(write):
 
 def test_some_recorded(write):
     write(WITH, 50.0)
-    assert evidence.accuracy(WITH) == "50.00 % (1 seed)"
+    assert evidence.accuracy(WITH) == "50.00\u00a0% (1 seed)"
     figure = evidence.curves({"a": WITH, "the other": WITHOUT})
     assert "not run yet: the other" in figure.get_suptitle()
 
@@ -338,10 +338,16 @@ def test_a_range_test_is_read_as_the_course_reads_it(write):
     assert isinstance(evidence.range_test("resnet-lr-range"), Figure)
 
 
+def test_a_loss_has_a_minus_and_no_hyphen():
+    assert evidence.number(-1.74, "points") == "\u22121.7"
+    assert evidence.number(1.74, "points") == "+1.7"
+    assert evidence.number(3.2e-4, "") == "0.00032"
+
+
 def test_a_box_is_short_and_folds_its_reasons_away(write):
     write("smallnet-start", 4.0, 4.2)
     shown, folded = evidence.claim("S1").split("<details>")
-    assert "(source: 4 %; here: 4.1 %" in shown and "<strong>confirmed</strong>" in shown
+    assert "(source: 4 %; here: 4.1\u00a0%" in shown and "<strong>confirmed</strong>" in shown
     assert "<table" not in shown and "holds at 2 to 6 %" in folded
 
 
