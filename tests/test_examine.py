@@ -139,12 +139,12 @@ def tiny(tmp_path, monkeypatch):
     return network
 
 
-def record_network(network) -> None:
-    accuracy = runs.test_accuracy(network, runs.prepare(TINY, 0))
+def record_network(network, recipe=TINY) -> None:
+    accuracy = runs.test_accuracy(network, runs.prepare(recipe, 0))
     weights = checkpoints.save_half(network, records.weights_of("tiny", 0))
     history = training.History(*([1.0] for _ in range(6)))
-    record = sweeps.describe(replace(TINY, curve_on_test=True), 0, Outcome(network, history, accuracy))
-    record |= {"recipe": TINY.plain(), "weights": weights}
+    record = sweeps.describe(replace(recipe, curve_on_test=True), 0, Outcome(network, history, accuracy))
+    record |= {"recipe": recipe.plain(), "weights": weights}
     records.write(record, records.path_of("tiny", 0))
 
 
@@ -157,6 +157,18 @@ def test_what_was_examined_is_kept_and_read_back(tiny):
     assert found["silent"]["prep"] == [SILENT]
     assert found["likeness"] == pytest.approx(1, abs=1e-3), "it was never trained"
     assert examine.likeness(tiny, examine.untrained(TINY, seed=1)) < 0.5
+
+
+def test_the_silent_neurons_of_a_dense_layer_are_counted(tmp_path, monkeypatch):
+    small = replace(TINY, network="SmallNet", network_args={"widths": [4, 4], "hidden": 5})
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": small})
+    network = examine.untrained(small, seed=0)
+    with torch.no_grad():
+        network.head[1].bias.fill_(100.0)[SILENT] = -100.0
+    record_network(network, small)
+    examine.examine("tiny")
+    assert examine.read("tiny")["silent"]["dense layer"] == [SILENT]
 
 
 def test_a_file_of_other_weights_is_refused(tiny):
@@ -275,6 +287,14 @@ def test_one_run_is_shown_beside_one_that_waits(tmp_path, monkeypatch):
     assert len(drawn) == sum(n >= insight.FEW for n in found["calibration"]["count"]) < examine.N_BINS
     texts = [text.get_text() for text in curves.get_legend().get_texts()]
     assert texts == [f"as given: ECE {100 * found['ece']:.1f} points", f"better: {NOT_RUN}"]
+
+
+def test_the_weights_of_silent_neurons_are_those_to_and_from_them():
+    network = runs.trained_network(recipes.get("smallnet-source"))
+    silent = examine.read("smallnet-source")["silent"]["dense layer"]
+    first, last = network.head[1], network.head[-1]
+    weights = first.weight[silent].numel() + first.bias[silent].numel() + last.weight[:, silent].numel()
+    assert f"<td>{len(silent)}</td><td>{weights:,}</td>" in insight.unused({"as given": "smallnet-source"})
 
 
 def test_the_heat_map_writes_shares_of_the_true_superclass():
