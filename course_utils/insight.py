@@ -165,7 +165,8 @@ def unused(names: Mapping[str, str]) -> Html:
         if examined and viewer:
             silent, head = len(examined["silent"]["dense layer"]), viewer.network.head
             weights = silent * (head[1].in_features + 1 + head[-1].out_features)
-            cells = [silent, f"{weights:,}", percent(weights / count_parameters(viewer.network), 1)]
+            share = percent(weights / count_parameters(viewer.network), 1)
+            cells = [f"{silent} of {head[1].out_features}", f"{weights:,}", share]
         rows.append(row(f"{label}<br><code>{name}</code>", *cells))
     return Html(table(UNUSED_HEAD, rows, "Weights of silent neurons"))
 

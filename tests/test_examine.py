@@ -294,7 +294,8 @@ def test_the_weights_of_silent_neurons_are_those_to_and_from_them():
     silent = examine.read("smallnet-source")["silent"]["dense layer"]
     first, last = network.head[1], network.head[-1]
     weights = first.weight[silent].numel() + first.bias[silent].numel() + last.weight[:, silent].numel()
-    assert f"<td>{len(silent)}</td><td>{weights:,}</td>" in insight.unused({"as given": "smallnet-source"})
+    shown = insight.unused({"as given": "smallnet-source"})
+    assert f"<td>{len(silent)} of 420</td><td>{weights:,}</td>" in shown
 
 
 def test_the_heat_map_writes_shares_of_the_true_superclass():
