@@ -379,7 +379,7 @@ RECIPES = {
 
 # The recipes whose trained weights are kept beside their records: the headlines, and those whose dense layer
 # the book looks into.
-COUNTED = ("smallnet-deep", "smallnet-wide", "smallnet-deep-0.01", "smallnet-sgd-0.01")
+COUNTED = ("smallnet-deep", "smallnet-wide", "smallnet-deep-0.01", "smallnet-sgd-0.01", "smallnet-gelu")
 KEPT = (*(recipe.name for recipe in HEADLINES), *COUNTED)
 
 # What each lesson trains. The quick profile keeps the recipe's form and shrinks its cost: shapes drawn
