@@ -20,7 +20,7 @@
 # Most failures in training raise no error. The loop runs, a number comes out, and it is worse than it should be. What you
 # have then is a curve, and this gallery is for learning to read it.
 #
-# There are eight exhibits, each with **one mistake**. Each is trained live beside the same healthy run. For each you
+# There are nine exhibits, each with **one mistake**. Each is trained live beside the same healthy run. For each you
 # see the curve it makes, how to recognise it, and the line that mends it. The last section turns this around: what you see,
 # and where to look first.
 #
@@ -40,6 +40,7 @@ import math
 import textwrap
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,7 +53,7 @@ from course_utils.models import SmallNet
 
 print(f"profile  {recipes.profile()}  (this notebook is the same in both)")
 print("data     shapes10 and shapes100  (drawn by code: not CIFAR)")
-print("trains   thirteen times 4 epochs; less than a minute on two CPU cores")
+print("trains   fifteen times 4 epochs; less than a minute on two CPU cores")
 print("expect   about 90 % on validation images where all is well")
 
 # %% [markdown]
@@ -87,16 +88,18 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 
 # %% [markdown]
-# Everything that the exhibits have in common is in one function: four epochs of one cycle, the same seed, the
-# same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that it can see there. The
+# Everything that the exhibits have in common is in one function: four epochs of one cycle, which starts at a fifth of its
+# highest rate, the same seed, the same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that it can see there. The
 # function prints these warnings, so that you see which failures announce themselves and which do not.
 
 
 # %%
-def train(model, loader, validation=validation_loader, optimizer=None):
+def train(
+    model, loader, validation=validation_loader, optimizer=None, start=0.2
+):
     optimizer = optimizer or sgd(model.parameters())
-    rate = optimizer.param_groups[0]["lr"]
-    cycle = {"lr_min": rate / 5, "lr_max": rate, "peak_epoch": 1, "lr_end": 0}
+    top = optimizer.param_groups[0]["lr"]
+    cycle = {"lr_min": start * top, "lr_max": top, "peak_epoch": 1, "lr_end": 0}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = training.fit(
@@ -135,18 +138,19 @@ plt.show()
 # The same run at a hundred times the rate.
 
 # %%
+ruined_model = new_model()
 rate_too_high = train(
-    model := new_model(),
+    ruined_model,
     train_loader(),
-    optimizer=sgd(model.parameters(), rate=3.0),
+    optimizer=sgd(ruined_model.parameters(), rate=3.0),
 )
 beside_healthy("train_loss", {"rate too high": rate_too_high})
 
 # %% [markdown]
 # **How to recognise it.** The loss starts *above* that of a guess. A network that knows nothing is not that bad, so
 # something has driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further: the first large
-# steps have ruined the weights, and the smaller ones do not bring them back. If the rate is higher still, the loss
-# stops being a number, and `fit` stops with `Diverged`.
+# steps have ruined the weights, and the smaller ones do not bring them back: exhibit 9 shows in what way. If the rate is
+# higher still, the loss stops being a number, and `fit` stops with `Diverged`.
 #
 # **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
 #
@@ -465,6 +469,75 @@ plt.show()
 # plots.show_augmented(originals, augmented)
 # ```
 #
+# ## 9. Neurons that never speak
+#
+# A rate of 0.1 in place of 0.03, and that from the first step on, without the climb of the cycle. It is not so high that
+# nothing is learned.
+
+# %%
+silenced_model = new_model()
+no_warm_up = train(
+    silenced_model,
+    train_loader(),
+    optimizer=sgd(silenced_model.parameters(), rate=0.1),
+    start=1,
+)
+beside_healthy("train_loss", {"0.1 from the start": no_warm_up})
+
+# %% [markdown]
+# **How to recognise it.** The loss falls, and slowly, as it does where a network is too small. This one has the size of the
+# healthy one, on paper. Count the neurons of its dense layer that *no* validation picture brings above zero.
+
+
+# %% tags=["nbval-ignore-output"]
+@torch.no_grad()
+def silent_neurons(model):
+    images, _ = next(iter(validation_loader))  # all 500
+    values = model.eval().features(images.to(device))
+    for layer in model.head[:3]:  # flatten, dense layer, activation
+        values = layer(values)
+    return int((values.amax(0) <= 0).sum())
+
+
+print("silent neurons, of 64 in the dense layer")
+print(f"healthy:                    {silent_neurons(healthy_model):2d}")
+print(f"0.1 from the start:         {silent_neurons(silenced_model):2d}")
+print(f"exhibit 1, a rate of 3:     {silent_neurons(ruined_model):2d}")
+
+# %% [markdown]
+# Nothing normalises this layer. One step that is too long can push a neuron below zero for every picture. There ReLU is flat:
+# it passes nothing on and no gradient back, so that the neuron stays where it is. What is left is indeed a small network, and
+# in exhibit 1 none at all. Even the healthy run has lost some.
+#
+# If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little gradient
+# through below zero.
+
+# %% tags=["nbval-ignore-output"]
+gelu_model = new_model(partial(SmallNet, activation="GELU"))
+with_gelu = train(
+    gelu_model,
+    train_loader(),
+    optimizer=sgd(gelu_model.parameters(), rate=0.1),
+    start=1,
+)
+beside_healthy(
+    "validation_accuracy",
+    {"0.1, ReLU": no_warm_up, "0.1, GELU": with_gelu},
+)
+print(f"silent with GELU: {silent_neurons(gelu_model)} of 64")
+
+# %% [markdown]
+# With it the run is as good as the healthy one. The network of Session 1 has this failure, as it was handed in: the book's page
+# *Inside the network* counts its silent neurons.
+#
+# **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
+#
+# ```python
+# schedules.one_cycle(
+#     optimizer, epochs, steps_per_epoch, lr_min=0.006, lr_max=0.03, peak_epoch=1
+# )
+# ```
+#
 # ## All of them, side by side
 
 # %% tags=["nbval-ignore-output"]
@@ -479,6 +552,7 @@ gallery = {
     "7 decay on everything": decay_on_all,
     "8 textures, healthy": texture_runs["healthy"],
     "8 textures, turned": texture_runs["turned"],
+    "9 silent neurons": no_warm_up,
 }
 print("after 4 epochs           training loss   validation accuracy")
 for name, run in gallery.items():
@@ -486,7 +560,7 @@ for name, run in gallery.items():
     print(f"{name:24s} {loss:13.2f} {accuracy:21.1%}")
 
 # %% [markdown]
-# Four of the eight end at a guess, so the last number tells you least. What tells them apart is where the training loss started,
+# Four of the nine end at a guess, so the last number tells you least. What tells them apart is where the training loss started,
 # which of training and validation is off, and what the data look like. `fit` announced three of them: normalisation (it
 # compares the two loaders), sorting and the softmax. The others it cannot know about, and you have to look.
 #
@@ -502,7 +576,7 @@ for name, run in gallery.items():
 # | the same network gives two answers to one picture | `eval()` (2) |
 # | the accuracy depends on the batch size of the evaluation | `eval()` (2) |
 # | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
-# | training and validation accuracy both stay too low | augmented pictures (8); then the size of the network |
+# | training and validation accuracy both stay too low | augmented pictures (8); silent neurons (9); then the size of the network |
 # | two classes get the same answers | the augmentation (8); then their labels (5) |
 # | nothing at all, and a number that is a little too low | `eval()` (2), the softmax (6): the quiet ones |
 #
@@ -511,5 +585,6 @@ for name, run in gallery.items():
 # * **Know the loss of a guess** before you train. It separates "learned nothing" from "made it worse" and from "slow".
 # * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
 #   found there.
+# * **Count what works.** A network can be smaller than its table of layers says.
 # * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
 # * **A curve that looks right proves little.** A forgotten `eval()` has one, and so, but for its height, has a second softmax.
