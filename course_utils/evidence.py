@@ -108,7 +108,12 @@ def part_row(part: Part) -> str:
     if verdict.word != NOT_RUN:
         here += f"<br>{escape(measured(part))}<br><small>{verdict.reason}</small>"
     says = f"{escape(part.says)}<br><small>{made_by}</small>"
-    return row(says, f"{escape(part.figure)}<br><small>holds at {span(part)}</small>", here)
+    return row(says, f"{unbroken(part.figure)}<br><small>holds at {span(part)}</small>", here)
+
+
+def unbroken(words: str) -> str:
+    """`words` as HTML, in which no line breaks between a number and its per cent sign."""
+    return escape(words).replace(" %", f"{NBSP}%")
 
 
 def run_and_accuracy(name: str) -> str:
@@ -136,7 +141,7 @@ def box(one: Claim) -> str:
 def part_line(part: Part) -> str:
     word = part.judge().word
     here = "" if word == NOT_RUN else f"; here: {escape(value(part))}"
-    return f"<li>{escape(part.says)} (source: {escape(part.figure)}{here}): <strong>{word}</strong></li>"
+    return f"<li>{escape(part.says)} (source: {unbroken(part.figure)}{here}): <strong>{word}</strong></li>"
 
 
 def ledger() -> Html:
@@ -287,8 +292,19 @@ def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float
     axes.locator_params(axis="x", nbins=5)
     if mark or any(verdicts.percents(name) for name in names.values()):
         axes.margins(x=0.15)
+        widen(axes)
     else:
         axes.set(xlim=(0, 100))
+
+
+LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance looks like an effect
+
+
+def widen(axes: Axes) -> None:
+    """Make the x axis at least `LEAST_SPAN` wide, around what it shows."""
+    low, high = axes.get_xlim()
+    more = max(0, LEAST_SPAN - (high - low)) / 2
+    axes.set_xlim(low - more, high + more)
 
 
 SESSIONS = {

@@ -338,6 +338,17 @@ def test_a_range_test_is_read_as_the_course_reads_it(write):
     assert isinstance(evidence.range_test("resnet-lr-range"), Figure)
 
 
+def test_a_small_difference_is_not_drawn_large(write):
+    write("smallnet-start", 50.0)
+    write("smallnet-wide", 50.5)
+    shown = {"one": "smallnet-start", "other": "smallnet-wide"}
+    low, high = evidence.accuracies(shown).axes[0].get_xlim()
+    assert high - low == pytest.approx(evidence.LEAST_SPAN)
+    assert (low + high) / 2 == pytest.approx(50.25)
+    low, high = evidence.accuracies(shown, mark=("far", 90.0)).axes[0].get_xlim()
+    assert 40 < high - low < 60
+
+
 def test_a_loss_has_a_minus_and_no_hyphen():
     assert evidence.number(-1.74, "points") == "\u22121.7"
     assert evidence.number(1.74, "points") == "+1.7"
@@ -347,7 +358,7 @@ def test_a_loss_has_a_minus_and_no_hyphen():
 def test_a_box_is_short_and_folds_its_reasons_away(write):
     write("smallnet-start", 4.0, 4.2)
     shown, folded = evidence.claim("S1").split("<details>")
-    assert "(source: 4 %; here: 4.1\u00a0%" in shown and "<strong>confirmed</strong>" in shown
+    assert "(source: 4\u00a0%; here: 4.1\u00a0%" in shown and "<strong>confirmed</strong>" in shown
     assert "<table" not in shown and "holds at 2 to 6 %" in folded
 
 
