@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from course_utils import examine, pictures, plots, recipes
-from course_utils.evidence import Html, row, styled, table
+from course_utils.evidence import NBSP, Html, row, styled, table
 from course_utils.models import count_parameters
 from course_utils.verdicts import NOT_RUN, runs_of
 
@@ -50,7 +50,7 @@ def missing(what: str, name: str) -> Html:
 
 
 def percent(share: float, digits: int) -> str:
-    return f"{100 * share:.{digits}f}\u00a0%"  # which does not break the line
+    return f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def class_names(name: str) -> list[str]:

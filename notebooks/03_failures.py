@@ -89,8 +89,8 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle, which starts at a fifth of its
-# highest rate, the same seed, the same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that it can see there. The
-# function prints these warnings, so that you see which failures announce themselves and which do not.
+# highest rate, the same seed, the same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that
+# it can see there. The function prints these warnings, so that you see which failures announce themselves and which do not.
 
 
 # %%
