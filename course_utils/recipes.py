@@ -330,6 +330,14 @@ EIGHT_EPOCHS = replace(
     schedule_args={"lr_min": 3.2e-6, "lr_max": 3.2e-4, "peak_epoch": 2},
     curve_on_test=False,
 )
+EIGHT_EPOCHS_SGD = replace(
+    EIGHT_EPOCHS,
+    name="resnet-8-sgd",
+    about="R3: SGD for Adam, at a rate that suits it",
+    optimizer="SGD",
+    optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    schedule_args={"lr_min": 0.001, "lr_max": 0.1, "peak_epoch": 2},
+)
 RESNET_CLAIMS = [
     RANGE_TEST,
     WITH_DECAY,
@@ -354,13 +362,12 @@ RESNET_CLAIMS = [
     replace(
         EIGHT_EPOCHS, name="resnet-8-no-skip", about="R3: R(X) for X + R(X)", network_args={"skip": False}
     ),
+    EIGHT_EPOCHS_SGD,
     replace(
-        EIGHT_EPOCHS,
-        name="resnet-8-sgd",
-        about="R3: SGD for Adam, at a rate that suits it",
-        optimizer="SGD",
-        optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
-        schedule_args={"lr_min": 0.001, "lr_max": 0.1, "peak_epoch": 2},
+        EIGHT_EPOCHS_SGD,
+        name="resnet-8-sgd-scaled",
+        about="R3: SGD for Adam, and the logits times an eighth",
+        network_args={"logit_scale": 0.125},
     ),
 ]
 
