@@ -14,7 +14,6 @@ from math import inf
 
 from course_utils.verdicts import (
     NOT_RUN,
-    SINGLE_RUN,
     Accuracy,
     Bench,
     Difference,
@@ -48,7 +47,7 @@ class Claim:
     def headline(self) -> str:
         """The verdict, and a word of caution where one of its parts rests on a single run."""
         found = [part.quantity.estimate() for part in self.parts]
-        if self.verdict() != NOT_RUN and any(one and one.basis == SINGLE_RUN for one in found):
+        if self.verdict() != NOT_RUN and any(one and one.provisional for one in found):
             return f"{self.verdict()}, provisionally: not all runs have a second seed"
         return self.verdict()
 

@@ -14,8 +14,9 @@ Intervals are over seeds: Student's t for one recipe, Welch's for a difference, 
 spread differently (B. L. Welch, Biometrika 34, 1947). One run has no interval. It is given an allowance
 of half a point (or epoch) either side; or, if that is more, of the largest fall of its validation
 accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
-difference of two recipes gets both allowances. A verdict that rests on a single run is provisional and
-says so. Times and other ratios are given a tenth. A claim is confirmed if all its parts are, refuted if
+difference of two recipes gets both allowances. Where the other recipe has several seeds, the single run
+is given their spread (Student's t with one spread for both), if that makes a wider interval. A verdict
+that rests on a single run is provisional and says so. Times and other ratios are given a tenth. A claim is confirmed if all its parts are, refuted if
 all are, qualified otherwise, and not run yet while any part is.
 
 Only records made by the recipe as it stands count: a recipe that was changed has to run again.
@@ -37,6 +38,7 @@ CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "n
 # the interval of three seeds half as wide as it is, and SciPy is much to install for ten numbers.
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 SINGLE_RUN = "one run: no interval"  # what an estimate without seeds to compare says of itself
+BORROWED = "one run, given the other recipe's spread"
 ALLOWANCE = 0.5  # points either side at least, for each recipe, where there is but a single run
 LAST_EPOCHS = 5  # whose unrest can make it more
 RATIO_ALLOWANCE = 0.1  # of a ratio's value, either side
@@ -50,6 +52,10 @@ class Estimate:
     low: float
     high: float
     basis: str
+
+    @property
+    def provisional(self) -> bool:
+        return self.basis in (SINGLE_RUN, BORROWED)
 
 
 class Quantity(Protocol):
@@ -96,15 +102,16 @@ def accuracy_interval(*names: str) -> Estimate | None:
 def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estimate | None:
     """The mean of one sample, or the first's mean minus the second's, with its 95 % interval.
 
-    Where a sample has but one value, the interval goes as far either side as all `allowances` together;
-    they are `ALLOWANCE` for each sample if not given.
+    Where a sample has but one value, the interval goes as far either side as all `allowances` together
+    (they are `ALLOWANCE` for each sample if not given), or as the other sample's spread asks for.
     """
     if not all(samples):
         return None
     value = fmean(samples[0]) - (fmean(samples[1]) if len(samples) > 1 else 0)
     if min(map(len, samples)) == 1:
-        half = sum(allowances or [ALLOWANCE] * len(samples))
-        return Estimate(value, value - half, value + half, SINGLE_RUN)
+        allowed, borrowed = sum(allowances or [ALLOWANCE] * len(samples)), pooled_half(samples)
+        half, basis = (borrowed, BORROWED) if borrowed > allowed else (allowed, SINGLE_RUN)
+        return Estimate(value, value - half, value + half, basis)
     squares = [variance(sample) / len(sample) for sample in samples]
     half = 0.0
     if any(squares):
@@ -114,6 +121,15 @@ def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estim
         # Rounded down, which widens the interval; the sum of squares may end in 1.9999.
         half = T_95[min(int(freedom + 1e-9), len(T_95)) - 1] * math.sqrt(sum(squares))
     return Estimate(value, value - half, value + half, " and ".join(f"{len(s)}" for s in samples) + " seeds")
+
+
+def pooled_half(samples: Sequence[list[float]]) -> float:
+    """Half the 95 % interval if all samples have the same spread; 0 where none has two values to show it."""
+    freedom = sum(len(sample) - 1 for sample in samples)
+    if not freedom:
+        return 0.0
+    pooled = sum((len(s) - 1) * variance(s) for s in samples if len(s) > 1) / freedom
+    return T_95[min(freedom, len(T_95)) - 1] * math.sqrt(pooled * sum(1 / len(s) for s in samples))
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,22 @@ def test_accuracies_have_no_direction(write):
 
 def test_one_run_has_no_interval(write):
     write(WITH, 52.0)
-    write(WITHOUT, 50.2, 50.3)
+    write(WITHOUT, 50.2, 50.25, 50.3)
     found = difference(1, 3).quantity.estimate()
     assert "one run: no interval" in found.basis
     assert (found.low, found.high) == (found.value - 1, found.value + 1)
     assert "no interval" in evidence.measured(difference(1, 3))
     assert " to " not in evidence.measured(difference(1, 3))
+
+
+def test_a_single_run_is_given_the_spread_of_the_seeds_beside_it(write):
+    write(WITH, 52.0)
+    write(WITHOUT, 49.5, 50.0, 50.5)
+    found = difference(1, 3).quantity.estimate()
+    assert isclose(found.high - found.value, 4.30 * (0.25 * (1 + 1 / 3)) ** 0.5)  # two degrees of freedom
+    assert found.provisional
+    assert "4.5" in evidence.measured(difference(1, 3))
+    assert difference(1, 3).judge().word == QUALIFIED, "without the spread, two points are confirmed"
 
 
 def test_a_single_run_that_jumps_is_given_more(write):
