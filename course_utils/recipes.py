@@ -369,6 +369,13 @@ RESNET_CLAIMS = [
         about="R3: SGD for Adam, and the logits times an eighth",
         network_args={"logit_scale": 0.125},
     ),
+    replace(
+        EIGHT_EPOCHS_SGD,
+        name="resnet-8-sgd-0.0125",
+        about="R3: SGD for Adam, at an eighth of that rate",
+        optimizer_args={"lr": 0.0125, "momentum": 0.9, "weight_decay": 5e-4},
+        schedule_args={"lr_min": 0.000125, "lr_max": 0.0125, "peak_epoch": 2},
+    ),
 ]
 
 RECIPES = {
