@@ -362,6 +362,12 @@ RESNET_CLAIMS = [
     replace(
         EIGHT_EPOCHS, name="resnet-8-no-skip", about="R3: R(X) for X + R(X)", network_args={"skip": False}
     ),
+    replace(
+        EIGHT_EPOCHS,
+        name="resnet-8-scaled",
+        about="R3: the logits times an eighth",
+        network_args={"logit_scale": 0.125},
+    ),
     EIGHT_EPOCHS_SGD,
     replace(
         EIGHT_EPOCHS_SGD,
