@@ -333,7 +333,7 @@ EIGHT_EPOCHS = replace(
 EIGHT_EPOCHS_SGD = replace(
     EIGHT_EPOCHS,
     name="resnet-8-sgd",
-    about="R3: SGD for Adam, at a rate that suits it",
+    about="R3: SGD for Adam, at a rate of 0.1",
     optimizer="SGD",
     optimizer_args={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
     schedule_args={"lr_min": 0.001, "lr_max": 0.1, "peak_epoch": 2},
