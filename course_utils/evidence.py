@@ -343,7 +343,9 @@ def headlines() -> Figure:
 
 
 def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", title: str = "") -> Figure | Html:
-    """A line for each of `{label: recipe}`, the mean over its seeds; a note where none is recorded.
+    """A line for each of `{label: recipe}`, the mean over its seeds, which are thin lines behind it.
+
+    A note says where none is recorded.
 
     A recipe that holds nothing out has no validation curve: it is left out like one that was not run.
     """
@@ -354,8 +356,20 @@ def curves(names: Mapping[str, str], quantity: str = "validation_accuracy", titl
         return Html(f"<p>Curves: <strong>{NOT_RUN}</strong> ({escape(', '.join(names.values()))}).</p>")
     note = f"\n{NOT_RUN}: {', '.join(missing)}" if missing else ""
     figure = plots.compare_histories(found, quantity, title + note)
+    draw_seeds(figure.axes[0], names, quantity)
     plt.close(figure)
     return figure
+
+
+def draw_seeds(axes: Axes, names: Mapping[str, str], quantity: str) -> None:
+    """A thin line for each run behind a mean of several: a mean may be like none of them."""
+    _, factor = plots.QUANTITIES[quantity]
+    means = {line.get_label(): line for line in axes.lines if line.get_label() in names}
+    for label, mean in means.items():
+        seeds = [factor * np.array(run["history"][quantity]) for run in runs_of(names[label])]
+        for values in seeds if len(seeds) > 1 else []:
+            thin = {"color": mean.get_color(), "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
+            axes.plot(np.arange(1, len(values) + 1), values, **thin)
 
 
 def range_test(name: str) -> Figure | Html:

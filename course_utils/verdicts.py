@@ -16,8 +16,9 @@ of half a point (or epoch) either side; or, if that is more, of the largest fall
 accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
 difference of two recipes gets both allowances. Where the other recipe has several seeds, the single run
 is given their spread (Student's t with one spread for both), if that makes a wider interval. A verdict
-that rests on a single run is provisional and says so. Times and other ratios are given a tenth. A claim is confirmed if all its parts are, refuted if
-all are, qualified otherwise, and not run yet while any part is.
+that rests on a single run is provisional and says so. Times and other ratios are given a tenth. A claim
+is confirmed if all its parts are, refuted if all are, qualified otherwise, and not run yet while any
+part is.
 
 Only records made by the recipe as it stands count: a recipe that was changed has to run again.
 """

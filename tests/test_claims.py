@@ -327,6 +327,14 @@ def test_some_recorded(write):
     assert "not run yet: the other" in figure.get_suptitle()
 
 
+def test_seeds_are_thin_lines_behind_their_mean(write):
+    write(WITH, 50.0, 52.0)
+    write(WITHOUT, 40.0)
+    lines = evidence.curves({"a": WITH, "b": WITHOUT}).axes[0].lines
+    last = {(line.get_ydata()[-1], line.get_linewidth() < 1) for line in lines if len(line.get_ydata()) == 3}
+    assert last == {(51.0, False), (50.0, True), (52.0, True), (40.0, False)}
+
+
 def test_runs_that_hold_nothing_out_have_no_validation_curve(write):
     write(WITH, 50.0)
     write("resnet-fast", 90.0, curve=[None, None])
