@@ -368,7 +368,7 @@ def draw_seeds(axes: Axes, names: Mapping[str, str], quantity: str) -> None:
     for label, mean in means.items():
         seeds = [factor * np.array(run["history"][quantity]) for run in runs_of(names[label])]
         for values in seeds if len(seeds) > 1 else []:
-            thin = {"color": mean.get_color(), "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
+            thin = {"color": mean.get_color(), "linestyle": "-", "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
             axes.plot(np.arange(1, len(values) + 1), values, **thin)
 
 
