@@ -53,10 +53,7 @@ class Estimate:
     low: float
     high: float
     basis: str
-
-    @property
-    def provisional(self) -> bool:
-        return self.basis in (SINGLE_RUN, BORROWED)
+    provisional: bool = False  # whether a recipe in it has but a single run
 
 
 class Quantity(Protocol):
@@ -112,7 +109,7 @@ def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estim
     if min(map(len, samples)) == 1:
         allowed, borrowed = sum(allowances or [ALLOWANCE] * len(samples)), pooled_half(samples)
         half, basis = (borrowed, BORROWED) if borrowed > allowed else (allowed, SINGLE_RUN)
-        return Estimate(value, value - half, value + half, basis)
+        return Estimate(value, value - half, value + half, basis, provisional=True)
     squares = [variance(sample) / len(sample) for sample in samples]
     half = 0.0
     if any(squares):
@@ -219,8 +216,9 @@ class FirstEpoch:
             for curve in curves
         ]
         if math.inf in reached:
-            basis = SINGLE_RUN if len(reached) == 1 else f"{len(reached)} seeds"
-            return Estimate(math.inf, min(reached), math.inf, basis)
+            single = len(reached) == 1
+            basis = SINGLE_RUN if single else f"{len(reached)} seeds"
+            return Estimate(math.inf, min(reached), math.inf, basis, provisional=single)
         return t_interval(reached)
 
 
