@@ -299,6 +299,18 @@ TRANSFER = [
     ),
     replace(
         HEAD,
+        name="transfer-random-custom",
+        about="S18: the control of transfer-resnet: the same network, random and frozen",
+        network_args={"backbone": "CustomResNet"},
+    ),
+    replace(
+        HEAD,
+        name="transfer-scratch",
+        about="S18: the control of transfer-fine-tuned: the same network from random weights, all of it trained",
+        network_args={"backbone": "CustomResNet", "frozen": False},
+    ),
+    replace(
+        HEAD,
         name="transfer-imagenet",
         about="S18: a new head on ResNet-18 with ImageNet's weights; fetches them",
         network_args={},

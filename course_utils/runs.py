@@ -22,9 +22,13 @@ def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
 
 
 def build_backbone(name: str) -> nn.Module:
-    """ "resnet18" is torchvision's with random weights; any other name is a recipe whose trained weights are kept."""
+    """A network without its head: "resnet18" (torchvision's) or "CustomResNet" with random weights, or else a recipe's
+    with the trained weights that are kept.
+    """
     if name == "resnet18":
         return models.resnet18_backbone()
+    if name == "CustomResNet":
+        return models.headless(models.CustomResNet())
     return models.headless(trained_network(recipes.get(name)))
 
 

@@ -60,7 +60,8 @@ def test_quick_is_the_default(monkeypatch):
 def test_every_recipe_can_be_built():
     """Network, optimizer and schedule take the arguments that the table gives them."""
     for recipe in RECIPES.values():
-        if recipe.network == "TransferNet" and recipe.network_args.get("backbone") != "resnet18":
+        backbone = recipe.network_args.get("backbone")
+        if recipe.network == "TransferNet" and backbone not in ("resnet18", "CustomResNet"):
             continue  # needs trained weights: those of another run, or ImageNet's
         model = runs.build_network(recipe, 10)
         optimizer = runs.build_optimizer(recipe, model)
@@ -88,6 +89,13 @@ def test_each_new_ablation_changes_what_it_says():
     assert changed("smallnet-augmented", "smallnet-jitter") == {"jitter": 0.2}
     assert changed("smallnet-source", "smallnet-separable") == {"network_args": {"separable": True}}
     assert changed("transfer-random", "transfer-imagenet") == {"network_args": {}}
+    for name, control in (
+        ("transfer-resnet", "transfer-random-custom"),
+        ("transfer-fine-tuned", "transfer-scratch"),
+    ):
+        random = RECIPES[name].network_args | {"backbone": "CustomResNet"}
+        assert changed(name, control) == {"network_args": random}
+    assert RECIPES["resnet-fast"].network_args == {"logit_scale": 0.125}  # which has no part in the features
     low = {"optimizer_args": {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}}
     for rung in ("smallnet-start", "smallnet-batch128", "smallnet-deep"):
         assert changed(rung, f"{rung}-0.01") == low
