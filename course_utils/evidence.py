@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from course_utils import machine, plots, published, recipes, records, verdicts
 from course_utils.claims import CLAIMS, Claim
 from course_utils.recipes import Recipe
-from course_utils.verdicts import NOT_RUN, Part, runs_of
+from course_utils.verdicts import NOT_RUN, Part, by_machine, runs_of
 
 NBSP = "\u00a0"  # a space at which no line breaks
 MINUS = "\u2212"  # as wide as a plus, and not taken for a hyphen
@@ -47,14 +47,6 @@ def spread(percents: list[float]) -> str:
     width = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
     seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
     return f"{fmean(percents):.2f}{width}{NBSP}% ({seeds})"
-
-
-def by_machine(name: str) -> dict[str, list[dict]]:
-    """The recipe's runs by what they ran on: {processor, threads and precision: records}."""
-    found = {}
-    for record in runs_of(name):
-        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
-    return found
 
 
 def minutes(name: str) -> str:
@@ -160,11 +152,16 @@ def claim_row(one: Claim) -> str:
 
 
 def tally() -> Html:
-    """How many claims there are of each verdict."""
+    """How many claims there are of each verdict, how many parts, and for how many of those the runs cannot tell."""
     words = [one.verdict() for one in CLAIMS.values()]
-    kinds = (verdicts.CONFIRMED, verdicts.QUALIFIED, verdicts.REFUTED, NOT_RUN)
-    rows = [f"<tr><td>{kind}</td><td>{words.count(kind)}</td></tr>" for kind in kinds]
-    return Html(table(("Verdict", "Claims"), rows, "Claims by verdict"))
+    parts = [part.judge() for one in CLAIMS.values() for part in one.parts]
+    rows = []
+    for kind in (verdicts.CONFIRMED, verdicts.QUALIFIED, verdicts.REFUTED, NOT_RUN):
+        of_kind = [part for part in parts if part.word == kind]
+        open_still = sum(part.reason == verdicts.CANNOT_TELL for part in of_kind)
+        note = f" ({open_still} because the runs cannot tell)" if open_still else ""
+        rows.append(row(kind, words.count(kind), f"{len(of_kind)}{note}"))
+    return Html(table(("Verdict", "Claims", "Their parts"), rows, "Claims by verdict"))
 
 
 # ---- tables ----

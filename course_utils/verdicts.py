@@ -31,9 +31,11 @@ from itertools import pairwise
 from statistics import fmean, median, variance
 from typing import Any, ClassVar, Protocol
 
-from course_utils import recipes, records
+from course_utils import machine, recipes, records
+from course_utils.schedules import RangeTest
 
 CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "not run yet"
+CANNOT_TELL = "the interval is partly in the range"
 
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom. The normal's 1.96 would make
 # the interval of three seeds half as wide as it is, and SciPy is much to install for ten numbers.
@@ -80,9 +82,20 @@ def percents(name: str) -> list[float]:
     return [100 * accuracy for accuracy in accuracies if accuracy is not None]
 
 
-def epoch_seconds(name: str) -> list[float]:
-    """The median epoch's seconds of each run: a pause in one epoch does not count."""
-    return [median(record["history"]["seconds"]) for record in runs_of(name)]
+def by_machine(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The recipe's runs by what they ran on: {processor, threads and precision: records}."""
+    found = {}
+    for record in runs_of(name):
+        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
+    return found
+
+
+def epoch_seconds(name: str) -> dict[str, float]:
+    """For each machine the seconds of its runs' median epoch, in the mean: a pause in one epoch does not count."""
+    return {
+        where: fmean(median(record["history"]["seconds"]) for record in runs)
+        for where, runs in by_machine(name).items()
+    }
 
 
 def unrest(name: str) -> float:
@@ -171,14 +184,15 @@ class Difference(Comparison):
 
 @dataclass(frozen=True)
 class SecondsRatio(Comparison):
-    """Seconds an epoch of a recipe over those of its baseline."""
+    """Seconds an epoch of a recipe over those of its baseline, in the mean over the machines that ran both."""
 
     unit: ClassVar[str] = "×"
     neutral: ClassVar[float | None] = 1.0
 
     def estimate(self) -> Estimate | None:
         ours, theirs = epoch_seconds(self.recipe), epoch_seconds(self.baseline)
-        return ratio(fmean(ours) / fmean(theirs), "median epochs") if ours and theirs else None
+        ratios = [ours[where] / theirs[where] for where in ours if where in theirs]
+        return ratio(fmean(ratios), "median epochs") if ratios else None
 
 
 @dataclass(frozen=True)
@@ -235,11 +249,11 @@ class SuggestedRate:
         return (self.recipe,)
 
     def estimate(self) -> Estimate | None:
-        from course_utils.schedules import RangeTest  # loads torch, which nothing else here needs
-
         tests = [record["history"] for record in runs_of(self.recipe)]
         rates = [RangeTest(test["learning_rate"], test["train_loss"]).suggestion for test in tests]
-        return Estimate(fmean(rates), min(rates), max(rates), f"{len(rates)} run(s)") if rates else None
+        single = len(rates) == 1
+        basis = "1 run" if single else f"{len(rates)} runs"
+        return Estimate(fmean(rates), min(rates), max(rates), basis, single) if rates else None
 
 
 @dataclass(frozen=True)
@@ -296,7 +310,7 @@ def judge(found: Estimate | None, low: float, high: float, neutral: float | None
     if low <= found.low and found.high <= high:
         return Verdict(CONFIRMED, "the whole interval is in the range")
     if low <= found.high and found.low <= high:
-        return Verdict(QUALIFIED, "the interval is partly in the range")
+        return Verdict(QUALIFIED, CANNOT_TELL)
     if neutral is not None and half_as_large(found, low, high, neutral):
         return Verdict(QUALIFIED, "the direction is right, the size is not")
     return Verdict(REFUTED, "the whole interval is outside the range")

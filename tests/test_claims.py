@@ -191,6 +191,15 @@ def test_a_pause_does_not_count_as_training_time(write):
     assert evidence.minutes("smallnet-wide") == "2.0 min"  # 10 epochs of 12 seconds
 
 
+def test_times_are_compared_on_one_machine(write):
+    faster = {"device": "cpu", "name": "another <processor>", "threads": 2}
+    write("smallnet-wide", 48.0, seconds=12.0)
+    write("smallnet-deep", 42.0, seconds=5.0, machine=faster)
+    assert CLAIMS["S4"].parts[-1].quantity.estimate() is None
+    write("smallnet-deep", 42.0, seconds=10.0, first_seed=1)
+    assert isclose(CLAIMS["S4"].parts[-1].quantity.estimate().value, 1.2)
+
+
 def test_first_epoch_at_the_bar(write):
     write("resnet-assignment", 91.0, curve=[0.5, 0.89, 0.9, 0.91])
     assert CLAIMS["R1"].parts[1].quantity.estimate().value == 3
@@ -318,6 +327,15 @@ def test_a_verdict_from_single_runs_is_provisional(write):
     assert "Claim S1: refuted, provisionally" in evidence.claim("S1")
     write("smallnet-start", 30.0, 30.1)
     assert CLAIMS["S1"].headline() == "refuted"
+
+
+def test_the_tally_says_for_how_many_parts_the_runs_cannot_tell(write):
+    write("smallnet-start", 4.0, 6.0)
+    assert (
+        "<tr><td>qualified</td><td>1</td><td>1 (1 because the runs cannot tell)</td></tr>" in evidence.tally()
+    )
+    write("smallnet-start", 30.0, 30.1)
+    assert "<tr><td>refuted</td><td>1</td><td>1</td></tr>" in evidence.tally()
 
 
 def test_some_recorded(write):
