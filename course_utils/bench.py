@@ -220,7 +220,7 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
         # Memory first: the peak is the process's, and must not be some other row's.
         ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", peak_memory()),
         (
-            "SmallNet: fit over the source's loop",
+            "SmallNet: the source's loop over fit",
             "> 1.6",
             against_source(source_smallnet(), models.SmallNet(), small, 128, rounds),
         ),
@@ -232,7 +232,7 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
             ),
         ),
         (
-            "ResNet: fit over the source's loop",
+            "ResNet: the source's loop over fit",
             "> 2.5",
             against_source(models.CustomResNet(), models.CustomResNet(), ten, 512, rounds),
         ),
@@ -240,7 +240,7 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
         ("augmented over plain epoch, image by image", "", augmented_against_plain_in_source(small, rounds)),
         ("SmallNet: fit over a bare loop", "< 1.05", against_bare_loop(models.SmallNet, small, 128, rounds)),
         ("ResNet: fit over a bare loop", "< 1.05", against_bare_loop(models.CustomResNet, ten, 512, rounds)),
-        ("augmentation: batched over image by image", "> 10", augmentation_roads(small, rounds)),
+        ("augmentation: image by image over batched", "> 10", augmentation_roads(small, rounds)),
         ("loss passed in over hard-coded", "", passed_against_hard_coded(small, rounds)),
         ("seconds an image, 12.5k to 50k images", "< 1.10", linearity(sizes, max(1, rounds // 3))),
     ]
