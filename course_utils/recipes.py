@@ -247,6 +247,12 @@ SMALLNET_CLAIMS = [
         flip=0.5,
         jitter=0.2,
     ),
+    replace(
+        SMALLNET,
+        name="smallnet-no-decay",
+        about="what is the weight decay worth?",
+        optimizer_args={"lr": 0.1, "momentum": 0.9},
+    ),
     replace(SMALLNET, name="smallnet-float32", about="does bfloat16 cost accuracy?", precision="float32"),
     replace(SMALLNET, name="smallnet-normalised", about="S17: normalised input", normalise=True),
     replace(SMALLNET, name="smallnet-gelu", about="S17: GELU for ReLU", network_args={"activation": "GELU"}),

@@ -87,6 +87,7 @@ def test_each_new_ablation_changes_what_it_says():
     cycle = RECIPES["resnet-8"].schedule_args
     assert changed("resnet-8", "resnet-8-annealed") == {"schedule_args": cycle | {"lr_end": 0.0}}
     assert changed("smallnet-augmented", "smallnet-jitter") == {"jitter": 0.2}
+    assert changed("smallnet-source", "smallnet-no-decay") == {"optimizer_args": {"lr": 0.1, "momentum": 0.9}}
     assert changed("smallnet-source", "smallnet-separable") == {"network_args": {"separable": True}}
     assert changed("transfer-random", "transfer-imagenet") == {"network_args": {}}
     for name, control in (
