@@ -243,7 +243,8 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
-# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by less than float32 can represent. The
+# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by less than float32 can represent; momentum, which
+# makes ten of it in the end, puts that off by five epochs. The
 # remaining 270 epochs, 45 minutes of the hour, compute gradients and throw them away. **A schedule belongs to a number of
 # epochs: change one, and you must change the other.**
 #
@@ -290,8 +291,9 @@ plt.show()
 
 # %% [markdown]
 # A drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
-# shaking. Towards the end look at the distance between the two loss curves. Once the training loss goes on falling while
-# the validation loss does not, the network learns the training images and no longer the classes. That is **overfitting**.
+# shaking. Towards the end look at the two loss curves together. Once the training loss goes on falling while the
+# validation loss *rises*, the network learns the training images and no longer the classes. That is **overfitting**. A
+# distance between the two is none yet.
 #
 # ## The full run, as recorded
 #
@@ -563,6 +565,7 @@ plt.show()
 #
 # * **Count before you build.** Dense layers behind a large feature map eat the budget; one more pooling gives it back.
 # * **Draw the schedule before you pay for it.** Steps of five with gamma 0.2 are over after 25 epochs, whatever you plan.
-# * **A gap between the curves is overfitting.** Dropout and augmentation narrow it; both want more epochs.
+# * **A gap between the losses is not overfitting yet; a validation loss that rises is.** Dropout and augmentation work
+#   against it, and want more epochs.
 # * **Test once.** Choices are made on validation data, or the test accuracy stops meaning anything.
 # * **A frozen backbone is only as good as its weights.** Run the random control.
