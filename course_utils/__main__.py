@@ -19,15 +19,17 @@ def list_recipes(args) -> None:
 
 
 def run(args) -> None:
-    from course_utils import recipes, sweeps
+    from course_utils import parallel, recipes, sweeps
 
     sweeps.run(recipes.get(args.recipe), args.seed, args.root)
+    parallel.stop()
 
 
 def sweep(args) -> None:
-    from course_utils import sweeps
+    from course_utils import parallel, sweeps
 
     sweeps.sweep(args.pattern, args.seeds, args.root)
+    parallel.stop()
 
 
 def verify(args) -> None:
@@ -136,7 +138,7 @@ def main() -> int:
     args = parser().parse_args()
     try:
         args.function(args)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

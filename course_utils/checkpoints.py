@@ -4,11 +4,19 @@ import hashlib
 import io
 import os
 import pickle
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+# What reading a damaged file may raise: bytes that are wrong can end up anywhere.
+DAMAGED = (
+    *(RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
@@ -45,6 +53,8 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
 def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
     """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
+    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in [*expected, *found]:
@@ -94,9 +104,18 @@ def load(path: Path) -> dict[str, Any] | None:
             continue
         content = io.BytesIO(candidate.read_bytes())  # a file that may not be read is not a damaged one
         try:
+            check_sums(content)
             return torch.load(content, weights_only=True, map_location="cpu")
-        except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except DAMAGED as error:
             aside = candidate.with_name(candidate.name + ".damaged")
             os.replace(candidate, aside)
             print(f"{candidate.name} is damaged ({type(error).__name__}): set aside as {aside.name}")
     return None
+
+
+def check_sums(content: io.BytesIO) -> None:
+    """Raise BadZipFile where a tensor is not what was written. torch reads past the sums that its files have."""
+    with zipfile.ZipFile(content) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+    content.seek(0)

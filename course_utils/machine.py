@@ -46,7 +46,10 @@ def processor() -> str:
 
 def commit() -> str | None:
     """The commit of the checkout that the package runs from, or None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():  # installed; a repository around the environment is somebody else's
+        return None
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -24,8 +24,8 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout probability must be in [0, 1), found {p}")
+        if not 0 <= p <= 255 / 256:
+            raise ValueError(f"dropout probability must be in [0, 255/256], found {p}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def pretrained_resnet18() -> nn.Module:
 
     weights = ResNet18_Weights.DEFAULT
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise RuntimeError(
             f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a "

@@ -105,7 +105,7 @@ def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
 
 def of_recipe(name: str) -> list[dict[str, Any]]:
     """All records of the recipe `name`, by seed."""
-    return [read(path) for path in sorted((RECORDED / name).glob("seed*.json"))]
+    return sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
 
 
 def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn, optim
 
 from course_utils import checkpoints, data, devices, models, parallel, recipes, records, schedules, training
@@ -110,10 +111,11 @@ class Outcome:
 
 def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path | None = None) -> Outcome:
     """Run `recipe` with `seed` from data to test accuracy; with `checkpoint`, resumable."""
-    parallel.start()
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
-    model = build_network(recipe, loaders.n_classes).to(devices.pick_device())
+    model = build_network(recipe, loaders.n_classes).to(
+        devices.pick_device(), memory_format=torch.channels_last
+    )
     training.seed_everything(seed + 1_000_000 * parallel.rank())  # processes start alike, and drop out apart
     optimizer = build_optimizer(recipe, model)
     history = training.fit(
@@ -126,7 +128,7 @@ def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path 
         epochs=recipe.epochs,
         precision=recipe.precision,
         checkpoint=checkpoint,
-        recipe=recipe.plain() | {"seed": seed},
+        recipe={key: value for key, value in recipe.plain().items() if key != "about"} | {"seed": seed},
     )
     return Outcome(model, history, test_accuracy(model, loaders))
 

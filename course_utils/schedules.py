@@ -108,10 +108,12 @@ def lr_range_test(
     """Train for `steps` batches while the rate grows geometrically, and note the loss at each rate.
 
     The test ends early once the loss is not finite or four times its lowest. Model and optimizer
-    are put back as they were, so that training can start from where it would have.
+    are put back as they were, so that training starts from the same weights as it would have; the loader's
+    order and torch's random numbers go on. Raises ValueError where no loss is finite, or without a batch.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
-    before = copy.deepcopy((model.state_dict(), optimizer.state_dict(), model.training))
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    modes = {module: module.training for module in model.modules()}
     model.train()
     rates, losses = [], []
     try:
@@ -126,7 +128,11 @@ def lr_range_test(
     finally:
         model.load_state_dict(before[0])
         optimizer.load_state_dict(before[1])
-        model.train(before[2])
+        optimizer.zero_grad(set_to_none=True)
+        for module, mode in modes.items():
+            module.training = mode
+    if not losses:
+        raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
     return RangeTest(np.array(rates), np.array(losses))
 
 
@@ -143,5 +149,7 @@ def range_test_step(model, batch, loss_fn, optimizer, precision) -> float:
 
 def endless(loader):
     """The loader's batches, starting again whenever it runs out."""
+    if len(loader) == 0:
+        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
     while True:
         yield from loader

@@ -34,7 +34,8 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
             print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
             try:
                 run(recipe, seed, root)
-            except RuntimeError as error:  # it diverged, needs a download, or runs in another process
+            except (RuntimeError, ValueError, OSError) as error:
+                # It diverged, needs a download or another run's weights, or runs in another process.
                 failures.append(f"{recipe.name} seed {seed}: {error}")
     if failures:
         raise RuntimeError("\n".join(failures))
@@ -51,6 +52,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
 
     Raises RuntimeError where another process is at the same run.
     """
+    parallel.start()
     checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
     with only_one(checkpoint):
         record = finish(recipe, seed, root, checkpoint)

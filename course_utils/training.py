@@ -83,8 +83,9 @@ def fit(
     `scheduler` steps once a batch. A model with more than `max_parameters` trainable weights is
     refused (ValueError). An epoch that would end after `max_seconds`, going by the slowest so far,
     is not started. With `checkpoint`, everything is saved after each epoch, and a run that was cut
-    off goes on from there, to the same bits, when called again with the same `recipe` (plain
-    values that name the run; another one is refused with a ValueError).
+    off goes on from there when called again with the same `recipe` (plain values that name the
+    run; another one is refused with a ValueError): to the same bits on a processor, and as nearly as
+    it repeats itself on a graphics card.
 
     Raises `Diverged` at the first loss that is not finite. Of mistakes that the first batches show,
     `watch` warns.
@@ -152,6 +153,7 @@ def train_epoch(
     device = device_of(model)
     scaler = scaler or gradient_scaler(model, precision)
     model.train()
+    optimizer.zero_grad(set_to_none=True)  # what an interrupted step may have left
     totals = Totals(device)
     for images, labels in progress(loader, "train"):
         images, labels = to_device(images, labels, device)
@@ -277,6 +279,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "scaler": self.scaler.state_dict(),
+            "loader_epoch": getattr(self.loader, "epoch", None),
             "random": random_state(),
         }
         checkpoints.save(state, path)
@@ -286,6 +289,8 @@ class Run:
         state = checkpoints.load(path)
         if state is None:
             return
+        if missing := {"recipe", "history", "loader_epoch"} - state.keys():
+            raise ValueError(f"{path} is no checkpoint of this `fit`: it has no {', '.join(sorted(missing))}")
         if state["recipe"] != self.recipe:
             raise ValueError(
                 f"{path} belongs to another run: expected the recipe {self.recipe}, found "
@@ -299,20 +304,25 @@ class Run:
             self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.history.__dict__.update(state["history"])
-        self.loader.epoch = len(self.history)
-        restore_random_state(state["random"])
-        print(f"continuing after epoch {len(self.history)} from {path.name}", flush=True)
+        if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
+            self.loader.epoch = state["loader_epoch"]
+        if parallel.rank() == 0:  # the other processes' dropout goes on from their own seeds
+            restore_random_state(state["random"])
+            print(f"continuing after epoch {len(self.history)} from {path.name}", flush=True)
 
 
 def random_state() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
+    mps = torch.mps.get_rng_state() if torch.mps.is_available() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "mps": mps}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+    if state["mps"] is not None and torch.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
 class evaluating:
@@ -342,7 +352,8 @@ def in_time(history: History, started: float, max_seconds: float | None) -> bool
         return True
     if time.perf_counter() - started + max(history.seconds, default=0) <= max_seconds:
         return True
-    print(f"stopping after {len(history)} epochs: another would exceed the budget of {max_seconds:.0f} s")
+    if parallel.rank() == 0:
+        print(f"stopping after {len(history)} epochs: another would exceed the budget of {max_seconds:.0f} s")
     return False
 
 
@@ -354,7 +365,8 @@ def gradient_scaler(model: nn.Module, precision: str) -> torch.amp.GradScaler:
     """float16's gradients vanish unless the loss is scaled up; for other precisions this does nothing."""
     device = device_of(model)
     needed = devices.pick_precision(device, precision) == torch.float16
-    return torch.amp.GradScaler(device.type, enabled=needed)
+    # From torch's own start, 65,536, the first steps overflow and are skipped, and the scheduler warns of it.
+    return torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=needed)
 
 
 def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

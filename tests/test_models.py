@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,8 +180,9 @@ def test_dropout_gradient_passes_where_the_value_did():
 
 
 def test_dropout_refuses_a_probability_of_one():
-    with pytest.raises(ValueError, match=r"\[0, 1\).*1"):
-        models.Dropout(1.0)
+    for p in (1.0, 0.999):  # a byte cannot tell the second from the first
+        with pytest.raises(ValueError, match=rf"\[0, 255/256\].*{p}"):
+            models.Dropout(p)
 
 
 def test_transfer_net_counts():
@@ -232,6 +235,21 @@ def test_missing_pretrained_weights_say_what_to_do(monkeypatch):
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
     with pytest.raises(RuntimeError, match=r"no route to host.*Download https://.*checkpoints"):
         TransferNet(100)
+
+
+def test_pretrained_weights_cannot_run_code(tmp_path, monkeypatch):
+    """A file that lies where torch keeps fetched weights is not checked again: it might be anybody's."""
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"conv1.weight": Trap()}, tmp_path / "checkpoints/resnet18-f37072fd.pth")
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        TransferNet(100)
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_smallnet_is_the_source_network_whatever_the_place_of_its_relu():

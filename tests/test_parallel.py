@@ -54,9 +54,30 @@ DRIVER = """
 """
 
 
-def run(tmp_path, what, processes):
+RECORDED = """
+    import sys
+    from dataclasses import replace
+    from pathlib import Path
+    import torch
+    from course_utils import parallel, recipes, records, sweeps
+
+    torch.set_num_threads(1)
+    out = Path(sys.argv[2])
+    records.RECORDED, sweeps.RUNS = out.with_suffix(""), out.parent / "runs"
+    small = {"widths": (8, 16, 32), "hidden": 64}
+    recipe = replace(
+        recipes.get("smallnet-source"), data="shapes10", network_args=small, epochs=2, precision="float32"
+    )
+    sweeps.run(recipe, 0)
+    if parallel.rank() == 0:
+        torch.save({}, out)
+    parallel.stop()
+"""
+
+
+def run(tmp_path, what, processes, driver=DRIVER):
     script, out = tmp_path / "driver.py", tmp_path / f"{processes}.pt"
-    script.write_text(textwrap.dedent(DRIVER))
+    script.write_text(textwrap.dedent(driver))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(launcher if processes > 1 else []), str(script), what, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -77,3 +98,9 @@ def test_two_processes_train_as_well_as_one(tmp_path):
     assert two["loss"][-1] == pytest.approx(one["loss"][-1], abs=0.08)
     assert two["accuracy"] == pytest.approx(one["accuracy"], abs=0.08)
     assert two["accuracy"] == pytest.approx(two["by hand"], abs=0.004), "every test image is counted once"
+
+
+def test_two_processes_make_one_record(tmp_path):
+    _, printed = run(tmp_path, "record", 2, RECORDED)
+    assert printed.count("smallnet-source seed 0: ") == 1
+    assert len(list(tmp_path.rglob("seed0.json"))) == 1

@@ -1,5 +1,7 @@
 """Rates against the published log, and a range test that leaves no trace."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,25 @@ def test_range_test_restores_model_and_optimizer():
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert not optimizer.state
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters()), "the next step would add to them"
+
+
+def test_range_test_leaves_each_module_in_its_mode():
+    model, loader = range_test_problem()
+    frozen = model.train()[0].eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    lr_range_test(model, loader, nn.functional.cross_entropy, optimizer, steps=2, precision="float32")
+    assert model.training
+    assert not frozen.training
+
+
+def test_range_test_says_why_it_has_nothing_to_show():
+    model, loader = range_test_problem()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with pytest.raises(ValueError, match="not finite at the lowest rate, 1e-08"):
+        lr_range_test(model, loader, lambda *_: model(loader[0][0]).sum() * math.nan, optimizer)
+    with pytest.raises(ValueError, match="the loader is empty"):
+        lr_range_test(model, [], nn.functional.cross_entropy, optimizer)
 
 
 def test_range_test_covers_the_range_and_suggests_before_the_minimum():

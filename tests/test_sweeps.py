@@ -53,6 +53,16 @@ def test_a_sweep_skips_what_is_recorded(tiny, capsys):
     assert [record["seed"] for record in records.of_recipe("tiny")] == [0, 1, 2]
 
 
+def test_a_run_that_cannot_start_does_not_stop_a_sweep(tiny, monkeypatch, capsys):
+    needs = replace(tiny, name="needs", network="TransferNet", network_args={"backbone": "tiny"})
+    wrong = replace(tiny, name="wrong", crop=-1)
+    monkeypatch.setattr(recipes, "RECIPES", {"wrong": wrong, "needs": needs, "tiny": tiny})
+    with pytest.raises(RuntimeError, match=r"wrong seed 0: .*\n?.*needs seed 0: "):
+        sweeps.sweep("*", [0])
+    assert "tiny seed 0: " in capsys.readouterr().out
+    assert sweeps.recorded(tiny, 0)
+
+
 def test_a_sweep_makes_a_stale_record_anew(tiny, monkeypatch, capsys):
     sweeps.sweep("*", [0])
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from course_utils import checkpoints, devices, training
 from course_utils.data import ImageSet
 from course_utils.loaders import BatchLoader
-from course_utils.models import Dropout, SmallNet
+from course_utils.models import CustomResNet, Dropout, SmallNet
 from course_utils.schedules import one_cycle
 from course_utils.transforms import Augment
 
@@ -350,6 +350,82 @@ def test_resume_gives_the_same_bits(tmp_path, capsys):
     assert same_weights(whole, resumed)
     assert curves.train_loss == continued.train_loss
     assert curves.validation_loss == continued.validation_loss
+
+
+def test_gradients_that_others_have_left_do_not_count():
+    """An interrupted step leaves some, and so would a range test that did not tidy up."""
+    training.seed_everything(0)
+    models = [tiny_net(), tiny_net()]
+    models[1].load_state_dict(models[0].state_dict())
+    for weight in models[1].parameters():
+        weight.grad = torch.full_like(weight, 1e6)
+    for model in models:
+        training.seed_everything(1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        training.train_epoch(
+            model, BatchLoader(tiny_set(), 16), cross_entropy, optimizer, precision="float32"
+        )
+    assert same_weights(*models)
+
+
+def in_two_parts(loader, epochs, path):
+    """The weights of `epochs` epochs over `loader()` in one go, and of as many with a break in the middle."""
+    models = []
+    for parts in ([epochs], [epochs // 2, epochs]):
+        for until in parts:
+            training.seed_everything(0)
+            model, optimizer = (net := tiny_net()), torch.optim.SGD(net.parameters(), lr=0.05)
+            kept = path if len(parts) > 1 else None
+            training.fit(
+                model, loader(), None, cross_entropy, optimizer, epochs=until, precision="float32",
+                verbose=False, checkpoint=kept,
+            )  # fmt: skip
+        models.append(model)
+    return models
+
+
+def test_a_loader_that_was_used_before_resumes_where_it_was(tmp_path):
+    def used_loader():
+        loader = BatchLoader(tiny_set(), 16, shuffle=True)
+        next(iter(loader))
+        return loader
+
+    assert same_weights(*in_two_parts(used_loader, 4, tmp_path / "run.pt"))
+
+
+def test_a_plain_list_of_batches_resumes(tmp_path):
+    batches = list(BatchLoader(tiny_set(), 16))
+    assert same_weights(*in_two_parts(lambda: batches, 4, tmp_path / "run.pt"))
+
+
+def test_a_changed_tensor_is_damage_even_if_it_can_be_read(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    checkpoints.write({"weight": torch.ones(1000)}, path)
+    content = path.read_bytes()
+    middle = content.index(torch.ones(1000).numpy().tobytes()) + 2000
+    path.write_bytes(content[:middle] + b"\x99" + content[middle + 1 :])
+    assert not torch.equal(torch.load(path, weights_only=True)["weight"], torch.ones(1000)), "torch reads it"
+    assert checkpoints.load(path) is None
+    assert "run.pt is damaged (BadZipFile)" in capsys.readouterr().out
+
+
+def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
+    tiny_run(epochs=2, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run\.pt holds more than weights .*is it a checkpoint of `fit`\?"):
+        checkpoints.load_weights(tiny_net(), tmp_path / "run.pt")
+    checkpoints.save_weights(tiny_net(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint .* it has no history"):
+        tiny_run(epochs=2, checkpoint=tmp_path / "weights.pt")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_first_steps_in_float16_are_not_skipped():
+    """As on a graphics card without bfloat16. A skipped step makes torch warn of the scheduler behind it."""
+    training.seed_everything(0)
+    model, loader = CustomResNet(), BatchLoader(tiny_set(32), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = one_cycle(optimizer, 1, len(loader), 0.01, 0.05, peak_epoch=0.5)
+    training.train_epoch(model, loader, cross_entropy, optimizer, scheduler, precision="float16")
 
 
 def test_another_recipe_is_refused_with_both_named(tmp_path):
