@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb(table, "table", "the recorded runs: test accuracy over seeds, weights, minutes")
     sub.add_argument("pattern", **pattern)
 
-    sub = verb(bench, "bench", "measure how fast this machine trains, as ratios")
+    sub = verb(bench, "bench", "measure how fast this machine's processor trains, as ratios")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE as well")
 
     verb(sync, "sync", "bring the notebooks up to their .py twins")

@@ -1,4 +1,4 @@
-"""How fast this machine trains, as ratios: both sides of each take turns in one process, and medians are compared.
+"""How fast this machine's processor trains, as ratios: both sides take turns in one process, and medians are compared.
 
 Ratios carry over to other machines far better than seconds do. The pictures are random: speed does
 not depend on what they show. Run it on a quiet machine. What `devices.keep_freed_memory` brings is
@@ -6,6 +6,7 @@ not in the ratios: it is set for the process, and so for both sides.
 """
 
 import json
+import math
 import platform
 import sys
 import time
@@ -196,9 +197,11 @@ def linearity(sizes: tuple[int, ...], rounds: int) -> float:
 
 
 def megabytes_in_use() -> float:
-    """The most memory that this process has had, in MB; not to be had on Windows."""
-    import resource
-
+    """The most memory that this process has had, in MB; NaN on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
@@ -248,8 +251,9 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
 
 def main(path: Path | None = None) -> None:
     """Print the table with the machine it was measured on, and write it to `path` as JSON if given."""
-    here = machine.describe() | {"system": platform.system()}
-    precision = str(devices.pick_precision(devices.pick_device())).removeprefix("torch.")
+    cpu = torch.device("cpu")  # whatever else there is
+    here = machine.describe(cpu) | {"system": platform.system()}
+    precision = str(devices.pick_precision(cpu)).removeprefix("torch.")
     print(", ".join(f"{key} {value}" for key, value in here.items()))
     print(
         f"precision {precision}" + ("" if precision != "float32" else ": no bf16 here, bounds do not apply")

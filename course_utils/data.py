@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from course_utils import fetch, shapes
 
@@ -239,17 +239,21 @@ def _read_tree(folder: Path, classes: tuple[str, ...], name: str) -> ImageSet:
         )
         if not files:
             raise ValueError(f"expected .png or .jpg files in {folder / class_name}, found none")
-        images += [_read_picture(file) for file in files]
+        images += [read_picture(file) for file in files]
         labels += [label] * len(files)
     return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), classes, name)
 
 
-def _read_picture(file: Path) -> np.ndarray:
-    """uint8 (32, 32, 3)."""
+def read_picture(path: str | Path) -> np.ndarray:
+    """Any picture file as uint8 (32, 32, 3): cut to a square around its middle and resized; transparent is white.
+
+    Raises ValueError, naming the file, where it is missing or cannot be read as a picture.
+    """
     try:
-        with Image.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture)  # photographs are often stored lying on their side
-            square = ImageOps.fit(upright.convert("RGBA").convert("RGB"), (SIZE, SIZE))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
-    return np.asarray(square)
+        with Image.open(path) as picture:
+            # Photographs are often stored on their side.
+            upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+    opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))

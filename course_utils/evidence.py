@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from course_utils import machine, plots, published, recipes, records, verdicts
 from course_utils.claims import CLAIMS, Claim
 from course_utils.recipes import Recipe
-from course_utils.verdicts import NOT_RUN, Part, by_machine, runs_of
+from course_utils.verdicts import NOT_RUN, Part, runs_of
 
 NBSP = "\u00a0"  # a space at which no line breaks
 MINUS = "\u2212"  # as wide as a plus, and not taken for a hyphen
@@ -51,7 +51,7 @@ def spread(percents: list[float]) -> str:
 
 def minutes(name: str) -> str:
     """Minutes that a run takes, as a mean over the recipe's runs; for each machine, if there are several."""
-    paces = [fmean(map(records.minutes, runs)) for runs in by_machine(name).values()]
+    paces = [fmean(map(records.minutes, runs)) for runs in records.by_machine(runs_of(name)).values()]
     return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
 
 
@@ -200,7 +200,9 @@ def run_row(label: str, name: str, more: str = "") -> str:
 def leaderboard(data: str) -> Html:
     """Runs on `data` ("cifar10" or "cifar100") by accuracy, headlines first where not run, then others' results."""
     ours = sorted(competing(data), key=lambda recipe: -fmean(verdicts.percents(recipe.name) or [math.inf]))
-    machines = list(dict.fromkeys(where for recipe in ours for where in by_machine(recipe.name)))
+    machines = list(
+        dict.fromkeys(where for recipe in ours for where in records.by_machine(runs_of(recipe.name)))
+    )
     rows = [run_row("", recipe.name, made_on(recipe.name, machines)) for recipe in ours]
     others = [one for one in published.SOURCES + published.REFERENCES if one.data == data]
     for one in sorted(others, key=lambda one: -one.percent):
@@ -228,7 +230,7 @@ def competing(data: str) -> list[Recipe]:
 
 def made_on(name: str, machines: list[str]) -> str:
     """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
-    found = by_machine(name).items()
+    found = records.by_machine(runs_of(name)).items()
     return "<br>".join(f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
 
 
@@ -429,7 +431,8 @@ def pace(data: str, title: str = "") -> Figure:
             name_point(axes, one.name, one.minutes, one.percent, "^", "0.35", "above")
     ours = recorded_headlines(data)
     for name in ours:
-        minutes = fmean(map(records.minutes, runs_of(name)))
+        here = next(iter(records.by_machine(runs_of(name)).values()))  # the machine of the first seed
+        minutes = fmean(map(records.minutes, here))
         name_point(axes, name, minutes, fmean(verdicts.percents(name)), "o", plots.BLUE, "below")
     note = "" if ours else f"\nour own: {NOT_RUN}"
     axes.set(xscale="log", xlabel="minutes of training", ylabel="test accuracy (%)", title=title + note)

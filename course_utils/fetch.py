@@ -466,8 +466,10 @@ def _read_npz(path: Path, name: str) -> Arrays:
     try:
         arrays = _read_keys(path)
         problem = "" if this_file in _verified else _problem(arrays, SOURCES[name])
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        problem = str(error)
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        problem = str(
+            error
+        )  # a RuntimeError: damage may look like encryption, or like an unknown compression
     if problem:
         raise ValueError(
             f"{path} is not the {name} that it should be: {problem}. Move it away, then "

@@ -40,6 +40,9 @@ class BatchLoader:
     ):
         if len(image_set) == 0:
             raise ValueError(f"{image_set.name}: no images to load")
+        height, width = image_set.images.shape[1:3]
+        if augment and height != width:
+            raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
         self.image_set, self.batch_size = image_set, batch_size
         self.augment, self.shuffle, self.seed = augment, shuffle, seed
         self.device = torch.device(device)
@@ -48,7 +51,7 @@ class BatchLoader:
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
         colour = transforms.mean_colour(mean if fill is None else fill)
         self.fill = torch.tensor(colour, dtype=torch.uint8, device=self.device)
-        self.store = torch.from_numpy(image_set.images).to(self.device)
+        self.store = torch.from_numpy(np.ascontiguousarray(image_set.images)).to(self.device)
         self.labels = torch.from_numpy(image_set.labels).to(self.device)
         if augment and augment.padding:
             self.store = transforms.pad(self.store, augment.padding, self.fill)

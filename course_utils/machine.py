@@ -12,9 +12,9 @@ import torch
 from course_utils import devices
 
 
-def describe() -> dict[str, Any]:
-    """What a run's seconds depend on, and which code it ran."""
-    device = devices.pick_device()
+def describe(device: torch.device | None = None) -> dict[str, Any]:
+    """What a run's seconds depend on, and which code it ran; by default on the device that the course picks."""
+    device = device or devices.pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     return {
         "device": device.type,

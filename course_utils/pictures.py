@@ -1,16 +1,16 @@
 """Your own picture: any picture file, or one drawn by code, before a network that was trained on pictures of 32×32."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw
 from torch import nn
 
-from course_utils import recipes, records, runs, shapes, training, transforms
+from course_utils import data, recipes, records, runs, shapes, training, transforms
+from course_utils.data import SIZE
 
-SIZE = 32  # pixels a side
+read = data.read_picture  # a file of yours
 
 # In label order, as in the data sets' own files, so that kept weights are of use where CIFAR itself is not at hand.
 NAMES = {
@@ -33,21 +33,6 @@ STATS = {
 
 
 # --- Pictures.
-
-
-def read(path: str | Path) -> np.ndarray:
-    """Any picture file as uint8 (32, 32, 3): cut to a square around its middle and resized; transparent is white.
-
-    Raises ValueError, naming the file, where it is missing or cannot be read as a picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            # Photographs are often stored on their side.
-            upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-    opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))
 
 
 def drawn(data: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from course_utils import recipes
+from course_utils import machine, recipes
 from course_utils.recipes import Recipe
 
 SCHEMA = 1
@@ -119,6 +119,14 @@ def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
     )
 
 
+def by_machine(recorded: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Records by what they ran on, {processor, threads and precision: records}: times are compared on one only."""
+    found = {}
+    for record in recorded:
+        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
+    return found
+
+
 def minutes(record: dict[str, Any]) -> float:
     """How long the run takes: its epochs at the median epoch's pace, so that a pause does not count."""
     seconds = record["history"]["seconds"]
@@ -160,5 +168,8 @@ def tested(record: dict[str, Any]) -> bool:
 def table_row(name: str, recorded: list[dict[str, Any]]) -> str:
     percents = [100 * record["test_accuracy"] for record in recorded]
     accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
-    pace = mean(map(minutes, recorded))
-    return f"| {name} | {len(recorded)} | {accuracy} | {recorded[0]['parameters']:,} | {pace:.1f} |"
+    paces = [mean(map(minutes, runs)) for runs in by_machine(recorded).values()]
+    weights = recorded[0]["parameters"]
+    return (
+        f"| {name} | {len(recorded)} | {accuracy} | {weights:,} | {' and '.join(f'{m:.1f}' for m in paces)} |"
+    )

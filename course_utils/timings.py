@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from course_utils import devices, machine, recipes, records
+from course_utils import devices, machine, recipes, records, verdicts
 from course_utils.evidence import Html, row, table
 from course_utils.verdicts import NOT_RUN
 
@@ -73,9 +73,9 @@ def full(notebook: str) -> str:
     lesson, times, alike = FULL[notebook]
     epochs = times * recipes.LESSONS[lesson]["full"].epochs
     for name in alike:
-        if recorded := records.of_recipe(name):
-            pace = fmean(records.minutes(run) / len(run["history"]["seconds"]) for run in recorded)
-            where = machine.in_words(recorded[0]["machine"], recorded[0]["precision"])
+        if recorded := records.by_machine(verdicts.runs_of(name)):
+            where, here = next(iter(recorded.items()))  # the machine of the first seed
+            pace = fmean(records.minutes(run) / len(run["history"]["seconds"]) for run in here)
             return (
                 f"{epochs * pace:.0f} min of training<br>"
                 f"<small>{epochs} epochs at the pace of <code>{name}</code> ({where})</small>"

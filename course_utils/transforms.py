@@ -10,6 +10,7 @@ Sources: crop and flip, He et al., CVPR 2016; the hole ("cutout"), DeVries and T
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,10 +50,13 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
     finish = [A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()]
     rest = A.Compose(augment + finish if train else finish)
 
-    def transform(image: np.ndarray) -> Tensor:
-        return rest(image=np.asarray(crop(Image.fromarray(image))))["image"]
+    return partial(
+        _crop_then, crop, rest
+    )  # which DataLoader can hand to its workers, unlike a function in here
 
-    return transform
+
+def _crop_then(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
+    return rest(image=np.asarray(crop(Image.fromarray(image))))["image"]
 
 
 @dataclass(frozen=True)

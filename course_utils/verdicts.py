@@ -16,7 +16,8 @@ of half a point (or epoch) either side; or, if that is more, of the largest fall
 accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
 difference of two recipes gets both allowances. Where the other recipe has several seeds, the single run
 is given their spread (Student's t with one spread for both), if that makes a wider interval. A verdict
-that rests on a single run is provisional and says so. Times and other ratios are given a tenth. A claim
+that rests on a single run is provisional and says so. Times and other ratios are given a tenth. What
+range tests suggest has an interval from the lowest to the highest; the claim's range is wide. A claim
 is confirmed if all its parts are, refuted if all are, qualified otherwise, and not run yet while any
 part is.
 
@@ -31,7 +32,7 @@ from itertools import pairwise
 from statistics import fmean, median, variance
 from typing import Any, ClassVar, Protocol
 
-from course_utils import machine, recipes, records
+from course_utils import recipes, records
 from course_utils.schedules import RangeTest
 
 CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "not run yet"
@@ -82,19 +83,11 @@ def percents(name: str) -> list[float]:
     return [100 * accuracy for accuracy in accuracies if accuracy is not None]
 
 
-def by_machine(name: str) -> dict[str, list[dict[str, Any]]]:
-    """The recipe's runs by what they ran on: {processor, threads and precision: records}."""
-    found = {}
-    for record in runs_of(name):
-        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
-    return found
-
-
 def epoch_seconds(name: str) -> dict[str, float]:
     """For each machine the seconds of its runs' median epoch, in the mean: a pause in one epoch does not count."""
     return {
         where: fmean(median(record["history"]["seconds"]) for record in runs)
-        for where, runs in by_machine(name).items()
+        for where, runs in records.by_machine(runs_of(name)).items()
     }
 
 

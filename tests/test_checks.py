@@ -1,5 +1,6 @@
 """The self-checks: right answers pass, each likely wrong one gets its own message, and none is given away."""
 
+import copy
 import re
 
 import numpy as np
@@ -254,6 +255,8 @@ def erase_the_diagonal(confusion):
     (worst(swap=True), "a row is a true class"),
     (lambda confusion: worst()(confusion)[::-1], "comes first"),
     (worst(count=3), "expected two pairs, found 3"),
+    (lambda confusion: np.argsort(confusion.ravel())[-2:], "np.unravel_index"),
+    (lambda confusion: [(2, 0, 12), (0, 1, 9)], "expected pairs (true, predicted)"),
     (lambda confusion: [(0, 3), (3, 0)], "not the commonest"),
     (erase_the_diagonal, "work on a copy"),
 )
@@ -452,6 +455,20 @@ def test_averages_flips(answer, says):
     text = message(checks.averages_flips, answer)
     assert says in text
     assert not re.search(r"flip\(|axis 3|dims", text)
+
+
+def test_averaging_flips_may_put_the_mode_back_or_work_on_a_copy(capsys):
+    def puts_it_back(network, images):
+        found = averaged(network, images)
+        network.train()
+        return found
+
+    checks.averages_flips(puts_it_back)
+    checks.averages_flips(lambda network, images: averaged(copy.deepcopy(network), images))
+    assert capsys.readouterr().out.count("correct: ") == 2
+    assert "in train mode" in message(
+        checks.averages_flips, lambda network, images: averaged(copy.deepcopy(network), images, mode=True)
+    )
 
 
 def test_right_functions_of_session_2(capsys):

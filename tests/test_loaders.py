@@ -1,5 +1,7 @@
 """Batches: shapes, dtypes, order and augmentation that depend on (seed, epoch) alone."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,23 @@ def test_no_images_are_refused():
     empty = image_set().subset(np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="random train: no images"):
         BatchLoader(empty)
+
+
+def test_any_order_in_memory_will_do_and_augmented_pictures_are_square():
+    planes = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    labels = np.zeros(8, dtype=np.int64)
+    pixels = planes.transpose(0, 2, 3, 1)  # as it comes from (N, 3, H, W)
+    images, _ = next(
+        iter(BatchLoader(ImageSet(pixels, labels, ("a",), "planes"), 8, augment=Augment(0, 0, 0, 0)))
+    )
+    np.testing.assert_allclose(images.numpy() * 255, planes, atol=1e-3)
+    wide = ImageSet(np.zeros((8, 20, 40, 3), dtype=np.uint8), labels, ("a",), "wide")
+    with pytest.raises(ValueError, match=r"wide: expected square images to augment, found 20×40"):
+        BatchLoader(wide, 8, augment=Augment())
+
+
+def test_the_pipeline_an_image_at_a_time_can_be_handed_to_workers():
+    """Windows and macOS start workers anew, with what they are to do in a pickle."""
+    image = np.full((32, 32, 3), 7, dtype=np.uint8)
+    transform = per_image(MEAN, STD, train=False)
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(image), transform(image))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from course_utils import authoring, records, timings
+from course_utils import authoring, recipes, records, timings
 from course_utils.verdicts import NOT_RUN
 
 
@@ -47,7 +47,13 @@ def test_the_table_says_what_it_does_not_know(tmp_path, monkeypatch):
 
 def test_the_full_time_is_at_the_pace_of_a_recorded_run(monkeypatch):
     machine = {"device": "cpu", "name": "a processor", "threads": 2}
-    run = {"history": {"seconds": [30.0, 30.0, 600.0]}, "machine": machine, "precision": "float32"}
+    recipe = recipes.get("resnet-fast").plain()
+    run = {
+        "recipe": recipe,
+        "history": {"seconds": [30.0, 30.0, 600.0]},
+        "machine": machine,
+        "precision": "float32",
+    }
     monkeypatch.setattr(records, "of_recipe", lambda name: [run] if name == "resnet-fast" else [])
     text = timings.full("02_resnet")
     assert text.startswith("12 min of training")  # 24 epochs of half a minute: the pause does not count
