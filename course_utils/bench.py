@@ -206,22 +206,25 @@ def megabytes_in_use() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def peak_memory() -> float:
-    """MB that an augmented epoch on 50,000 images adds to an interpreter with torch loaded."""
+def peak_memory(n: int) -> float:
+    """MB that an augmented epoch on `n` images adds to an interpreter with torch loaded."""
     before = megabytes_in_use()
-    train = BatchLoader(random_images(50_000, 100), 128, augment=Augment(), shuffle=True)
+    train = BatchLoader(random_images(n, 100), 128, augment=Augment(), shuffle=True)
     our_epoch(models.SmallNet(conv_dropout=0), train)()
     return megabytes_in_use() - before
 
 
 def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
-    """(what, the bound that two cores with bf16 instructions should keep, the value) for each row."""
+    """(what, the bound that two cores with bf16 instructions should keep, the value) for each row.
+
+    `scale` shrinks the numbers of images, for a look at whether it runs.
+    """
     small = random_images(int(6400 * scale), 100)
     ten = random_images(int(2048 * scale), 10)
     sizes = tuple(int(n * scale) for n in (12_500, 25_000, 50_000))
     return [
         # Memory first: the peak is the process's, and must not be some other row's.
-        ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", peak_memory()),
+        ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", peak_memory(int(50_000 * scale))),
         (
             "SmallNet: the source's loop over fit",
             "> 1.6",
