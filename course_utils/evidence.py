@@ -372,13 +372,13 @@ def draw_seeds(axes: Axes, names: Mapping[str, str], quantity: str) -> None:
 
 
 def range_test(name: str) -> Figure | Html:
-    """The recorded range test of a recipe, its suggestion marked."""
+    """The first recorded range test of a recipe, its suggestion marked."""
     recorded = runs_of(name)
     if not recorded:
         return Html(f"<p>Range test: <strong>{NOT_RUN}</strong> (<code>{name}</code>).</p>")
-    suggested = verdicts.SuggestedRate(name).estimate()
     history = recorded[0]["history"]
-    figure = plots.range_test(history["learning_rate"], history["train_loss"], suggested and suggested.value)
+    suggested = verdicts.suggestion(recorded[0])
+    figure = plots.range_test(history["learning_rate"], history["train_loss"], suggested)
     plt.close(figure)
     return figure
 

@@ -16,10 +16,9 @@ of half a point (or epoch) either side; or, if that is more, of the largest fall
 accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
 difference of two recipes gets both allowances. Where the other recipe has several seeds, the single run
 is given their spread (Student's t with one spread for both), if that makes a wider interval. A verdict
-that rests on a single run is provisional and says so. Times and other ratios are given a tenth. What
-range tests suggest has an interval from the lowest to the highest; the claim's range is wide. A claim
-is confirmed if all its parts are, refuted if all are, qualified otherwise, and not run yet while any
-part is.
+that rests on a single run is provisional and says so. Times and other ratios are given a tenth. The
+interval of range tests goes from the lowest rate that one suggests to the highest. A claim is confirmed
+if all its parts are, refuted if all are, qualified otherwise, and not run yet while any part is.
 
 Only records made by the recipe as it stands count: a recipe that was changed has to run again.
 """
@@ -29,7 +28,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median, variance
+from statistics import fmean, geometric_mean, median, variance
 from typing import Any, ClassVar, Protocol
 
 from course_utils import recipes, records
@@ -229,6 +228,11 @@ class FirstEpoch:
         return t_interval(reached)
 
 
+def suggestion(record: dict[str, Any]) -> float:
+    """The learning rate that the recorded range test suggests."""
+    return RangeTest(record["history"]["learning_rate"], record["history"]["train_loss"]).suggestion
+
+
 @dataclass(frozen=True)
 class SuggestedRate:
     """The learning rate that a recorded range test suggests."""
@@ -242,11 +246,10 @@ class SuggestedRate:
         return (self.recipe,)
 
     def estimate(self) -> Estimate | None:
-        tests = [record["history"] for record in runs_of(self.recipe)]
-        rates = [RangeTest(test["learning_rate"], test["train_loss"]).suggestion for test in tests]
+        rates = [suggestion(record) for record in runs_of(self.recipe)]
         single = len(rates) == 1
         basis = "1 run" if single else f"{len(rates)} runs"
-        return Estimate(fmean(rates), min(rates), max(rates), basis, single) if rates else None
+        return Estimate(geometric_mean(rates), min(rates), max(rates), basis, single) if rates else None
 
 
 @dataclass(frozen=True)
