@@ -48,8 +48,7 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # the names' numbers in malloc.h
-    libc.mallopt(mmap_threshold, 1 << 30) or libc.mallopt(
-        mmap_threshold, 1 << 25
-    )  # the most before glibc 2.35
+    # Older C libraries refuse the first, and take at most the second.
+    libc.mallopt(mmap_threshold, 1 << 30) or libc.mallopt(mmap_threshold, 1 << 25)
     libc.mallopt(trim_threshold, (1 << 31) - 1)
     libc.mallopt(top_pad, 1 << 28)

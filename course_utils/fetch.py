@@ -467,9 +467,8 @@ def _read_npz(path: Path, name: str) -> Arrays:
         arrays = _read_keys(path)
         problem = "" if this_file in _verified else _problem(arrays, SOURCES[name])
     except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        problem = str(
-            error
-        )  # a RuntimeError: damage may look like encryption, or like an unknown compression
+        # A RuntimeError: damage may look like encryption, or like an unknown compression.
+        problem = str(error)
     if problem:
         raise ValueError(
             f"{path} is not the {name} that it should be: {problem}. Move it away, then "

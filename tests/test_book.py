@@ -140,9 +140,8 @@ def test_what_the_site_loads_and_links_is_there(site):
 def test_a_figure_and_its_per_cent_sign_stay_on_one_line(site):
     text = (site / "book" / "session2" / "getting_to_94.html").read_text(encoding="utf-8")
     article = re.search(r"<article\b.*?</article>", text, re.DOTALL)[0]
-    prose = re.sub(
-        r"<(pre|code)\b.*?</\1>|<[^>]*>", "", article, flags=re.DOTALL
-    )  # no code, and no alt texts
+    # No code, and no alternative texts.
+    prose = re.sub(r"<(pre|code)\b.*?</\1>|<[^>]*>", "", article, flags=re.DOTALL)
     assert "94\N{NO-BREAK SPACE}%" in prose
     assert re.findall(r".*\d %.*", prose) == []
 
