@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from course_utils import machine, records
+from course_utils import machine, records, schedules
 
 WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
 LETTERS, SMALL_LETTERS = 11, 10  # points
@@ -291,7 +291,7 @@ def range_test(rates: np.ndarray, losses: np.ndarray, suggestion: float | None =
         tested = lowest <= suggestion <= rates[end - 1]
         _expect(tested, f"suggestion in {lowest:g} to {rates[end - 1]:g}", f"{suggestion:g}")
     low, top = _learning_limits(losses[:end])
-    mean = _running_mean(losses[:end], max(1, end // 40))
+    mean = schedules.running_mean(losses[:end])
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")
     axes.plot(rates[:end], losses[:end], color=BLUE, alpha=0.35, linewidth=1)
     axes.plot(rates[:end], mean, color=BLUE, linewidth=2)
@@ -444,13 +444,6 @@ def _learning_limits(losses: np.ndarray) -> tuple[float, float]:
     start, low = np.median(losses[: max(1, len(losses) // 10)]), losses.min()
     drop = max(start - low, 0.1 * abs(start))
     return low - 0.15 * drop, start + 0.5 * drop
-
-
-def _running_mean(values: np.ndarray, half: int) -> np.ndarray:
-    """Means over `half` neighbours on either side: centred, they do not lag behind the losses."""
-    window = np.ones(2 * half + 1)
-    sums, counts = (np.convolve(v, window)[half:-half] for v in (values, np.ones(len(values))))
-    return sums / counts
 
 
 def _title(figure: Figure, title: str) -> None:

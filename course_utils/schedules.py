@@ -78,21 +78,24 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """A tenth of the rate at which the smoothed loss is lowest.
+        """A tenth of the rate at which the running mean of the losses is lowest.
 
         At the minimum itself the loss is about to rise: a rate from there is already too high. The
         rule of thumb is older than its reasons; it gives the order of magnitude.
         """
-        return float(self.rates[int(np.argmin(smoothed(self.losses)))]) / 10
+        return float(self.rates[int(np.argmin(running_mean(self.losses)))]) / 10
 
 
-def smoothed(losses: np.ndarray, beta: float = 0.9) -> np.ndarray:
-    """Exponential moving average, corrected for its start (as in Adam)."""
-    out, average = np.empty(len(losses)), 0.0
-    for i, loss in enumerate(losses):
-        average = beta * average + (1 - beta) * loss
-        out[i] = average / (1 - beta ** (i + 1))
-    return out
+def running_mean(losses: np.ndarray) -> np.ndarray:
+    """The mean of each loss and its neighbours, a thirtieth of all on either side, float64 (steps,).
+
+    A mean over past steps alone lags: on a curve as flat at the bottom as a range test's, its lowest
+    point comes many steps late. At the ends, where a neighbour is missing, the others are averaged.
+    """
+    half = max(1, len(losses) // 30)
+    window = np.ones(2 * half + 1)
+    sums, counts = (np.convolve(v, window)[half:-half] for v in (losses, np.ones(len(losses))))
+    return sums / counts
 
 
 def lr_range_test(

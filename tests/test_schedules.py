@@ -122,7 +122,7 @@ def test_range_test_covers_the_range_and_suggests_before_the_minimum():
     )
     assert len(result.rates) == len(result.losses) == 60
     assert result.rates[[0, -1]] == pytest.approx([1e-6, 0.03])
-    lowest = result.rates[np.argmin(schedules.smoothed(result.losses))]
+    lowest = result.rates[np.argmin(schedules.running_mean(result.losses))]
     assert result.suggestion == pytest.approx(lowest / 10)
     assert lowest > 1e-3, "the loss falls over most of this range"
 
@@ -137,5 +137,17 @@ def test_range_test_stops_when_the_loss_explodes():
     assert np.isfinite(result.losses).all()
 
 
-def test_smoothed_corrects_its_start():
-    assert schedules.smoothed(np.full(5, 3.0)) == pytest.approx([3.0] * 5)
+def test_suggestion_does_not_lag_behind_the_losses():
+    """The valley's floor is four tenths of a power of ten wide and its middle at 0.01."""
+    rates = np.geomspace(1e-6, 1, 120)
+    from_the_middle = np.abs(np.log10(rates) + 2)
+    noise = 0.02 * np.random.default_rng(0).standard_normal(120)
+    result = schedules.RangeTest(rates, 1 + np.maximum(from_the_middle, 0.2) + noise)
+    assert result.suggestion == pytest.approx(0.01 / 10, rel=0.6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+def test_running_mean_is_centred_and_knows_its_ends(steps):
+    assert schedules.running_mean(np.full(steps, 3.0)) == pytest.approx([3.0] * steps)
+    ramp = np.arange(float(steps))
+    assert schedules.running_mean(ramp)[3:-3] == pytest.approx(ramp[3:-3])
