@@ -1,8 +1,9 @@
 """The training loop: `train_epoch`, `validate_epoch`, `evaluate`, and `fit` over them.
 
 The loss function, the optimizer and the scheduler are arguments; a loader is anything that yields
-(images, labels) batches and has a length. The loop runs where the model's weights are. Inside an
-epoch nothing is read back from the device, so a GPU never waits for Python.
+(images, labels) batches and has a length. The loop runs where the model's weights are. Sums stay on
+the device and are read at the end of an epoch, and a run's first batches and then every fiftieth are looked
+at for mistakes: so a GPU hardly ever waits for Python.
 """
 
 import math

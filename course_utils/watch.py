@@ -1,7 +1,7 @@
 """What `fit` can see by itself: it looks at the first two batches, and warns where they show a common mistake.
 
 Only what passes by anyway is looked at. Nothing is drawn, run or counted for it, so a run comes out the same to the
-last bit, and after the second batch nothing is read back from the device.
+last bit, and after the second batch the watch reads nothing back from the device.
 """
 
 import functools
