@@ -239,7 +239,9 @@ def bench() -> Html:
     recorded = verdicts.bench_table()
     if not recorded:
         return Html(f"<p>Speed table: <strong>{NOT_RUN}</strong>.</p>")
-    rows = [row(escape(one["what"]), escape(one["bound"]), f"{one['value']:.2f}") for one in recorded["rows"]]
+    rows = [
+        row(escape(one["what"]), escape(one["bound"]), f"{one['value']:#.4g}") for one in recorded["rows"]
+    ]
     note = f"{machine.in_words(recorded['machine'], recorded['precision'])}, torch {recorded['machine']['torch']}"
     return Html(table(("What", "Bound", "Measured"), rows, "Speed table") + f"<p>{escape(note)}</p>")
 
@@ -272,17 +274,16 @@ def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, 
 
 def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float] | None) -> None:
     across = axes.get_yaxis_transform()
+    clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
     for height, name in enumerate(names.values()):
         percents = verdicts.percents(name)
         if not percents:
-            clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
             axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35", bbox=clear)
             continue
         axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
         axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
-        axes.annotate(
-            f"{fmean(percents):.1f}", (max(percents), height), (8, 0), textcoords="offset points", va="center"
-        )
+        beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "bbox": clear}
+        axes.annotate(f"{fmean(percents):.1f}", (max(percents), height), **beside)
     if mark:
         axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
