@@ -134,10 +134,10 @@ def receptive_field(answer: int, features: nn.Sequential) -> str:
 
 @self_check
 def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: float) -> str:
-    """How many epochs of a step schedule have a rate at which float32 can no longer add to a weight of 0.01."""
+    """How many epochs of a step schedule have a rate so low that float32 rounds it away from a weight of 0.01."""
     rates = lr * gamma ** (np.arange(epochs) // step_epochs)
-    smallest = torch.finfo(torch.float32).eps * 0.01
-    dead = int((rates < smallest).sum())
+    half_a_gap = {weight: np.spacing(np.float32(weight)) / 2 for weight in (0.01, 1)}
+    dead = int((rates < half_a_gap[0.01]).sum())
     alive = epochs - dead
     mistakes = {
         dead + 1: "one too many: count the epochs from the first dead one to the last, both included",
@@ -145,7 +145,11 @@ def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: fl
         alive: "that is how many epochs are alive",
         alive + 1: "that is the number of the first dead epoch; how many are there from it to the end?",
         alive // step_epochs: "that is the number of drops: each comes after several epochs",
-        int((rates < 100 * smallest).sum()): "that is for a weight of 1; the weight here is 0.01",
+        int((rates < half_a_gap[1]).sum()): "that is for a weight of 1; the weight here is 0.01",
+        int(
+            (rates < 0.01 * torch.finfo(torch.float32).eps).sum()
+        ): "not so soon: look at the gap between 0.01 "
+        "and the next float32, and at what rounding does with less than that",
     }
     compare(
         answer, dead, mistakes, "not this many: plot the rates on a logarithmic scale, with the threshold"
@@ -250,6 +254,19 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
     compare_tensors(
         bare_norm.running_mean, right, mistakes, "the running mean is off: what was it a mean of?"
     )
+    x = torch.rand(2, conv.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = (
+            copy.deepcopy(pair).eval()(x)
+            for pair in (nn.Sequential(conv, norm), nn.Sequential(bare, bare_norm))
+        )
+    if found.shape != expected.shape:
+        raise NotYet(
+            f"from {shape(x)} the new pair makes {shape(found)}, the old one {shape(expected)}: "
+            "is all else as in `conv`?"
+        )
+    if not torch.allclose(found, expected, atol=1e-4):
+        raise NotYet("the weights are right, and the output is another: is all else as in `conv` and `norm`?")
     return f"the same output with {len(conv.bias)} weights fewer"
 
 
@@ -264,10 +281,10 @@ def within_budget(network: nn.Module, budget: int, accuracy: float, to_beat: flo
     if found > budget:
         first = "the first dense layer" if isinstance(network, SmallNet) else "the largest layer"
         raise NotYet(f"{found - budget:,} weights over the budget: see what {first} takes of it")
-    if found < budget / 2:
-        raise NotYet(f"only {found:,} weights: more than half of the budget is left")
     if accuracy <= to_beat:
         raise NotYet("no better than the starting network: is the budget where the seeing is done?")
+    if accuracy < to_beat + 0.15:
+        raise NotYet("better by less than fifteen points, which another seed might do as well")
     return "within the budget, and better than the starting network"
 
 
@@ -340,9 +357,13 @@ def cycle(
         raise NotYet(f"the peak should be reached after {peak_epoch} epochs, found it after {found:g}")
     if not same(rates[0], float(lr_min)):
         raise NotYet(f"the first rate should be {lr_min:g}, found {rates[0]:g}")
-    last_step = lr_max / (steps - peak_epoch * steps_per_epoch)
+    peak = peak_epoch * steps_per_epoch
+    last_step = lr_max / (steps - peak)
     if rates[-1] > 1.5 * last_step:
         raise NotYet(f"the last rate is {rates[-1]:.2g}: this cycle should go on down to zero")
+    lines = np.interp(np.arange(steps), [0, peak, steps], [lr_min, lr_max, 0])
+    if np.abs(rates - lines).max() > 2 * max(last_step, lr_max / peak):
+        raise NotYet("the corners are right, but between them the rate should go in straight lines: plot it")
     return f"up for {peak_epoch} epochs, down to zero in the other {epochs - peak_epoch}"
 
 
@@ -418,7 +439,7 @@ def crops(crop_batch: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> str:
 def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
     """Whether `block(c_in, c_out, stride)` returns shortcut(x) + branch(x), with a 1×1 shortcut where shapes differ."""
     x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    for c_out, stride in ((16, 2), (8, 1)):
+    for c_out, stride in ((16, 2), (8, 1), (16, 1), (8, 2)):
         network = block(8, c_out, stride).eval()
         for name in ("branch", "shortcut"):
             if not isinstance(getattr(network, name, None), nn.Module):
@@ -433,7 +454,8 @@ def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
                     f"{shape(shortcut)}; shapes must agree before they are added"
                 )
             check_sum(result_of(network.forward, x), branch, shortcut)
-        check_shortcut(count_parameters(network.shortcut), 8, c_out)
+        check_shortcut(count_parameters(network.shortcut), 8, c_out, stride)
+        check_branch(network.branch, x)
     return "shapes agree, and the way around the branch is as short as it can be"
 
 
@@ -452,12 +474,29 @@ def check_sum(found: Tensor, branch: Tensor, shortcut: Tensor) -> None:
     compare_tensors(found, branch + shortcut, mistakes, "forward does not return the sum of the two")
 
 
-def check_shortcut(found: int, c_in: int, c_out: int) -> None:
+def check_shortcut(found: int, c_in: int, c_out: int, stride: int) -> None:
     """`found` weights: none where nothing changes, else those of a 1×1 convolution, with or without bias and BN."""
-    if c_in == c_out and found:
+    stays = c_in == c_out and stride == 1
+    if stays and found:
         raise NotYet("where the shape stays, the shortcut should be x itself: it needs no weights")
-    if c_in != c_out and found > c_in * c_out + 3 * c_out:
+    if not stays and found > c_in * c_out + 3 * c_out:
         raise NotYet("the shortcut is more than a 1×1 convolution: that is a second branch")
+
+
+def check_branch(branch: nn.Module, x: Tensor) -> None:
+    """Two 3×3 convolutions, two normalisations, and between them something that is not linear."""
+    layers = list(branch.modules())
+    convolutions = sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) for layer in layers)
+    norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    if (convolutions, norms) != (2, 2):
+        raise NotYet(
+            "the branch should have two 3×3 convolutions and two batch normalisations, found "
+            f"{convolutions} and {norms}"
+        )
+    with torch.no_grad():
+        bend = branch(x) + branch(-x) - 2 * branch(0 * x)
+    if bend.abs().max() < 1e-5:
+        raise NotYet("the branch is linear: what belongs between its two convolutions?")
 
 
 @self_check

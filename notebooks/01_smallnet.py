@@ -176,7 +176,7 @@ assert values.shape == (2, 100)
 #
 # ## Batches
 #
-# The loader shuffles, gathers 128 pictures at a time, and scales pixels from 0–255 to [0, 1]. It does nothing
+# The loader shuffles, gathers a batch of pictures at a time, and scales pixels from 0–255 to [0, 1]. It does nothing
 # else here: no normalisation, no augmentation, as in the project this session re-teaches.
 
 # %%
@@ -236,15 +236,15 @@ print(f"rate in the last epoch:                {planned[-1]:.1e}")
 share = planned[:25].sum() / planned.sum()
 print(f"share of all steps taken by epoch 25:  {share:.2%}")
 
-# the least that float32 can add to a weight of 0.01
-smallest_change = torch.finfo(torch.float32).eps * 0.01
+# half the gap to the next float32: less than that is rounded away
+smallest_change = float(np.spacing(np.float32(0.01))) / 2
 first = int(np.argmax(planned < smallest_change)) + 1
 print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
-# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by less than float32 can represent; momentum, which
-# makes ten of it in the end, puts that off by five epochs. The
+# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum, which
+# makes ten of it in the end, puts that off by ten epochs. The
 # remaining 270 epochs, 45 minutes of the hour, compute gradients and throw them away. **A schedule belongs to a number of
 # epochs: change one, and you must change the other.**
 #
@@ -460,6 +460,9 @@ plt.show()
 # A new task with few labels: ten classes, fifty pictures of each. Take the network that was just trained, **freeze**
 # everything but the last layer, and train a new last layer. Its features were learned for other classes;
 # are they of use?
+#
+# (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
+# alone. In the full profile, CIFAR-10 has other pictures and other classes.)
 #
 # A frozen network must also stay in eval mode, or its batch normalisation would go on adapting.
 # `TransferNet` sees to both.

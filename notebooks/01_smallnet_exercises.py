@@ -127,7 +127,7 @@ for function in (flip_one_by_one, flip_batch):
 # %% [markdown]
 # ## 5. The forgotten `eval()`
 #
-# Train a small network for two epochs, on shapes without their textures: ten classes.
+# Train a small network for two epochs, on shapes whatever their texture: ten classes.
 
 # %% tags=["nbval-ignore-output"]
 shapes_train, shapes_test = data.load("shapes10")
@@ -193,8 +193,8 @@ print(f"one class at a time: {a_class_at_a_time(accuracy, network):.1%}")
 # %% [markdown]
 # ## 6. A bias that does nothing
 #
-# SmallNet's convolutions have biases, and batch normalisation follows. Change such a bias as much as you like and see what
-# comes out in train mode.
+# SmallNet's convolutions have biases, and batch normalisation follows. Change such a bias and see what comes out in train
+# mode.
 
 # %%
 torch.manual_seed(0)
@@ -204,7 +204,7 @@ with torch.no_grad():
     before = norm(conv(x))
     conv.bias += torch.linspace(-5, 5, 8)
     after = norm(conv(x))
-print("the same output:", torch.allclose(before, after, atol=1e-4))
+print("the same output:", torch.allclose(before, after, atol=1e-3))
 
 # %% [markdown]
 # So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in **eval**
@@ -265,8 +265,8 @@ to_beat = train_and_validate(starting_network)
 print(f"{count_parameters(starting_network):,} weights: {to_beat:.1%}")
 
 # %% [markdown]
-# Spend the 300,000 better. `widths` may have up to five stages, and `hidden` any number of neurons. Where was the budget
-# spent, and where is the seeing done?
+# Spend the 300,000 better, by fifteen points of accuracy at least. `widths` may have up to five stages, and `hidden` any number
+# of neurons. Where was the budget spent, and where is the seeing done?
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)

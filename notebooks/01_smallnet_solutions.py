@@ -131,16 +131,17 @@ def drops(optimizer):
 
 
 rates = schedules.rates_of(drops, steps=120, lr=0.05)
-smallest_change = torch.finfo(torch.float32).eps * 0.01
+smallest_change = np.spacing(np.float32(0.01)) / 2
 dead = int((rates < smallest_change).sum())
 # </solution>
 
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# float32 keeps about seven digits, so the least that can be added to 0.01 is about $1.2 \cdot 10^{-9}$. The rate starts at
-# 0.05 and is divided by five at each drop: it needs $\ln(0.05 / 1.2 \cdot 10^{-9}) / \ln 5 \approx 10.9$ drops to get
-# there, so the eleventh drop kills it. That one comes after 88 epochs; the other 32 do nothing.
+# float32 keeps about seven digits: from 0.01 to the next number it is $9.3 \cdot 10^{-10}$, and less than half of that is
+# rounded away. The rate starts at 0.05 and is divided by five at each drop: it needs
+# $\ln(0.05 / 4.7 \cdot 10^{-10}) / \ln 5 \approx 11.5$ drops to get there, so the twelfth drop kills it. That one comes after
+# 96 epochs; the other 24 do nothing.
 #
 # Long before they are dead, epochs are useless: compare how far the rates of the second half could carry a weight with
 # those of the first.
@@ -211,7 +212,7 @@ for function in (flip_one_by_one, flip_batch):
 # %% [markdown]
 # ## 5. The forgotten `eval()`
 #
-# Train a small network for two epochs, on shapes without their textures: ten classes.
+# Train a small network for two epochs, on shapes whatever their texture: ten classes.
 
 # %% tags=["nbval-ignore-output"]
 shapes_train, shapes_test = data.load("shapes10")
@@ -296,8 +297,8 @@ print(f"one class at a time: {a_class_at_a_time(accuracy, network):.1%}")
 # %% [markdown]
 # ## 6. A bias that does nothing
 #
-# SmallNet's convolutions have biases, and batch normalisation follows. Change such a bias as much as you like and see what
-# comes out in train mode.
+# SmallNet's convolutions have biases, and batch normalisation follows. Change such a bias and see what comes out in train
+# mode.
 
 # %%
 torch.manual_seed(0)
@@ -307,7 +308,7 @@ with torch.no_grad():
     before = norm(conv(x))
     conv.bias += torch.linspace(-5, 5, 8)
     after = norm(conv(x))
-print("the same output:", torch.allclose(before, after, atol=1e-4))
+print("the same output:", torch.allclose(before, after, atol=1e-3))
 
 # %% [markdown]
 # So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in **eval**
@@ -386,8 +387,8 @@ to_beat = train_and_validate(starting_network)
 print(f"{count_parameters(starting_network):,} weights: {to_beat:.1%}")
 
 # %% [markdown]
-# Spend the 300,000 better. `widths` may have up to five stages, and `hidden` any number of neurons. Where was the budget
-# spent, and where is the seeing done?
+# Spend the 300,000 better, by fifteen points of accuracy at least. `widths` may have up to five stages, and `hidden` any number
+# of neurons. Where was the budget spent, and where is the seeing done?
 
 # %% tags=["hide-cell", "nbval-ignore-output", "solution"]
 training.seed_everything(0)
@@ -405,8 +406,8 @@ print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 # stage divides the positions by four: with 2×2 of them, 128 channels are only 512 values. What that saves
 # pays for one more convolution and a wider dense layer, and each value behind the last stage now sees nearly the whole picture.
 #
-# This is one answer among many. It was chosen on validation data, by a single training: differences of a point between two
-# such networks are noise.
+# This is one answer among many. Four epochs at this rate are a rough test: change the seed in `train_and_validate` and in
+# front of each network, and both of them move by many points. So ask for a large difference, or for several seeds.
 #
 # </details>
 

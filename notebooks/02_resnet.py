@@ -172,8 +172,8 @@ with torch.no_grad():
 assert x.shape == (2, 10)
 
 # %% [markdown]
-# Each stage halves the picture and doubles the channels, so that every one does about the same work. In the table
-# that the assignment asks for, see where the weights are.
+# Each layer halves the picture and doubles the channels, so that their convolutions all do the same number of products. In
+# the table that the assignment asks for, see where the weights are.
 
 # %%
 summary(CustomResNet(), (3, 32, 32), device="cpu")
@@ -314,8 +314,8 @@ history = training.fit(
 )
 
 # %% [markdown]
-# In the curves, look at three places: the first epochs, while the rate still climbs; the peak, where the validation
-# loss is at its most restless; and the long way down, where it settles.
+# In the curves, look at three places: the first epochs, while the rate still climbs; the high rates around the peak, where
+# the validation loss may jump; and the long way down, where it settles.
 
 # %% tags=["nbval-ignore-output"]
 plots.learning_curves(history, title=f"ResNet on {recipe.data}")
@@ -323,8 +323,8 @@ plt.show()
 
 # %% [markdown]
 # The training loss is measured on pictures with holes in them, while the network still moves, so early on it can even lie
-# *above* the validation loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens in the second half
-# of the run, as the recorded runs show: the network learns the training images nearly by heart.
+# *above* the validation loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens before
+# the run is half over, as the recorded runs show: the network learns the training images nearly by heart.
 #
 # ## The bar
 #
@@ -438,4 +438,4 @@ plt.show()
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude**, and putting the network back is part of the test.
 # * **One cycle** spends a high rate while it helps and a low one where it counts. The last epochs bring the last points.
-# * **Weights sit where channels are many**, work is done where pictures are large.
+# * **Weights sit where channels are many**; the work is the same wherever the picture shrinks as the channels grow.

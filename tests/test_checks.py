@@ -1,6 +1,7 @@
 """The self-checks: right answers pass, each likely wrong one gets its own message, and none is given away."""
 
 import copy
+import functools
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import checks
+from course_utils import checks, schedules
 from course_utils.models import SmallNet, count_parameters
 
 NETWORK = SmallNet(n_classes=10, widths=(16, 48), hidden=60)
@@ -106,23 +107,35 @@ def test_the_receptive_field_is_what_gradients_reach():
 
 
 @wrong(
-    (31, "one too few"),
-    (33, "one too many"),
-    (88, "are alive"),
-    (89, "the number of the first dead epoch"),
-    (11, "the number of drops"),
+    (23, "one too few"),
+    (25, "one too many"),
+    (96, "are alive"),
+    (97, "the number of the first dead epoch"),
+    (12, "the number of drops"),
+    (32, "what rounding does"),
     (48, "the weight here is 0.01"),
     (60, "logarithmic scale"),
 )
 def test_dead_epochs(answer, says):
     text = message(checks.dead_epochs, answer, **SCHEDULE)
     assert says in text
-    assert "32 " not in text
+    assert "24" not in text
+
+
+def test_dead_epochs_are_those_in_which_sgd_does_not_move_the_weight():
+    rates = schedules.rates_of(lambda optimizer: schedules.step_decay(optimizer, 8, 0.2, 1), 120, 0.05)
+    dead = 0
+    for rate in rates:
+        weight = nn.Parameter(torch.tensor([0.01]))
+        weight.grad = torch.ones(1)
+        torch.optim.SGD([weight], lr=rate).step()
+        dead += bool(weight == torch.tensor([0.01]))
+    checks.dead_epochs(dead, **SCHEDULE)
 
 
 def test_right_numbers(capsys):
     checks.receptive_field(22, SmallNet().features)
-    checks.dead_epochs(32, **SCHEDULE)
+    checks.dead_epochs(24, **SCHEDULE)
     checks.cycle_rate(0.00835, epoch=11, **CYCLE)
     checks.picked_rate(0.005, RATES, LOSSES)
     assert capsys.readouterr().out.count("correct: ") == 4
@@ -185,12 +198,12 @@ def test_measures(answer, says):
     assert not re.search(r"eval\(|no_grad|inference_mode", text)
 
 
-def bias_pair(change=lambda bare, bare_norm, conv, norm: None, bias=False):
+def bias_pair(change=lambda bare, bare_norm, conv, norm: None, bias=False, **options):
     """(bare, bare_norm, conv, norm), right but for what `change` does to them."""
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
     norm.running_mean += torch.rand(4)
-    bare, bare_norm = nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4)
+    bare, bare_norm = nn.Conv2d(3, 4, 3, bias=bias, **options), nn.BatchNorm2d(4)
     bare.load_state_dict(conv.state_dict(), strict=False)
     bare_norm.load_state_dict(norm.state_dict())
     bare_norm.running_mean -= conv.bias.data
@@ -201,6 +214,9 @@ def bias_pair(change=lambda bare, bare_norm, conv, norm: None, bias=False):
 
 @wrong(
     (bias_pair(bias=True), "still has a bias"),
+    (bias_pair(stride=2), "from 3×8×8 the new pair makes 4×3×3, the old one 4×6×6"),
+    (bias_pair(padding=1), "the old one 4×6×6"),
+    (bias_pair(dilation=2, padding=1), "the output is another"),
     (bias_pair(lambda bare, *_: bare.weight.zero_()), "weights were not copied"),
     (bias_pair(lambda _, bare_norm, *__: bare_norm.running_var.mul_(2)), "running_var of the"),
     (bias_pair(lambda _, bare_norm, conv, __: bare_norm.running_mean.add_(conv.bias)), "is the old one"),
@@ -228,8 +244,8 @@ SMALL = SmallNet(100, widths=(32, 64, 96, 128), hidden=120)
 @wrong(
     ((SmallNet(10), 300_000, 0.5, 0.1), "expected 100 logits"),
     ((SmallNet(100), 300_000, 0.5, 0.1), "696,376 weights over the budget"),
-    ((SmallNet(100, (8, 16, 32)), 1_000_000, 0.5, 0.1), "more than half of the budget is left"),
     ((SMALL, 300_000, 0.1, 0.1), "no better than"),
+    ((SMALL, 300_000, 0.34, 0.3), "less than fifteen points"),
 )
 def test_within_budget(answer, says):
     assert says in message(checks.within_budget, *answer)
@@ -296,6 +312,11 @@ def cycle(epochs=24, steps=10, start=0.1, top=1.0, peak=12, end=0.0):
     return np.interp(np.arange(epochs * steps), corners, (start, top, end))
 
 
+def cosine_cycle():
+    half_wave = (1 - np.cos(np.pi * np.arange(120) / 120)) / 2
+    return np.concatenate([0.1 + 0.9 * half_wave, 1 - half_wave])
+
+
 @wrong(
     (cycle(steps=1), "a rate a step, not one an epoch"),
     (cycle(epochs=12, peak=6), "expected 240 rates"),
@@ -303,6 +324,8 @@ def cycle(epochs=24, steps=10, start=0.1, top=1.0, peak=12, end=0.0):
     (cycle(top=2.0), "highest rate should be 1"),
     (cycle(start=0.2), "first rate should be 0.1"),
     (cycle(end=0.1), "down to zero"),
+    (cosine_cycle(), "straight lines"),
+    (np.isin(np.arange(240), 120) + 0.1 * np.isin(np.arange(240), 0), "straight lines"),
 )
 def test_cycle(answer, says):
     task = {"epochs": 24, "steps_per_epoch": 10, "lr_min": 0.1, "lr_max": 1.0, "peak_epoch": 12}
@@ -360,14 +383,31 @@ def test_crops(answer, says):
     assert says in message(checks.crops, answer)
 
 
-def block(stride_in_branch=True, kernel=1, always=False, combine=lambda branch, shortcut: branch + shortcut):
+def branch(c_in, c_out, stride, between=nn.ReLU):
+    def layers(c_in, stride):
+        return nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out)
+
+    return nn.Sequential(*layers(c_in, stride), between(), *layers(c_out, 1))
+
+
+def short(c_in, c_out, stride):
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+
+
+def block(
+    branch=branch,
+    kernel=1,
+    changes=lambda c_in, c_out, stride: c_in != c_out or stride != 1,
+    combine=lambda branch, shortcut: branch + shortcut,
+):
     class Block(nn.Module):
         def __init__(self, c_in, c_out, stride):
             super().__init__()
-            self.branch = nn.Conv2d(c_in, c_out, 3, stride if stride_in_branch else 1, padding=1)
-            changes = always or c_in != c_out
+            self.branch = branch(c_in, c_out, stride)
             self.shortcut = (
-                nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2) if changes else nn.Identity()
+                nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2)
+                if changes(c_in, c_out, stride)
+                else nn.Identity()
             )
 
         def forward(self, x):
@@ -384,9 +424,13 @@ class Unfinished(nn.Module):
 
 @wrong(
     (Unfinished, "no layers in self.branch yet"),
-    (block(stride_in_branch=False), "the branch turns 8×6×6 into 16×6×6"),
+    (block(lambda c_in, c_out, stride: branch(c_in, c_out, 1)), "the branch turns 8×6×6 into 16×6×6"),
+    (block(short), "found 1 and 0"),
+    (block(functools.partial(branch, between=nn.Identity)), "the branch is linear"),
+    (block(changes=lambda c_in, c_out, stride: c_in != c_out), "branch gives 8×3×3, the shortcut 8×6×6"),
+    (block(changes=lambda c_in, c_out, stride: stride != 1), "branch gives 16×6×6, the shortcut 8×6×6"),
     (block(kernel=3), "that is a second branch"),
-    (block(always=True), "it needs no weights"),
+    (block(changes=lambda *shape: True), "it needs no weights"),
     (block(combine=lambda branch, shortcut: branch), "nothing goes around it"),
     (block(combine=lambda branch, shortcut: shortcut), "the shortcut alone"),
     (block(combine=lambda branch, shortcut: (branch + shortcut).relu()), "free of a ReLU"),
@@ -402,7 +446,7 @@ def test_residual_block_whose_shapes_differ():
     class Block(nn.Module):
         def __init__(self, c_in, c_out, stride):
             super().__init__()
-            self.branch, self.shortcut = nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.Identity()
+            self.branch, self.shortcut = branch(c_in, c_out, stride), nn.Identity()
 
     assert "the branch gives 16×3×3, the shortcut 8×6×6" in message(checks.residual_block, Block)
 
@@ -475,9 +519,10 @@ def test_right_functions_of_session_2(capsys):
     checks.unnormalises(unnormalise)
     checks.crops(windows)
     checks.residual_block(block())
+    checks.residual_block(block(functools.partial(branch, between=nn.GELU)))
     checks.smooths_labels(smoothed)
     checks.averages_flips(averaged)
-    assert capsys.readouterr().out.count("correct: ") == 5
+    assert capsys.readouterr().out.count("correct: ") == 6
 
 
 def test_the_small_network_of_the_budget_fits_it():
