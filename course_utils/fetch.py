@@ -12,6 +12,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html. torchvision's own downloader is not
 a server that stalls or crawls, which is what a student meets most.
 """
 
+import errno
 import hashlib
 import http.client
 import io
@@ -218,9 +219,10 @@ def _make_npz(path: Path, source: Source, rungs: Iterator[tuple[str, Callable[[]
         except Unavailable as reason:
             tried.append(f"{rung}: {reason}")
             print(f"{path.stem}: {tried[-1]}", flush=True)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()  # a full disk is not made fuller
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                with suppress(OSError):
+                    part.unlink()  # a full disk is not made fuller
             raise
         else:
             part.unlink(missing_ok=True)
@@ -270,22 +272,27 @@ def _from_mirror(url: str, part: Path, source: Source, timeout: float, min_rate:
 
 
 def _receive(url: str, part: Path, source: Source, timeout: float, min_rate: float) -> None:
-    """Append to `part` what is missing of the archive. Raises Unavailable if this mirror does not give it."""
+    """Append to `part` what is missing of the archive. Raises Unavailable if this mirror does not give it.
+
+    What a mirror sends again, because it cannot begin in the middle, is passed over: that costs time, but
+    nothing that came before is lost.
+    """
     have = part.stat().st_size if part.exists() else 0
     if have >= source.size:
         return  # whole: an earlier process was stopped before it could unpack it
     _check_space(part.parent, source.size - have + source.npz_size)
     with _open(url, have, timeout) as response:
-        if response.status != 206:  # the server sends the whole, not the part that was asked for
-            have = 0
+        again = 0 if response.status == 206 else have
         if response.headers.get_content_type() == "text/html":
             raise Unavailable("answered with a web page, as networks do that want you to log in first")
-        if response.length is not None and have + response.length != source.size:
-            raise Unavailable(f"offers {have + response.length:,} bytes, expected {source.size:,}")
-        resumable = response.status == 206 or response.headers["Accept-Ranges"] == "bytes"
+        if response.length is not None and have - again + response.length != source.size:
+            raise Unavailable(f"offers {have - again + response.length:,} bytes, expected {source.size:,}")
+        worth_keeping = have or response.headers["Accept-Ranges"] == "bytes"
         try:
-            with part.open("ab" if have else "wb") as file, _bar(source, have) as bar:
-                for chunk in _chunks(response, timeout, min_rate):
+            with part.open("ab") as file, _bar(source, have) as bar:
+                for received in _chunks(response, timeout, min_rate):
+                    chunk = received[again:]
+                    again -= len(received) - len(chunk)
                     have += len(chunk)
                     if have > source.size:
                         raise WrongBytes(f"sends more than the {source.size:,} bytes expected")
@@ -294,7 +301,7 @@ def _receive(url: str, part: Path, source: Source, timeout: float, min_rate: flo
             if have < source.size:
                 raise BrokenOff(f"closed the connection after {have:,} of {source.size:,} bytes")
         except Unavailable:
-            if not resumable:
+            if not worth_keeping:
                 part.unlink(missing_ok=True)
             raise
 

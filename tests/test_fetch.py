@@ -1,6 +1,7 @@
 """The ladder to CIFAR: whatever a server, a disk or an archive does, the end is verified data or one clear error."""
 
 import dataclasses
+import errno
 import os
 import pickle
 import shutil
@@ -231,6 +232,19 @@ def test_what_a_stalled_mirror_sent_is_continued_by_the_next(get, server):
     assert server.requests[1] == ("good,ranges", f"bytes={len(ARCHIVE) // 2}-")
 
 
+@pytest.mark.parametrize("mirrors", [["stalled"], ["stalled", "good"], ["stalled", "stalled,ranges"]])
+def test_a_mirror_that_begins_anew_loses_nothing_that_came_before(get, server, tmp_path, mirrors):
+    arrived = ARCHIVE[: int(0.95 * len(ARCHIVE))]
+    (tmp_path / PART).write_bytes(arrived)
+    addresses = [server.url(mirror) for mirror in mirrors]
+    if "good" in mirrors:
+        assert_verified(get(*addresses, timeout=1.0))
+    else:
+        with pytest.raises(fetch.FetchError, match="and the next try goes on from there"):
+            get(*addresses, timeout=1.0)
+        assert (tmp_path / PART).read_bytes().startswith(arrived)
+
+
 def test_what_came_is_kept_for_the_next_try(get, server, tmp_path):
     with pytest.raises(fetch.FetchError, match=f"kept in {PART}, and the next try goes on from there"):
         get(server.url("stalled,ranges"), timeout=1.0)
@@ -381,6 +395,20 @@ def test_a_disk_that_fills_up_is_one_clear_error(get, server, tmp_path, name):
     with pytest.raises(fetch.FetchError, match=r"cannot be stored in .*No space left.* MB free"):
         get(server.url("good"))
     assert files(tmp_path) == []
+
+
+def test_a_download_that_cannot_be_renamed_is_kept(get, server, tmp_path, monkeypatch):
+    """As on Windows, while a virus scanner reads the new file."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "The process cannot access the file")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(fetch.FetchError, match="cannot access the file"):
+        get(server.url("good"))
+    assert PART in files(tmp_path)
+    monkeypatch.undo()
+    assert_verified(get(server.url("missing")))
 
 
 @contextmanager
