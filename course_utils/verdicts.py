@@ -106,17 +106,19 @@ def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estim
     """The mean of one sample, or the first's mean minus the second's, with its 95 % interval.
 
     Where a sample has but one value, the interval goes as far either side as all `allowances` together
-    (they are `ALLOWANCE` for each sample if not given), or as the other sample's spread asks for.
+    (they are `ALLOWANCE` for each sample if not given), or as the other sample's spread asks for. Where all values
+    of each sample are equal, as epochs are counted whole, the allowances take the place of a spread.
     """
     if not all(samples):
         return None
     value = fmean(samples[0]) - (fmean(samples[1]) if len(samples) > 1 else 0)
+    allowed = sum(allowances or [ALLOWANCE] * len(samples))
     if min(map(len, samples)) == 1:
-        allowed, borrowed = sum(allowances or [ALLOWANCE] * len(samples)), pooled_half(samples)
+        borrowed = pooled_half(samples)
         half, basis = (borrowed, BORROWED) if borrowed > allowed else (allowed, SINGLE_RUN)
         return Estimate(value, value - half, value + half, basis, provisional=True)
     squares = [variance(sample) / len(sample) for sample in samples]
-    half = 0.0
+    half = allowed
     if any(squares):
         freedom = sum(squares) ** 2 / sum(
             s**2 / (len(sample) - 1) for s, sample in zip(squares, samples, strict=True)

@@ -64,6 +64,13 @@ def test_intervals_are_those_of_student_and_welch():
     assert isclose(two.low, 10 - 2.776 * (2 / 3) ** 0.5, abs_tol=0.01)
 
 
+def test_equal_values_are_given_an_allowance():
+    """Two runs that first pass a bar in the same epoch do not show that all runs do."""
+    same_epoch = t_interval([22.0, 22.0])
+    assert (same_epoch.low, same_epoch.high, same_epoch.provisional) == (21.5, 22.5, False)
+    assert t_interval([22.0, 22.0], [20.0, 20.0], allowances=[0.5, 1.0]).low == 0.5
+
+
 def test_freedom_is_rounded_down():
     """Three seeds that scatter against three that do not: two degrees of freedom, not four."""
     wide = t_interval([50.0, 51.0, 52.0], [40.0, 40.0, 40.0])
