@@ -5,6 +5,7 @@ An image stays what it was on the disk, 32×32×3 bytes, until a batch of it is 
 """
 
 import os
+import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -209,6 +210,11 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
     train = _read_tree(path / "train", classes, f"{path.name} train")
     if not (path / "test").is_dir():
         train, test = split(train, validation=0.2)
+        if not len(test):
+            raise ValueError(
+                f"{path / 'train'}: a fifth of one or two pictures is none: expected a folder {path / 'test'}, or at "
+                "least three pictures a class"
+            )
         print(
             f"{path.name}: no test folder, so {len(test)} of {len(train) + len(test)} pictures are set aside for it"
         )
@@ -253,7 +259,13 @@ def read_picture(path: str | Path) -> np.ndarray:
         with Image.open(path) as picture:
             # Photographs are often stored on their side.
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # broken files
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,27 @@ def test_a_folder_that_does_not_fit_is_refused(tree, tmp_path):
         ValueError, match=r"expected a folder of pictures for each class in .* found no folders"
     ):
         data.from_folder(tmp_path / "empty")
+
+
+def test_too_few_pictures_to_set_any_aside(tree, tmp_path):
+    for name in ("a/1", "a/2", "b/1"):
+        tree(f"few/train/{name}.png", picture((1, 2, 3)))
+    with pytest.raises(ValueError, match=r"expected a folder .*few.test, or at least three pictures a class"):
+        data.from_folder(tmp_path / "pets/few")
+
+
+def test_every_damaged_picture_is_named(tmp_path):
+    """Pillow says it in many ways: here with a ValueError of its own, which names no file."""
+    path = tmp_path / "short.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + (4).to_bytes(4)
+        + b"IHDR"
+        + bytes(4)
+        + zlib.crc32(b"IHDR" + bytes(4)).to_bytes(4)
+    )
+    with pytest.raises(ValueError, match=r"short\.png cannot be read as a picture: "):
+        data.read_picture(path)
 
 
 # --- The real thing, where it is.
