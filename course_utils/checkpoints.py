@@ -44,9 +44,15 @@ def sha256(path: Path) -> str:
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
 
-    Raises ValueError where the file belongs to another architecture, naming the first difference.
+    Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
+    difference.
     """
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or is no file of plain weights: get or make it again"
+        ) from error
     check_architecture(model, state, path)
     model.load_state_dict(state)
 

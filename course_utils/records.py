@@ -62,6 +62,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check(record: dict[str, Any], path: Path) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected an object, found {type(record).__name__}")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"{path}: expected schema {SCHEMA}, found {record.get('schema')}")
     if set(record) != set(FIELDS):

@@ -35,8 +35,13 @@ def build_backbone(name: str) -> nn.Module:
 
 def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     """The recipe's network with the weights that are kept beside its record; FileNotFoundError if none are."""
+    path = records.weights_of(recipe.name, seed)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: `python -m course_utils run {recipe.name} --seed {seed}` makes it"
+        )
     model = build_network(recipe, data.N_CLASSES[recipe.data])
-    checkpoints.load_weights(model, records.weights_of(recipe.name, seed))
+    checkpoints.load_weights(model, path)
     return model
 
 
@@ -148,4 +153,6 @@ def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules
     model = build_network(recipe, loaders.n_classes).to(devices.pick_device())
     loss_fn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     optimizer = build_optimizer(recipe, model)
-    return schedules.lr_range_test(model, loaders.train, loss_fn, optimizer, **recipe.schedule_args)
+    return schedules.lr_range_test(
+        model, loaders.train, loss_fn, optimizer, **recipe.schedule_args, precision=recipe.precision
+    )

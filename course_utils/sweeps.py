@@ -29,13 +29,13 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
     failures = []
     for seed in seeds:
         for recipe in recipes.matching(pattern):
-            if recorded(recipe, seed):
-                continue
-            print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
             try:
+                if recorded(recipe, seed):
+                    continue
+                print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
                 run(recipe, seed, root)
             except (RuntimeError, ValueError, OSError) as error:
-                # It diverged, needs a download or another run's weights, or runs in another process.
+                # It diverged, needs a download or another run's weights, is under way elsewhere, or has a bad record.
                 failures.append(f"{recipe.name} seed {seed}: {error}")
     if failures:
         raise RuntimeError("\n".join(failures))
@@ -106,7 +106,7 @@ def describe(recipe: Recipe, seed: int, outcome: Outcome, root: Path | None = No
 def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path | None) -> dict[str, Any]:
     """A range test trains nothing that could be tested: its record has a curve over rates, and no accuracy."""
     return about(recipe, seed, root) | {
-        "parameters": count_parameters(runs.build_network(recipe, 10)),
+        "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
         "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
         "seconds": 0.0,
         "validation_accuracy": None,
@@ -143,15 +143,18 @@ def none_for_nan(value: float) -> float | None:
 def verify(pattern: str, root: Path | None = None) -> None:
     """Evaluate all kept weights of the recipes that match `pattern`, and compare with their records.
 
-    Raises RuntimeError where a file is not the recorded one, where the accuracy differs by more
-    than `TOLERANCE`, or where the recipe has changed since.
+    Raises RuntimeError where a file is missing or not the recorded one, where the accuracy differs by more
+    than `TOLERANCE`, or where the recipe has changed since; ValueError where there is nothing to compare.
     """
-    failures = []
-    for recipe in recipes.matching(pattern):
-        for record in records.of_recipe(recipe.name):
-            if record["weights"]:
-                problem = difference(recipe, record, root)
-                failures += [problem] if problem else []
+    kept = [
+        (recipe, record)
+        for recipe in recipes.matching(pattern)
+        for record in records.of_recipe(recipe.name)
+        if record["weights"]
+    ]
+    if not kept:
+        raise ValueError(f"no recorded run that matches {pattern!r} has kept its weights")
+    failures = [problem for recipe, record in kept if (problem := difference(recipe, record, root))]
     if failures:
         raise RuntimeError("\n".join(failures))
 
@@ -162,6 +165,8 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
     name, path = f"{recipe.name} seed {seed}", records.weights_of(recipe.name, seed)
     if changed := records.changes(record, recipe):
         return f"{name}: the recipe has changed since this run ({'; '.join(changed)})"
+    if not path.exists():
+        return f"{name}: {path} is not there: restore it, or delete the record and run the recipe again"
     if checkpoints.sha256(path) != record["weights"]:
         return f"{name}: {path} is not the file that was recorded"
     model = runs.trained_network(recipe, seed).to(devices.pick_device())

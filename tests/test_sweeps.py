@@ -64,6 +64,18 @@ def test_a_run_that_cannot_start_does_not_stop_a_sweep(tiny, monkeypatch, capsys
     assert sweeps.recorded(tiny, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"), [('{"schema"', "is not JSON"), ("[]", "expected an object, found list")]
+)
+def test_a_broken_record_does_not_stop_a_sweep(tiny, monkeypatch, text, says):
+    monkeypatch.setattr(recipes, "RECIPES", {"broken": replace(tiny, name="broken"), "tiny": tiny})
+    records.path_of("broken", 0).parent.mkdir(parents=True)
+    records.path_of("broken", 0).write_text(text)
+    with pytest.raises(RuntimeError, match=rf"broken seed 0: .*seed0\.json.* {says}"):
+        sweeps.sweep("*", [0])
+    assert sweeps.recorded(tiny, 0)
+
+
 def test_a_sweep_makes_a_stale_record_anew(tiny, monkeypatch, capsys):
     sweeps.sweep("*", [0])
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})
@@ -120,13 +132,32 @@ def test_kept_weights_are_verified(tiny, capsys):
     assert "recorded" in capsys.readouterr().out
 
 
-def test_weights_that_do_not_fit_their_record_are_named(tiny, monkeypatch):
+def test_a_range_test_has_its_recipes_precision(tiny, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(runs.schedules, "lr_range_test", lambda *_, **options: asked.update(options))
+    runs.range_test(replace(tiny, schedule="range_test", schedule_args={}, precision="float32"), 0)
+    assert asked == {"precision": "float32"}
+
+
+def test_where_nothing_is_kept_nothing_is_verified(tiny):
+    with pytest.raises(ValueError, match="no recorded run that matches 'tiny' has kept its weights"):
+        sweeps.verify("tiny")
+
+
+def test_weights_that_do_not_fit_their_record_are_named(tiny, monkeypatch, tmp_path):
     record = sweeps.run(tiny, 0)
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, flip=0.1)})
     with pytest.raises(RuntimeError, match=r"recipe has changed since this run \(flip: was 0.5, is 0.1\)"):
         sweeps.verify("tiny")
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": replace(tiny, about="in other words")})
     sweeps.verify("tiny")
+
+    records.weights_of("tiny", 0).rename(tmp_path / "elsewhere")
+    with pytest.raises(RuntimeError, match=r"seed0\.pt is not there: restore it, or"):
+        sweeps.verify("tiny")
+    with pytest.raises(FileNotFoundError, match="run tiny --seed 0` makes it"):
+        runs.trained_network(tiny)
+    (tmp_path / "elsewhere").rename(records.weights_of("tiny", 0))
 
     better = record | {"test_accuracy": record["test_accuracy"] / 2 + 0.002}
     records.write(better, records.path_of("tiny", 0))

@@ -325,8 +325,19 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 def test_a_file_that_runs_code_is_refused(tmp_path):
     torch.save(print, tmp_path / "evil.pt")
-    with pytest.raises(Exception, match="weights_only|Unsupported"):
+    with pytest.raises(ValueError, match=r"evil\.pt is damaged, or is no file of plain weights"):
         checkpoints.load_weights(tiny_net(), tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04 cut off"]
+)
+def test_a_file_that_is_no_weights_is_named(tmp_path, content):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"weights\.pt is damaged, or is no file of plain weights: get or make it again"
+    ):
+        checkpoints.load_weights(tiny_net(), tmp_path / "weights.pt")
 
 
 def test_resume_gives_the_same_bits(tmp_path, capsys):
