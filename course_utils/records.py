@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from course_utils import machine, recipes
+from course_utils import checkpoints, machine, recipes
 from course_utils.recipes import Recipe
 
 SCHEMA = 1
@@ -92,12 +92,22 @@ def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:
     gone, or has another name now, is a change.
     """
     made_by = Recipe(name="", about="").plain() | record["recipe"] | {"about": recipe.about}
-    now = recipe.plain()
+    made_by["backbone's weights"] = record.get("data", {}).get("backbone")
+    now = recipe.plain() | {"backbone's weights": backbone_weights(recipe)}
     return [
         f"{entry}: was {made_by.get(entry, 'not there')!r}, is {now.get(entry, 'gone')!r}"
         for entry in made_by | now
         if entry not in made_by or entry not in now or made_by[entry] != now[entry]
     ]
+
+
+def backbone_weights(recipe: Recipe) -> str | None:
+    """SHA-256 of the recorded weights that a transfer begins with; None where it begins with no recipe's."""
+    backbone = recipe.network_args.get("backbone")
+    if backbone not in recipes.RECIPES:
+        return None
+    path = weights_of(backbone, 0)
+    return checkpoints.sha256(path) if path.exists() else "not there"
 
 
 def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:

@@ -130,9 +130,13 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
 
 
 def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
-    """A fingerprint of the recipe's training and of its test images and labels, in whatever order they come."""
+    """A fingerprint of the recipe's training and of its test images and labels, in whatever order they come, and of the
+    weights that a transfer begins with.
+    """
     train, test = data.load(recipe.data, root)
-    return {"train": data.fingerprint(train), "test": data.fingerprint(test)}
+    found = {"train": data.fingerprint(train), "test": data.fingerprint(test)}
+    backbone = records.backbone_weights(recipe)
+    return found | ({"backbone": backbone} if backbone else {})
 
 
 def none_for_nan(value: float) -> float | None:
