@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from course_utils import devices
+from course_utils import devices, parallel
 
 
 def describe(device: torch.device | None = None) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
         "name": name,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "processes": parallel.world(),
         "python": platform.python_version(),
         "torch": version("torch"),
         "torchvision": version("torchvision"),
@@ -29,9 +30,10 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def in_words(machine: dict[str, Any], precision: str) -> str:
-    """What `describe` found, for people: processor, threads (or "cuda") and precision."""
+    """What `describe` found, for people: processor, threads (or "cuda") of how many processes, and precision."""
     threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
-    return f"{machine['name']}, {threads}, {precision}"
+    processes = machine.get("processes", 1)  # records from before this entry were made by one
+    return f"{machine['name']}, {f'{processes} × ' if processes > 1 else ''}{threads}, {precision}"
 
 
 def processor() -> str:
@@ -41,7 +43,10 @@ def processor() -> str:
         if cpuinfo.exists()
         else []
     )
-    return names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+    if names:
+        return names[0].split(":")[1].strip()
+    # A Mac's `platform.processor()` is "arm", whatever it has inside.
+    return output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
@@ -49,7 +54,11 @@ def commit() -> str | None:
     checkout = Path(__file__).resolve().parents[1]
     if not (checkout / ".git").exists():  # installed; a repository around the environment is somebody else's
         return None
-    command = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+    return output("git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD")
+
+
+def output(*command: str) -> str | None:
+    """What a command prints, or None where it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,5 +1,6 @@
 """Two processes started by torchrun do what one does."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import textwrap
 
 import pytest
 import torch
+
+from course_utils import machine
 
 DRIVER = """
     import sys
@@ -103,4 +106,6 @@ def test_two_processes_train_as_well_as_one(tmp_path):
 def test_two_processes_make_one_record(tmp_path):
     _, printed = run(tmp_path, "record", 2, RECORDED)
     assert printed.count("smallnet-source seed 0: ") == 1
-    assert len(list(tmp_path.rglob("seed0.json"))) == 1
+    (path,) = tmp_path.rglob("seed0.json")
+    record = json.loads(path.read_text())
+    assert "2 × 1 threads" in machine.in_words(record["machine"], record["precision"])
