@@ -221,6 +221,7 @@ SESSION_1 = [
         (
             gains("0.1 against 0.2", "smallnet-gamma-0.1", "smallnet-source", -1, 1, "no difference"),
             gains("0.3 against 0.2", "smallnet-gamma-0.3", "smallnet-source", -1, 1, "no difference"),
+            gains("0.3 against 0.1", "smallnet-gamma-0.3", "smallnet-gamma-0.1", -1, 1, "no difference"),
         ),
     ),
     Claim(
