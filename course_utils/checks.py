@@ -138,6 +138,7 @@ def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: fl
     rates = lr * gamma ** (np.arange(epochs) // step_epochs)
     half_a_gap = {weight: np.spacing(np.float32(weight)) / 2 for weight in (0.01, 1)}
     dead = int((rates < half_a_gap[0.01]).sum())
+    too_soon = int((rates < 0.01 * torch.finfo(torch.float32).eps).sum())
     alive = epochs - dead
     mistakes = {
         dead + 1: "one too many: count the epochs from the first dead one to the last, both included",
@@ -146,10 +147,7 @@ def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: fl
         alive + 1: "that is the number of the first dead epoch; how many are there from it to the end?",
         alive // step_epochs: "that is the number of drops: each comes after several epochs",
         int((rates < half_a_gap[1]).sum()): "that is for a weight of 1; the weight here is 0.01",
-        int(
-            (rates < 0.01 * torch.finfo(torch.float32).eps).sum()
-        ): "not so soon: look at the gap between 0.01 "
-        "and the next float32, and at what rounding does with less than that",
+        too_soon: "not so soon: look at the gap between 0.01 and the next float32, and at what rounding does to less",
     }
     compare(
         answer, dead, mistakes, "not this many: plot the rates on a logarithmic scale, with the threshold"

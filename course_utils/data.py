@@ -259,13 +259,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         with Image.open(path) as picture:
             # Photographs are often stored on their side.
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:  # broken files
+    # Pillow has many ways to say that a file is damaged.
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))

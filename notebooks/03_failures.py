@@ -130,8 +130,8 @@ plots.learning_curves(healthy, title="The healthy run")
 plt.show()
 
 # %% [markdown]
-# After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit` has nothing to say. This run is the
-# yardstick for all that follows.
+# After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit` has
+# nothing to say. This run is the yardstick for all that follows.
 #
 # ## 1. The rate is too high
 #

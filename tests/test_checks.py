@@ -112,7 +112,7 @@ def test_the_receptive_field_is_what_gradients_reach():
     (96, "are alive"),
     (97, "the number of the first dead epoch"),
     (12, "the number of drops"),
-    (32, "what rounding does"),
+    (32, "not so soon"),
     (48, "the weight here is 0.01"),
     (60, "logarithmic scale"),
 )
