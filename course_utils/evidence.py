@@ -184,8 +184,11 @@ def row(*cells: object) -> str:
 
 
 def runs(names: Mapping[str, str]) -> Html:
-    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time."""
-    return Html(table(RUN_HEAD, [run_row(label, name) for label, name in names.items()], "Runs"))
+    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time on each machine."""
+    several = any(len(records.by_machine(runs_of(name))) > 1 for name in names.values())
+    note = "<p>Where a row has two times, they are those of two computers, which the leaderboard names.</p>"
+    found = table(RUN_HEAD, [run_row(label, name) for label, name in names.items()], "Runs")
+    return Html(found + (note if several else ""))
 
 
 def run_row(label: str, name: str, more: str = "") -> str:

@@ -308,6 +308,8 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(write):
     board = evidence.leaderboard("cifar100")
     assert "51.00 ± 1.41\u00a0% (2 seeds)" in board
     assert "25 epochs, 10.0 and 1.0 min" in board
+    assert "those of two computers" in evidence.runs({"with": WITH})
+    assert "computers" not in evidence.runs({"none": "smallnet-gelu"})
     assert "machine 1, 2026-01-01<br>machine 2, 2026-01-01" in board
     assert "Machine 2: Somebody&#x27;s &lt;card&gt;, cuda, bfloat16" in board
 
