@@ -291,7 +291,10 @@ class Run:
         if state is None:
             return
         if missing := {"recipe", "history", "loader_epoch"} - state.keys():
-            raise ValueError(f"{path} is no checkpoint of this `fit`: it has no {', '.join(sorted(missing))}")
+            raise ValueError(
+                f"{path} is no checkpoint of this `fit`: it has no {', '.join(sorted(missing))}. "
+                "Delete the file to start anew, or give another checkpoint path."
+            )
         if state["recipe"] != self.recipe:
             raise ValueError(
                 f"{path} belongs to another run: expected the recipe {self.recipe}, found "
