@@ -47,9 +47,10 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
     difference.
     """
+    content = io.BytesIO(Path(path).read_bytes())  # a file that is not there is not a damaged one
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        state = read(content)
+    except DAMAGED as error:
         raise ValueError(
             f"{path} is damaged, or is no file of plain weights: get or make it again"
         ) from error
@@ -110,8 +111,7 @@ def load(path: Path) -> dict[str, Any] | None:
             continue
         content = io.BytesIO(candidate.read_bytes())  # a file that may not be read is not a damaged one
         try:
-            check_sums(content)
-            return torch.load(content, weights_only=True, map_location="cpu")
+            return read(content)
         except DAMAGED as error:
             aside = candidate.with_name(candidate.name + ".damaged")
             os.replace(candidate, aside)
@@ -119,9 +119,16 @@ def load(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def check_sums(content: io.BytesIO) -> None:
-    """Raise BadZipFile where a tensor is not what was written. torch reads past the sums that its files have."""
+def read(content: io.BytesIO) -> dict[str, Any]:
+    """What `write` wrote; raises one of `DAMAGED` where it is anything else.
+
+    torch does not look at the checksums that its files have, and would load tensors with wrong numbers.
+    """
     with zipfile.ZipFile(content) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     content.seek(0)
+    state = torch.load(content, weights_only=True, map_location="cpu")
+    if not isinstance(state, dict):
+        raise TypeError(f"expected a dict, found {type(state).__name__}")
+    return state

@@ -290,7 +290,8 @@ class Run:
         state = checkpoints.load(path)
         if state is None:
             return
-        if missing := {"recipe", "history", "loader_epoch"} - state.keys():
+        parts = {"recipe", "history", "model", "optimizer", "scheduler", "scaler", "loader_epoch", "random"}
+        if missing := parts - state.keys():
             raise ValueError(
                 f"{path} is no checkpoint of this `fit`: it has no {', '.join(sorted(missing))}. "
                 "Delete the file to start anew, or give another checkpoint path."

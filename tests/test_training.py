@@ -340,6 +340,29 @@ def test_a_file_that_is_no_weights_is_named(tmp_path, content):
         checkpoints.load_weights(tiny_net(), tmp_path / "weights.pt")
 
 
+@pytest.mark.parametrize("state", [torch.ones(3), [torch.ones(3)], None])
+def test_a_file_of_something_else_is_named(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged, or is no file of plain weights"):
+        checkpoints.load_weights(tiny_net(), tmp_path / "weights.pt")
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    """Wherever the damage is, loading says so, or it is in a part of the file that holds no weight."""
+    model, other, path = tiny_net(), tiny_net(), tmp_path / "weights.pt"
+    checkpoints.save_weights(model, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            checkpoints.load_weights(other, path)
+        except ValueError:
+            refused += 1
+        else:
+            assert same_weights(model, other), f"byte {place}"
+    assert refused > 30
+
+
 def test_resume_gives_the_same_bits(tmp_path, capsys):
     whole, curves = tiny_run(epochs=4)
 
@@ -427,6 +450,17 @@ def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
     checkpoints.save_weights(tiny_net(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint .* it has no history"):
         tiny_run(epochs=2, checkpoint=tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "scheduler", "scaler", "random"])
+def test_a_checkpoint_without_one_of_its_parts_is_named(tmp_path, part):
+    path = tmp_path / "run.pt"
+    tiny_run(epochs=1, planned=2, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state[part]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=rf"run\.pt is no checkpoint of this `fit`: it has no {part}\."):
+        tiny_run(epochs=2, checkpoint=path)
 
 
 @pytest.mark.filterwarnings("error")
