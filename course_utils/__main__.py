@@ -26,10 +26,9 @@ def run(args) -> None:
 
 
 def sweep(args) -> None:
-    from course_utils import parallel, sweeps
+    from course_utils import sweeps
 
     sweeps.sweep(args.pattern, args.seeds, args.root)
-    parallel.stop()
 
 
 def verify(args) -> None:

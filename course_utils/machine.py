@@ -50,11 +50,16 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the package runs from, or None outside a checkout."""
+    """The commit of the checkout that the package runs from, or None outside a checkout.
+
+    A "+" behind it says that the package's code had changed since.
+    """
     checkout = Path(__file__).resolve().parents[1]
     if not (checkout / ".git").exists():  # installed; a repository around the environment is somebody else's
         return None
-    return output("git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD")
+    head = output("git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD")
+    changed = output("git", "-C", str(checkout), "status", "--porcelain", "--", "course_utils/*.py")
+    return head and head + ("+" if changed else "")
 
 
 def output(*command: str) -> str | None:

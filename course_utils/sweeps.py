@@ -25,7 +25,15 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
     What is recorded is skipped and what was cut off is resumed, so a sweep can be stopped at any
     time and called again. A record of a recipe that has changed since is made anew. A run that fails
     does not keep the others from their turn: a RuntimeError at the end names it.
+
+    Raises ValueError in several processes: one that fails alone would go on to another run than the rest.
     """
+    parallel.start()
+    if parallel.world() > 1:
+        raise ValueError(
+            "a sweep is for one process: to train with several, start each run on its own, "
+            "`torchrun --nproc-per-node=2 -m course_utils run RECIPE --seed 0`"
+        )
     failures = []
     for seed in seeds:
         for recipe in recipes.matching(pattern):
@@ -53,9 +61,10 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     Raises RuntimeError where another process is at the same run.
     """
     parallel.start()
+    where = machine.describe()  # before the run: the checkout may have moved on by its end
     checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
     with only_one(checkpoint):
-        record = finish(recipe, seed, root, checkpoint)
+        record = finish(recipe, seed, root, checkpoint) | {"machine": where}
         if parallel.rank() == 0:
             records.write(record, records.path_of(recipe.name, seed))
             for leftover in checkpoint.parent.glob(checkpoint.name + "*"):
@@ -115,7 +124,7 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
 
 
 def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
-    """What a record says of a run whatever came of it."""
+    """What a record says of a run whatever came of it, but for its machine."""
     precision = devices.pick_precision(devices.pick_device(), recipe.precision)
     return {
         "schema": records.SCHEMA,
@@ -123,7 +132,6 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
         "seed": seed,
         "data": fingerprints(recipe, root),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine.describe(),
         "precision": str(precision).removeprefix("torch."),
         "weights": None,
     }

@@ -72,8 +72,13 @@ RECORDED = """
         recipes.get("smallnet-source"), data="shapes10", network_args=small, epochs=2, precision="float32"
     )
     sweeps.run(recipe, 0)
+    said = []
+    try:
+        sweeps.sweep("smallnet-source", [0])
+    except ValueError as error:
+        said.append(str(error))
     if parallel.rank() == 0:
-        torch.save({}, out)
+        torch.save(said, out)
     parallel.stop()
 """
 
@@ -104,7 +109,8 @@ def test_two_processes_train_as_well_as_one(tmp_path):
 
 
 def test_two_processes_make_one_record(tmp_path):
-    _, printed = run(tmp_path, "record", 2, RECORDED)
+    said, printed = run(tmp_path, "record", 2, RECORDED)
+    assert "a sweep is for one process" in said[0]
     assert printed.count("smallnet-source seed 0: ") == 1
     (path,) = tmp_path.rglob("seed0.json")
     record = json.loads(path.read_text())

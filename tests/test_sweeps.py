@@ -1,13 +1,14 @@
 """Runs, sweeps and records: what is written can be read, is skipped and resumed, and bad records are named."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from course_utils import checkpoints, data, fetch, recipes, records, runs, sweeps, training
+from course_utils import checkpoints, data, fetch, machine, recipes, records, runs, sweeps, training
 from course_utils.models import count_parameters
 from course_utils.recipes import LESSONS
 
@@ -42,6 +43,35 @@ def test_a_run_is_recorded_and_read_back(tiny, tmp_path, capsys):
     assert f"| tiny | 1 | {100 * record['test_accuracy']:.2f} |" in records.table("t*")
     assert "no run" in records.table("x*")
     assert "tiny seed 3" in capsys.readouterr().out
+
+
+def git(folder, *command):
+    who = ["-c", "user.name=a student", "-c", "user.email=student@localhost"]
+    subprocess.run(["git", "-C", str(folder), *who, *command], check=True, capture_output=True)
+
+
+def test_a_record_names_the_commit_that_the_run_began_with(tiny, tmp_path, monkeypatch):
+    package = tmp_path / "checkout" / "course_utils"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
+    assert sweeps.run(tiny, 0)["machine"]["commit"] is None, "no checkout"
+
+    def commit(content):
+        (package / "machine.py").write_text(content)
+        git(package.parent, "add", ".")
+        git(package.parent, "commit", "--message", content)
+        return machine.commit()
+
+    git(package.parent, "init")
+    first = commit("one")
+    assert len(first) == 12
+    with pytest.MonkeyPatch.context() as patch:
+        finish = sweeps.finish
+        patch.setattr(sweeps, "finish", lambda *args: (commit("two"), finish(*args))[1])
+        assert sweeps.run(tiny, 1)["machine"]["commit"] == first != machine.commit()
+    (package / "machine.py").write_text("three")
+    assert sweeps.run(tiny, 2)["machine"]["commit"] == machine.commit()
+    assert machine.commit().endswith("+")
 
 
 def test_a_sweep_skips_what_is_recorded(tiny, capsys):
