@@ -22,6 +22,7 @@ import shutil
 import sys
 import tarfile
 import time
+import tokenize
 import urllib.error
 import urllib.request
 import zipfile
@@ -189,9 +190,7 @@ def _only_one_process(name: str, root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows deletes it on release, and not before
-            Path(lock.lock_file).unlink()
-        lock.release()
+        lock.release()  # the file stays: one who waits for it would hold the lock of a file that is gone
 
 
 def _rungs(
@@ -384,8 +383,11 @@ def _files_in_folder(folder: Path, source: Source) -> Iterator[tuple[str, bytes]
 def _unpack_archive(path: Path, source: Source) -> Arrays:
     if not path.exists():
         raise Unavailable("not there")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise Unavailable(f"cannot be read: {error.strerror}") from None
     if found != source.md5:
         raise WrongBytes(f"wrong bytes: MD5 {found}, expected {source.md5}")
     return _unpack(_files_in_archive(path, source), source)
@@ -473,9 +475,17 @@ def _read_npz(path: Path, name: str) -> Arrays:
     try:
         arrays = _read_keys(path)
         problem = "" if this_file in _verified else _problem(arrays, SOURCES[name])
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        # A RuntimeError: damage may look like encryption, or like an unknown compression.
-        problem = str(error)
+    # Damage may look like encryption (a RuntimeError), or like an array's header that is no Python.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        tokenize.TokenError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        problem = str(error) or type(error).__name__
     if problem:
         raise ValueError(
             f"{path} is not the {name} that it should be: {problem}. Move it away, then "

@@ -55,7 +55,9 @@ def assert_verified(arrays: fetch.Arrays) -> None:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
+    """What is in the folder, but for the empty file by which processes wait for each other: it stays."""
+    lock = folder / ".cifar10.lock"
+    return sorted(file.name for file in folder.iterdir() if file != lock or file.stat().st_size)
 
 
 # --- The ladder, when all is well.
@@ -120,6 +122,12 @@ def test_an_archive_from_the_browser_is_used_and_kept(get, tmp_path):
     (tmp_path / SOURCE.archive).write_bytes(ARCHIVE)
     assert_verified(get())
     assert files(tmp_path) == [SOURCE.archive, "cifar10.npz"]
+
+
+def test_an_archive_that_cannot_be_read_is_left_for_the_next_rung(get, server, tmp_path, capsys):
+    (tmp_path / SOURCE.archive).mkdir()
+    assert_verified(get(server.url("good")))
+    assert f"{SOURCE.archive}: cannot be read: " in capsys.readouterr().out
 
 
 def test_a_damaged_torchvision_folder_is_left_for_the_next_rung(get, server, tmp_path, capsys):
@@ -642,6 +650,31 @@ def test_wrong_contents_of_the_npz_are_caught(get, tmp_path, damage, reason):
 def test_a_damaged_npz_is_said_to_be_damaged(get, tmp_path, damage, reason):
     np.savez(tmp_path / "cifar10.npz", **ARRAYS)
     check_damaged(get, tmp_path, reason, damage)
+
+
+def test_wherever_the_npz_is_damaged_it_is_one_error_or_the_true_arrays(get, tmp_path):
+    """A bit is flipped at each place where the file says what is where: errors of every kind come of it."""
+    path = tmp_path / "cifar10.npz"
+    np.savez(path, **ARRAYS)
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    refused = 0
+    for place in [*range(180), *range(directory, len(whole))]:
+        for bit in (1, 128):
+            fetch._verified.clear()
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                assert_verified(get())
+            except ValueError as error:
+                assert ": ." not in str(error), f"byte {place}: no reason"
+                refused += 1
+    assert refused > 200
+
+
+def test_a_folder_in_place_of_the_npz_is_one_clear_error(get, tmp_path):
+    (tmp_path / "cifar10.npz").mkdir()
+    with pytest.raises(ValueError, match=r"cifar10\.npz is not .*: (directory|denied).*course_utils fetch"):
+        get()
 
 
 def check_damaged(get, folder: Path, reason: str, damage) -> None:
