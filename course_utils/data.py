@@ -258,9 +258,16 @@ def read_picture(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             # Photographs are often stored on their side.
-            upright = ImageOps.exif_transpose(picture).convert("RGBA")
+            upright = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGBA")
     # Pillow has many ways to say that a file is damaged.
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of sixteen bits in eight. Pillow's own conversion cuts off at 255, which makes nearly all of it white."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))

@@ -44,10 +44,31 @@ def test_a_photograph_is_turned_upright(tmp_path):
     assert (picture[18:] == BLUE).all()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "CMYK", "I;16"])
-def test_every_kind_of_picture_can_be_read(tmp_path, mode):
-    path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
-    assert pictures.read(save(Image.new(mode, (50, 40)), path)).shape == (32, 32, 3)
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("1", 1, 255), ("L", 128, 128), ("P", 128, 128), ("RGB", (128, 128, 128), 128),
+        ("RGBA", (128, 128, 128, 255), 128), ("LA", (128, 255), 128), ("CMYK", (0, 0, 0, 127), 128),
+        ("I;16", 128 * 256 + 99, 128), ("I", 128 * 256, 128),
+    ],
+)  # fmt: skip
+def test_every_kind_of_picture_can_be_read(tmp_path, mode, colour, seen):
+    path = tmp_path / ("picture.tif" if mode in ("CMYK", "I") else "picture.png")
+    picture = Image.new(mode, (50, 40), colour)
+    if mode == "P":
+        picture.putpalette([level for level in range(256) for _ in "rgb"])
+    picture = pictures.read(save(picture, path))
+    assert picture.shape == (32, 32, 3)
+    assert (picture == seen).all()
+
+
+def test_a_grey_photograph_of_sixteen_bits_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.repeat(np.array([[0, 200]], np.uint16) * 256, 64, axis=0).repeat(32, axis=1)
+    picture = pictures.read(save(Image.fromarray(grey), tmp_path / "scan.png", exif=exif))
+    assert (picture[:14] == 0).all()
+    assert (picture[18:] == 200).all()
 
 
 def test_what_is_transparent_is_white(tmp_path):
