@@ -36,7 +36,7 @@ class Html(str):
 
 
 def accuracy(name: str) -> str:
-    """Test accuracy of a recipe as text: "51.0 ± 0.3 % (3 seeds)", or "not run yet"."""
+    """Test accuracy of a recipe as text: "51.00 ± 0.30 % (3 seeds)", or "not run yet"."""
     return spread(verdicts.percents(name)) or NOT_RUN
 
 

@@ -6,9 +6,12 @@ the two-layer starting network or the dropout-free variant is the same class, no
 """
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from course_utils import checkpoints
 
 
 class Dropout(nn.Module):
@@ -231,7 +234,7 @@ class TransferNet(nn.Module):
 def pretrained_resnet18() -> nn.Module:
     """torchvision's ResNet-18 with its ImageNet weights and no last layer: images in, 512 features out.
 
-    Raises RuntimeError, saying what to do, where the weights are neither stored nor within reach.
+    Raises RuntimeError, saying what to do, where the weights are neither stored nor within reach, or are damaged.
     """
     from torchvision.models import ResNet18_Weights
 
@@ -243,6 +246,11 @@ def pretrained_resnet18() -> nn.Module:
             f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a "
             f"machine with a network and put it into {torch.hub.get_dir()}/checkpoints, or pass "
             "`backbone=resnet18_backbone()` to see what a random backbone is worth."
+        ) from error
+    except checkpoints.DAMAGED as error:
+        stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        raise RuntimeError(
+            f"{stored} is damaged, or no file of plain weights: delete it, and it is fetched anew"
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})

@@ -218,6 +218,8 @@ def recorded_runs(
     """
     if not runs:
         return _say("No run of this recipe is recorded here.")
+    if runs[0]["history"].get("validation_accuracy", [None])[-1] is None:
+        return _say("Nothing was validated in this recipe's runs: there is no curve.")
     recipe, latest = runs[0]["recipe"], max(runs, key=lambda run: run["date"])
     seeds = f"seed{'s' * (len(runs) > 1)} " + ", ".join(str(run["seed"]) for run in runs)
     where = machine.in_words(latest["machine"], latest["precision"]).replace(" threads", "\u00a0threads")

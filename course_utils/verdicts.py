@@ -5,9 +5,9 @@ accuracies, a ratio of times, …) and the range in which that quantity lies if 
 
 * **confirmed**: the whole 95 % interval of the quantity lies in the range;
 * **refuted**: the whole interval lies outside the range, with no effect in the claimed direction, or
-  with less than half of what was claimed;
+  with one less than half the way from none to the range;
 * **qualified**: anything between: either the interval lies across an edge of the range, or it lies outside
-  with an effect in the claimed direction, of at least half the claimed size, or of more than it;
+  with an effect in the claimed direction, at least half the way to the range or beyond it;
 * **not run yet**: a recipe that the part needs has no record.
 
 Intervals are over seeds: Student's t for one recipe, Welch's for a difference, which lets the two

@@ -247,9 +247,20 @@ def test_pretrained_weights_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save({"conv1.weight": Trap()}, tmp_path / "checkpoints/resnet18-f37072fd.pth")
-    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+    with pytest.raises(RuntimeError, match=r"resnet18-f37072fd\.pth is damaged.*delete it") as caught:
         TransferNet(100)
+    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)
+    assert "weights_only" in str(caught.value.__cause__)
     assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>sign in to the network", b"PK\x03\x04 cut off"])
+def test_a_stored_file_that_is_no_weights_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/resnet18-f37072fd.pth").write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"resnet18-f37072fd\.pth is damaged.*delete it"):
+        TransferNet(100)
 
 
 def test_every_row_of_the_speed_table_can_be_measured():

@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from course_utils import plots
+from course_utils import plots, recipes, records
 
 PHONE_PIXELS = 350  # what a page leaves for a figure on a phone that is 390 wide
 RNG = np.random.default_rng(0)
@@ -220,6 +221,18 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
         assert plots.recorded_runs([run]).axes[1].texts[0].get_text() == images
     (text,) = plots.recorded_runs([]).texts
     assert "No run of this recipe is recorded" in text.get_text()
+
+
+@pytest.mark.parametrize("recipe", ["resnet-best", "resnet-lr-range"])
+def test_recorded_runs_without_a_validation_curve_say_so(recipe):
+    (text,) = plots.recorded_runs(records.of_recipe(recipe)).texts
+    assert "Nothing was validated" in text.get_text()
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_the_recorded_runs_of_any_recipe_can_be_drawn(recipe):
+    assert isinstance(plots.recorded_runs(records.of_recipe(recipe)), Figure)
+    plt.close()
 
 
 def test_learning_curves_hold_the_history_and_the_reference():
