@@ -58,20 +58,36 @@ def recorded(recipe: Recipe, seed: int) -> bool:
 def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     """Train `recipe` with `seed`, write its record, and return it; resumes a run that was cut off.
 
+    Where there is a record already, the run is measured again and compared with it. The record stays (and so do its
+    weights, which the book's figures are made from); the new one is kept in `RUNS`.
+
     Raises RuntimeError where another process is at the same run.
     """
     parallel.start()
     where = machine.describe()  # before the run: the checkout may have moved on by its end
     checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
+    before = records.read(records.path_of(recipe.name, seed)) if recorded(recipe, seed) else None
+    path = checkpoint.with_suffix(".json") if before else records.path_of(recipe.name, seed)
     with only_one(checkpoint):
-        record = finish(recipe, seed, root, checkpoint) | {"machine": where}
+        keep = recipe.name in recipes.KEPT and seed == 0 and not before
+        record = finish(recipe, seed, root, checkpoint, keep) | {"machine": where}
         if parallel.rank() == 0:
-            records.write(record, records.path_of(recipe.name, seed))
+            records.write(record, path)
             for leftover in checkpoint.parent.glob(checkpoint.name + "*"):
                 leftover.unlink()
-    if record["test_accuracy"] is not None and parallel.rank() == 0:
-        print(f"{recipe.name} seed {seed}: {record['test_accuracy']:.2%} on the test set", flush=True)
+    if parallel.rank() == 0:
+        print(summary(record, before, path), flush=True)
     return record
+
+
+def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -> str:
+    """What a run came to, and where it is recorded; compared with the record from `before`, if there is one."""
+    name = f"{record['recipe']['name']} seed {record['seed']}"
+    tested = record["test_accuracy"] is not None  # a range test trains nothing that could be
+    result = f"{name}: " + (f"{record['test_accuracy']:.2%} on the test set, " if tested else "")
+    if before and tested:
+        result += f"recorded before: {before['test_accuracy']:.2%}, "
+    return result + f"kept as {path}"
 
 
 @contextmanager
@@ -88,13 +104,13 @@ def only_one(checkpoint: Path):
         raise RuntimeError(f"{checkpoint.stem} is being run by another process") from None
 
 
-def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint: Path) -> dict[str, Any]:
-    """The record of the finished run; keeps its weights if the recipe is one of `recipes.KEPT`."""
+def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint: Path, keep: bool) -> dict[str, Any]:
+    """The record of the finished run; with `keep`, its weights are stored beside it."""
     if recipe.schedule == "range_test":
         return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
     outcome = runs.train(recipe, seed, root, checkpoint)
     record = describe(recipe, seed, outcome, root)
-    if recipe.name in recipes.KEPT and seed == 0 and parallel.rank() == 0:
+    if keep and parallel.rank() == 0:
         record["weights"] = checkpoints.save_half(outcome.model, records.weights_of(recipe.name, seed))
     return record
 

@@ -74,6 +74,19 @@ def test_a_record_names_the_commit_that_the_run_began_with(tiny, tmp_path, monke
     assert machine.commit().endswith("+")
 
 
+def test_a_recorded_run_is_measured_again_beside_its_record(tiny, tmp_path, capsys):
+    """The weights and the figures of the book hang on the first record: a reader who checks it must not replace it."""
+    first = sweeps.run(tiny, 0)
+    kept = {path: path.read_bytes() for path in (tmp_path / "recorded").rglob("*") if path.is_file()}
+    assert len(kept) == 2, "the record and its weights"
+    capsys.readouterr()
+    again = sweeps.run(tiny, 0)
+    assert {path: path.read_bytes() for path in (tmp_path / "recorded").rglob("*") if path.is_file()} == kept
+    assert records.read(tmp_path / "runs" / "tiny-seed0.json") == again
+    assert again["test_accuracy"] == first["test_accuracy"], "the same seed on the same machine"
+    assert f"recorded before: {first['test_accuracy']:.2%}, kept as" in capsys.readouterr().out
+
+
 def test_a_sweep_skips_what_is_recorded(tiny, capsys):
     sweeps.sweep("*", [0, 1])
     first = records.path_of("tiny", 0).stat().st_mtime_ns
