@@ -26,9 +26,10 @@ def run(args) -> None:
 
 
 def sweep(args) -> None:
-    from course_utils import sweeps
+    from course_utils import parallel, sweeps
 
     sweeps.sweep(args.pattern, args.seeds, args.root)
+    parallel.stop()
 
 
 def verify(args) -> None:

@@ -228,13 +228,13 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# The scale is logarithmic, and the line falls off the edge of the world. How much of the training is left
+# The scale is logarithmic, and the line falls off the edge of the world. Add the rates up: how much of their sum is left
 # after the first 25 epochs?
 
 # %%
 print(f"rate in the last epoch:                {planned[-1]:.1e}")
 share = planned[:25].sum() / planned.sum()
-print(f"share of all steps taken by epoch 25:  {share:.2%}")
+print(f"share of the sum by epoch 25:          {share:.2%}")
 
 # half the gap to the next float32: less than that is rounded away
 smallest_change = float(np.spacing(np.float32(0.01))) / 2
@@ -244,9 +244,8 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
 # epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum, which
-# makes ten of it in the end, puts that off by ten epochs. The
-# remaining 270 epochs, 45 minutes of the hour, compute gradients and throw them away. **A schedule belongs to a number of
-# epochs: change one, and you must change the other.**
+# makes ten of it in the end, puts that off by ten epochs. The remaining 260 epochs, 43 minutes of the hour, compute gradients
+# and throw them away. **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
 # So this lesson stops where the schedule does.
 
@@ -293,7 +292,7 @@ plt.show()
 # A drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
 # shaking. Towards the end look at the two loss curves together. Once the training loss goes on falling while the
 # validation loss *rises*, the network learns the training images and no longer the classes. That is **overfitting**. A
-# distance between the two is none yet.
+# distance between the two alone is not.
 #
 # ## The full run, as recorded
 #
@@ -328,12 +327,13 @@ def train_variant(network, loader):
 
     Returns its curves and its accuracy on the plain training images.
     """
+    network = network.to(device)
     optimizer = torch.optim.SGD(network.parameters(), **recipe.optimizer_args)
     scheduler = schedules.step_decay(
         optimizer, **recipe.schedule_args, steps_per_epoch=len(loader)
     )
     curves = training.fit(
-        network.to(device),
+        network,
         loader,
         validation_loader,
         loss_fn,
@@ -488,21 +488,22 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 
 # %% tags=["nbval-ignore-output"]
-def train_head(network):
+def train_head(network, loader=few_loader, test_loader=few_test_loader):
     training.seed_everything(0)
+    network = network.to(device)
     network.head.reset_parameters()
-    few_loader.epoch = 0
+    loader.epoch = 0
     optimizer = torch.optim.Adam(network.head.parameters(), lr=0.01)
     training.fit(
-        network.to(device),
-        few_loader,
+        network,
+        loader,
         None,
         loss_fn,
         optimizer,
         epochs=20,
         verbose=False,
     )
-    return training.evaluate(network, few_test_loader)
+    return training.evaluate(network, test_loader)
 
 
 training.seed_everything(0)
@@ -516,14 +517,19 @@ print("a guess:                          10 %")
 # first that the weights arrived.
 #
 # In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights
-# from ImageNet. They have to be fetched; without a network you get a message that says what to do.
+# from ImageNet. It expects pictures that are normalised as those of its training were. The weights have to be fetched;
+# without a network you get a message that says what to do.
 
 # %% tags=["nbval-ignore-output"]
 if recipes.profile() == "full":
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     try:
-        print(
-            f"new head on ImageNet's ResNet-18: {train_head(TransferNet(10)):.1%}"
+        found = train_head(
+            TransferNet(10),
+            BatchLoader(few_train, 50, **imagenet, shuffle=True, seed=0),
+            BatchLoader(few_test, 250, **imagenet),
         )
+        print(f"new head on ImageNet's ResNet-18: {found:.1%}")
     except RuntimeError as message:
         print(message)
 else:

@@ -237,6 +237,7 @@ validation_loader = BatchLoader(validation_set, 500, **normalised)
 def train_and_validate(network, epochs=4):
     """Accuracy on the validation set after a short one-cycle training."""
     training.seed_everything(0)
+    network = network.to(device)
     loader = BatchLoader(train_set, 64, **normalised, shuffle=True, seed=0)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     scheduler = schedules.one_cycle(
@@ -249,7 +250,7 @@ def train_and_validate(network, epochs=4):
         lr_end=0,
     )
     training.fit(
-        network.to(device),
+        network,
         loader,
         None,
         loss_fn,
