@@ -140,7 +140,7 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
 
 
 def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
-    """What a record says of a run whatever came of it, but for its machine."""
+    """What a record says of a run whatever came of it."""
     precision = devices.pick_precision(devices.pick_device(), recipe.precision)
     return {
         "schema": records.SCHEMA,
@@ -148,6 +148,7 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
         "seed": seed,
         "data": fingerprints(recipe, root),
         "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine.describe(),
         "precision": str(precision).removeprefix("torch."),
         "weights": None,
     }
