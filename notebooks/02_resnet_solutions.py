@@ -33,7 +33,7 @@
 # The solutions are folded away under each task, with the reasoning behind them. To solve the exercises yourself, open
 # `02_resnet_exercises.ipynb` in the course's folder, or take
 # <a href="../_sources/notebooks/02_resnet_exercises.ipynb" download>the copy that runs anywhere</a>. It is this notebook
-# without them.
+# without the solutions.
 
 # %%
 import matplotlib.pyplot as plt
