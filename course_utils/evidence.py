@@ -389,7 +389,7 @@ def range_test(name: str) -> Figure | Html:
 
 @styled
 def against_published(names: Mapping[str, str]) -> Figure:
-    """Session 2's published test curve, and beside it the recorded ones of `{label: recipe}` where there are any."""
+    """Session 2's published test curve, and those recorded of `{label: recipe}` beside it, drawn as in `curves`."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4), layout="constrained")
     axes.plot(range(1, 25), published.RESNET_CURVE, "--", color="0.35", label="published")
     for (label, name), colour in zip(names.items(), plots.COLOURS, strict=False):
@@ -399,6 +399,7 @@ def against_published(names: Mapping[str, str]) -> Figure:
         else:
             axes.plot([], [], color=colour, label=f"{label}: {NOT_RUN}")
     axes.axhline(90, color="black", linewidth=1, linestyle=":", label="the bar")
+    draw_seeds(axes, names, "validation_accuracy")
     axes.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=[1, 6, 12, 18, 24])
     axes.legend(loc="lower right")
     return figure

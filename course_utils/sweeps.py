@@ -49,10 +49,11 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
         raise RuntimeError("\n".join(failures))
 
 
-def recorded(recipe: Recipe, seed: int) -> bool:
-    """Whether there is a record of this run, made by the recipe as it stands."""
+def recorded(recipe: Recipe, seed: int) -> dict[str, Any] | None:
+    """The record of this run, if there is one that the recipe made as it stands."""
     path = records.path_of(recipe.name, seed)
-    return path.exists() and records.same_recipe(records.read(path), recipe)
+    record = records.read(path) if path.exists() else None
+    return record if record and records.same_recipe(record, recipe) else None
 
 
 def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     parallel.start()
     where = machine.describe()  # before the run: the checkout may have moved on by its end
     checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
-    before = records.read(records.path_of(recipe.name, seed)) if recorded(recipe, seed) else None
+    before = recorded(recipe, seed)
     path = checkpoint.with_suffix(".json") if before else records.path_of(recipe.name, seed)
     with only_one(checkpoint):
         keep = recipe.name in recipes.KEPT and seed == 0 and not before

@@ -272,8 +272,9 @@ class Run:
     history: History
     recipe: dict[str, Any]
 
-    def save(self, path: Path) -> None:
-        state = {
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
             "recipe": self.recipe,
             "history": asdict(self.history),
             "model": parallel.unwrap(self.model).state_dict(),
@@ -283,15 +284,16 @@ class Run:
             "loader_epoch": getattr(self.loader, "epoch", None),
             "random": random_state(),
         }
-        checkpoints.save(state, path)
+
+    def save(self, path: Path) -> None:
+        checkpoints.save(self.state(), path)
 
     def resume(self, path: Path) -> None:
         """Continue from the checkpoint at `path`, if there is one."""
         state = checkpoints.load(path)
         if state is None:
             return
-        parts = {"recipe", "history", "model", "optimizer", "scheduler", "scaler", "loader_epoch", "random"}
-        if missing := parts - state.keys():
+        if missing := self.state().keys() - state.keys():
             raise ValueError(
                 f"{path} is no checkpoint of this `fit`: it has no {', '.join(sorted(missing))}. "
                 "Delete the file to start anew, or give another checkpoint path."

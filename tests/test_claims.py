@@ -257,9 +257,10 @@ def test_claims_name_recipes_and_a_page_that_shows_them(claim):
 
 def test_every_recipe_is_shown_somewhere():
     pages = "".join(path.read_text(encoding="utf-8") for path in BOOK.rglob("*.md"))
-    shown = {name for claim in CLAIMS.values() for name in claim.recipes}
-    shown |= {recipe.name for data in ("cifar10", "cifar100") for recipe in evidence.competing(data)}
-    assert [name for name in RECIPES if name not in shown and f'"{name}"' not in pages] == []
+    judged = {name for claim in CLAIMS.values() for name in claim.recipes}
+    assert [name for name in RECIPES if name not in judged and f'"{name}"' not in pages] == [], (
+        "no page says what came of it: name it there in a call of `evidence`"
+    )
 
 
 # ---- what pages show ----
@@ -300,6 +301,14 @@ def test_everything_is_shown_with_records(all_recorded):
     assert board.count("Machine 1: a &lt;processor&gt;, 2 threads, bfloat16") == 1
     assert "machine 1, 2026-01-01" in board
     assert "smallnet-augmented" in board  # every recorded run is on the board, not headlines alone
+
+
+def test_beside_the_published_curve_each_run_is_drawn_behind_its_mean(write):
+    write("resnet-assignment", 89.0, curve=[0.5, 0.6])
+    write("resnet-assignment", 90.0, first_seed=1, curve=[0.7, 0.8])
+    lines = evidence.against_published({"here": "resnet-assignment"}).axes[0].lines
+    drawn = {tuple(round(float(y), 6) for y in line.get_ydata()): line.get_linewidth() for line in lines}
+    assert drawn[50, 60] == drawn[70, 80] < drawn[60, 70]
 
 
 def test_a_strangers_run_shows_its_own_hardware_and_time(write):
