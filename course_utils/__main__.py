@@ -12,70 +12,70 @@ def fetch(args) -> None:
 
 
 def list_recipes(args) -> None:
-    from course_utils.recipes import RECIPES
+    from course_utils.lab.recipes import RECIPES
 
     for recipe in RECIPES.values():
         print(f"{recipe.name:24s} {recipe.epochs:3d} epochs  {recipe.about}")
 
 
 def run(args) -> None:
-    from course_utils import parallel, recipes, sweeps
+    from course_utils.lab import parallel, recipes, sweeps
 
     sweeps.run(recipes.get(args.recipe), args.seed, args.root)
     parallel.stop()
 
 
 def sweep(args) -> None:
-    from course_utils import parallel, sweeps
+    from course_utils.lab import parallel, sweeps
 
     sweeps.sweep(args.pattern, args.seeds, args.root)
     parallel.stop()
 
 
 def verify(args) -> None:
-    from course_utils import sweeps
+    from course_utils.lab import sweeps
 
     sweeps.verify(args.pattern, args.root)
 
 
 def examine(args) -> None:
-    from course_utils import examine
+    from course_utils.lab import examine
 
     examine.examine(args.pattern, args.root)
 
 
 def table(args) -> None:
-    from course_utils import records
+    from course_utils.lab import records
 
     print(records.table(args.pattern))
 
 
 def bench(args) -> None:
-    from course_utils import bench
+    from course_utils.lab import bench
 
     bench.main(args.json)
 
 
 def sync(args) -> None:
-    from course_utils import authoring
+    from course_utils.authoring import sync as authoring
 
     authoring.sync()
 
 
 def exercises(args) -> None:
-    from course_utils import exercises
+    from course_utils.authoring import exercises
 
     exercises.write()
 
 
 def execute(args) -> None:
-    from course_utils import authoring
+    from course_utils.authoring import sync as authoring
 
     authoring.execute()
 
 
 def standalone(args) -> None:
-    from course_utils import standalone
+    from course_utils.authoring import standalone
 
     for path in standalone.write(args.out):
         print(path)

@@ -6,12 +6,13 @@ the two-layer starting network or the dropout-free variant is the same class, no
 """
 
 import copy
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from course_utils import checkpoints
+from course_utils.lab import checkpoints
 
 
 class Dropout(nn.Module):
@@ -289,3 +290,42 @@ def layer_table(model: nn.Module) -> list[tuple[str, int]]:
         if own:
             rows.append((type(layer).__name__, own))
     return rows
+
+
+# --- Weights in files.
+
+
+def save_weights(model: nn.Module, path: Path | str) -> None:
+    """Write the model's weights, and nothing else, to `path`."""
+    checkpoints.write(model.state_dict(), Path(path))
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
+
+    Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
+    difference.
+    """
+    content = io.BytesIO(Path(path).read_bytes())  # a file that is not there is not a damaged one
+    try:
+        state = checkpoints.read(content)
+    except checkpoints.DAMAGED as error:
+        raise ValueError(
+            f"{path} is damaged, or is no file of plain weights: get or make it again"
+        ) from error
+    check_architecture(model, state, path)
+    model.load_state_dict(state)
+
+
+def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
+    """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
+    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{path} holds weights for another architecture: {name} is expected as "
+                f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
+            )

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from course_utils import machine, records, schedules
+from course_utils import schedules
+from course_utils.lab import machine, records
 
 WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
 LETTERS, SMALL_LETTERS = 11, 10  # points

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from course_utils import devices
+from course_utils import training
+
+
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
@@ -142,7 +144,7 @@ def lr_range_test(
 def range_test_step(model, batch, loss_fn, optimizer, precision) -> float:
     device = next(model.parameters()).device
     images, labels = (tensor.to(device) for tensor in batch)
-    with devices.autocast(device, precision):
+    with training.autocast(device, precision):
         loss = loss_fn(model(images), labels)
     optimizer.zero_grad()
     loss.backward()

@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from course_utils import checkpoints, devices, parallel, watch
-from course_utils.models import count_parameters
+from course_utils.exercises import first_batch as watch
+from course_utils.lab import checkpoints, parallel
+from course_utils.models import check_architecture, count_parameters
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -92,7 +93,6 @@ def fit(
     `watch` warns.
     """
     check_budget(model, max_parameters)
-    devices.keep_freed_memory()
     model.to(memory_format=torch.channels_last)
     scaler = gradient_scaler(model, precision)
     run = Run(model, train_loader, optimizer, scheduler, scaler, History(), recipe or {})
@@ -158,7 +158,7 @@ def train_epoch(
     totals = Totals(device)
     for images, labels in progress(loader, "train"):
         images, labels = to_device(images, labels, device)
-        with devices.autocast(device, precision):
+        with autocast(device, precision):
             logits = model(images)
             if watcher:
                 watcher(images, logits, labels)
@@ -184,7 +184,7 @@ def validate_epoch(
     with evaluating(model):
         for images, labels in progress(loader, "validate"):
             images, labels = to_device(images, labels, device)
-            with devices.autocast(device, precision):
+            with autocast(device, precision):
                 logits = model(images)
                 loss = loss_fn(logits, labels)
             totals.add(loss, logits, labels)
@@ -203,7 +203,7 @@ def predict(model: nn.Module, loader, *, precision: str = "auto") -> tuple[np.nd
     probabilities, truth = [], []
     with evaluating(model):
         for images, labels in loader:
-            with devices.autocast(device, precision):
+            with autocast(device, precision):
                 logits = model(images.to(device))
             probabilities.append(logits.float().softmax(1).cpu())
             truth.append(labels.cpu())
@@ -304,7 +304,7 @@ class Run:
                 f"{state['recipe']}. Delete the file to start anew, or give another checkpoint path."
             )
         model = parallel.unwrap(self.model)
-        checkpoints.check_architecture(model, state["model"], path)
+        check_architecture(model, state["model"], path)
         model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
@@ -371,7 +371,7 @@ def device_of(model: nn.Module) -> torch.device:
 def gradient_scaler(model: nn.Module, precision: str) -> torch.amp.GradScaler:
     """float16's gradients vanish unless the loss is scaled up; for other precisions this does nothing."""
     device = device_of(model)
-    needed = devices.pick_precision(device, precision) == torch.float16
+    needed = pick_precision(device, precision) == torch.float16
     # From torch's own start, 65,536, the first steps overflow and are skipped, and the scheduler warns of it.
     return torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=needed)
 
@@ -396,3 +396,37 @@ def progress(loader, what: str) -> Iterable:
 def seed_everything(seed: int) -> None:
     """Seed torch's random numbers (weights and dropout). Loaders take a seed of their own."""
     torch.manual_seed(seed)
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device() -> torch.device:
+    """The fastest device here: CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """The dtype that the forward pass runs in; "auto" takes the fastest that `device` has instructions for.
+
+    bfloat16 keeps float32's range, so it needs no loss scaling; older CUDA cards have only float16,
+    for which `training` scales the loss. Weights stay in float32 in every case ("mixed precision",
+    Micikevicius et al., ICLR 2018).
+    """
+    if precision != "auto":
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}: use 'auto' or one of {sorted(PRECISIONS)}")
+        return PRECISIONS[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """A context in which networks on `device` compute in the picked precision."""
+    dtype = pick_precision(device, precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

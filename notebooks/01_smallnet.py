@@ -39,9 +39,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils import checkpoints, data, devices, plots, recipes
-from course_utils import records, schedules, training
-from course_utils.loaders import BatchLoader
+from course_utils import data, plots, training
+from course_utils import lessons, models
+from course_utils import schedules, training
+from course_utils.lab import records
+from course_utils.data import BatchLoader
 from course_utils.models import (
     SmallNet,
     TransferNet,
@@ -51,7 +53,7 @@ from course_utils.models import (
 )
 from course_utils.transforms import Augment
 
-recipe = recipes.for_lesson("smallnet")
+recipe = lessons.for_lesson("smallnet")
 
 # %% [markdown]
 # The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in about a minute.
@@ -261,7 +263,7 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 # (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the same run every time.
 
 # %% tags=["nbval-ignore-output"]
-device = devices.pick_device()
+device = training.pick_device()
 training.seed_everything(0)
 model = SmallNet(n_classes, **recipe.network_args).to(device)
 optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
@@ -408,10 +410,10 @@ for (name, run), on_train in zip(
 # uses, refuses anything else, so that a file from a stranger cannot run a program on your machine.
 
 # %%
-checkpoints.save_weights(model, "../weights/smallnet.pt")
+models.save_weights(model, "../weights/smallnet.pt")
 
 restored = SmallNet(n_classes)
-checkpoints.load_weights(restored, "../weights/smallnet.pt")
+models.load_weights(restored, "../weights/smallnet.pt")
 for name, tensor in model.state_dict().items():
     assert torch.equal(tensor.cpu(), restored.state_dict()[name]), name
 print("every tensor came back as it was")
@@ -521,7 +523,7 @@ print("a guess:                          10 %")
 # without a network you get a message that says what to do.
 
 # %% tags=["nbval-ignore-output"]
-if recipes.profile() == "full":
+if lessons.profile() == "full":
     imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     try:
         found = train_head(
@@ -545,7 +547,7 @@ else:
 # the course, that network looks instead; the line above the figure says which it was.
 
 # %% tags=["nbval-ignore-output"]
-from course_utils import pictures
+from course_utils.lab import pictures
 
 my_picture = None  # or "path/to/picture.jpg"
 
@@ -555,7 +557,7 @@ viewer = pictures.Viewer(
     recipe.data,
     train_set.classes,
 )
-if recipes.profile() == "quick":
+if lessons.profile() == "quick":
     viewer = pictures.kept_viewer("smallnet-best", "smallnet-source") or viewer
 picture = (
     pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)

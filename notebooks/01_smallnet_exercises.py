@@ -34,11 +34,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils import checks, data, devices, plots, schedules, training
-from course_utils.loaders import BatchLoader
+from course_utils import data, plots, schedules, training
+from course_utils.exercises import checks
+from course_utils.data import BatchLoader
 from course_utils.models import SmallNet, count_parameters
 
-device = devices.pick_device()
+device = training.pick_device()
 
 # %% [markdown]
 # ## 1. Count the weights

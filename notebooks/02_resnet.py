@@ -38,23 +38,13 @@ import torch
 from torch import nn
 from torchsummary import summary
 
-from course_utils import (
-    checkpoints,
-    data,
-    devices,
-    plots,
-    published,
-    recipes,
-    records,
-    schedules,
-    training,
-    transforms,
-)
-from course_utils.loaders import BatchLoader
+from course_utils import data, plots, schedules, training, transforms
+from course_utils.lab import checkpoints, published, recipes, records
+from course_utils.data import BatchLoader
 from course_utils.models import CustomResNet, count_parameters
 from course_utils.transforms import Augment
 
-recipe = recipes.for_lesson("resnet")
+recipe = lessons.for_lesson("resnet")
 
 # %% [markdown]
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
@@ -195,7 +185,7 @@ print(f"{count_parameters(network):,} weights, {share:.0%} in the last branch")
 
 # %%
 training.seed_everything(0)
-device = devices.pick_device()
+device = training.pick_device()
 untrained = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
 loss_fn = nn.CrossEntropyLoss()
 
@@ -334,9 +324,9 @@ plt.show()
 # Save the weights, load them into a fresh network, and open the test set, once.
 
 # %% tags=["nbval-ignore-output"]
-checkpoints.save_weights(model, "../weights/resnet.pt")
+models.save_weights(model, "../weights/resnet.pt")
 restored = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
-checkpoints.load_weights(restored, "../weights/resnet.pt")
+models.load_weights(restored, "../weights/resnet.pt")
 
 test_loader = BatchLoader(test_set, 500, mean=mean, std=std, device=device)
 test_accuracy = training.evaluate(restored, test_loader)
@@ -407,7 +397,7 @@ plt.show()
 # the course, that network looks instead; the line above the figure says which it was.
 
 # %% tags=["nbval-ignore-output"]
-from course_utils import pictures
+from course_utils.lab import pictures
 
 my_picture = None  # or "path/to/picture.jpg"
 
@@ -419,7 +409,7 @@ viewer = pictures.Viewer(
     mean,
     std,
 )
-if recipes.profile() == "quick":
+if lessons.profile() == "quick":
     kept = ("resnet-best", "resnet-assignment", "resnet-fast")  # best first
     viewer = pictures.kept_viewer(*kept) or viewer
 picture = (

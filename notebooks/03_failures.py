@@ -47,11 +47,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils import data, devices, plots, recipes, schedules, training
-from course_utils.loaders import BatchLoader
+from course_utils import data, plots, schedules, training
+from course_utils.lab import recipes
+from course_utils.data import BatchLoader
 from course_utils.models import SmallNet
 
-print(f"profile  {recipes.profile()}  (this notebook is the same in both)")
+print(f"profile  {lessons.profile()}  (this notebook is the same in both)")
 print("data     shapes10 and shapes100  (drawn by code: not CIFAR)")
 print("trains   fourteen times 4 epochs; less than a minute on two CPU cores")
 print("expect   about 90 % on validation images where all is well")
@@ -69,7 +70,7 @@ mean, std = data.channel_stats(train_set)
 scaling = {"mean": mean, "std": std}
 
 validation_loader = BatchLoader(validation_set, 500, **scaling)
-device = devices.pick_device()
+device = training.pick_device()
 
 
 def train_loader(image_set=train_set, kind=BatchLoader, **changes):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course_utils import fetch
+from course_utils.datasets import cifar as fetch
 
 # --- Archives.
 

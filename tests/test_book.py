@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from course_utils import authoring
+from course_utils.authoring import sync as authoring
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import checks, schedules
+from course_utils import schedules
+from course_utils.exercises import checks
 from course_utils.models import SmallNet, count_parameters
 
 NETWORK = SmallNet(n_classes=10, widths=(16, 48), hidden=60)

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from course_utils import claims, evidence, records, verdicts
-from course_utils.claims import CLAIMS
-from course_utils.recipes import RECIPES
-from course_utils.verdicts import CONFIRMED, NOT_RUN, QUALIFIED, REFUTED, Difference, Part, t_interval
+from course_utils.lab import claims, evidence, records, verdicts
+from course_utils.lab.claims import CLAIMS
+from course_utils.lab.recipes import RECIPES
+from course_utils.lab.verdicts import CONFIRMED, NOT_RUN, QUALIFIED, REFUTED, Difference, Part, t_interval
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 WITH, WITHOUT = "smallnet-source", "smallnet-no-dropout"

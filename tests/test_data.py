@@ -11,7 +11,8 @@ import pytest
 from cifar_server import FaultyServer, small_cifar
 from PIL import Image
 
-from course_utils import data, fetch, shapes
+from course_utils import data
+from course_utils.datasets import cifar as fetch, shapes
 
 
 def image_set(counts: list[int], size: int = 8, seed: int = 0) -> data.ImageSet:

@@ -8,23 +8,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from course_utils import (
-    checkpoints,
-    data,
-    examine,
-    insight,
-    pictures,
-    recipes,
-    records,
-    runs,
-    sweeps,
-    training,
-)
-from course_utils.evidence import Html
+from course_utils import data, training
+from course_utils.lab import checkpoints, examine, insight, pictures, recipes, records, runs, sweeps
+from course_utils.lab.evidence import Html
 from course_utils.models import CustomResNet, SmallNet
-from course_utils.recipes import LESSONS
-from course_utils.runs import Outcome
-from course_utils.verdicts import NOT_RUN
+from course_utils.lessons import LESSONS
+from course_utils.lab.runs import Outcome
+from course_utils.lab.verdicts import NOT_RUN
 
 TINY = replace(LESSONS["resnet"]["quick"], name="tiny", network_args={"widths": (4, 4, 8, 8)}, epochs=1)
 SILENT = 2  # a channel of the first stage

@@ -6,7 +6,7 @@ import jupytext
 import nbformat
 import pytest
 
-from course_utils import authoring, exercises
+from course_utils.authoring import exercises, sync as authoring
 
 SOLUTIONS = sorted(authoring.NOTEBOOKS.glob("*_solutions.py"))
 each_notebook = pytest.mark.parametrize("solutions", SOLUTIONS, ids=lambda path: path.stem)

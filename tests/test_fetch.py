@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from cifar_server import FaultyServer, small_cifar
 
-from course_utils import fetch
+from course_utils.datasets import cifar as fetch
 
 SOURCE, ARCHIVE, ARRAYS = small_cifar()
 PART = f"{SOURCE.archive}.part"

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader, PerImageDataset
+from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.transforms import Augment, per_image
 
 MEAN, STD = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.25, 0.3])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import bench, models
+from course_utils import models
+from course_utils.lab import bench
 from course_utils.models import CustomResNet, SmallNet, TransferNet, count_parameters, layer_table
 
 # The published summary of the assignment's network.

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import nbformat
 import pytest
 
-from course_utils import authoring
+from course_utils.authoring import sync as authoring
 
 NOTEBOOKS = sorted(authoring.NOTEBOOKS.glob("*.ipynb"))
 TEXTS = sorted(authoring.NOTEBOOKS.glob("*.py"))

@@ -9,15 +9,16 @@ import textwrap
 import pytest
 import torch
 
-from course_utils import machine
+from course_utils.lab import machine
 
 DRIVER = """
     import sys
     import numpy as np
     import torch
     from torch import nn
-    from course_utils import data, parallel, training
-    from course_utils.loaders import BatchLoader
+    from course_utils import data, training
+    from course_utils.lab import parallel
+    from course_utils.data import BatchLoader
     from course_utils.models import SmallNet
     from course_utils.transforms import Augment
 
@@ -62,7 +63,7 @@ RECORDED = """
     from dataclasses import replace
     from pathlib import Path
     import torch
-    from course_utils import parallel, recipes, records, sweeps
+    from course_utils.lab import parallel, recipes, records, sweeps
 
     torch.set_num_threads(1)
     out = Path(sys.argv[2])

@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from course_utils import checkpoints, data, fetch, pictures, recipes, records, training
+from course_utils import data, training
+from course_utils.datasets import cifar as fetch
+from course_utils.lab import checkpoints, pictures, recipes, records
 from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader
+from course_utils.data import BatchLoader
 from course_utils.models import CustomResNet, SmallNet
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)

@@ -16,7 +16,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from course_utils import plots, recipes, records
+from course_utils import plots
+from course_utils.lab import recipes, records
 
 PHONE_PIXELS = 350  # what a page leaves for a figure on a phone that is 390 wide
 RNG = np.random.default_rng(0)

@@ -16,8 +16,8 @@ from statistics import fmean, median
 import pytest
 import torch
 
-from course_utils import published, recipes, records, runs, verdicts
-from course_utils.claims import CLAIMS
+from course_utils.lab import published, recipes, records, runs, verdicts
+from course_utils.lab.claims import CLAIMS
 from course_utils.models import count_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def given(page: Path) -> dict[str, list[float]]:
     found = [abs(one.value) for one in (part.quantity.estimate() for part in parts) if one]
     speed = verdicts.bench_table().get("rows", []) if "evidence.bench" in text else []
     output = printed(page)
-    announced = " ".join(time for time, _ in recipes.EXPECTATIONS.values())
+    announced = " ".join(time for time, _ in lessons.EXPECTATIONS.values())
     return {
         "percent": [x for kind, x in claimed if kind == "percent"]
         + found

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from course_utils import recipes, runs
+from course_utils.lab import recipes, runs
 from course_utils.data import ImageSet
 from course_utils.models import count_parameters
-from course_utils.recipes import LESSONS, RECIPES
+from course_utils.lab.recipes import RECIPES
+from course_utils.lessons import LESSONS
 
 
 def test_names_are_keys_and_values_are_plain():
@@ -29,17 +30,17 @@ def test_unknown_names_list_the_valid_ones(monkeypatch):
     with pytest.raises(ValueError, match="unknown recipe 'smalnet'.*smallnet-source"):
         recipes.get("smalnet")
     with pytest.raises(ValueError, match="unknown lesson 'vit'.*smallnet, resnet"):
-        recipes.for_lesson("vit")
+        lessons.for_lesson("vit")
     monkeypatch.setenv("COURSE_PROFILE", "fast")
     with pytest.raises(ValueError, match="unknown profile 'fast'.*'quick' or 'full'"):
-        recipes.for_lesson("smallnet")
+        lessons.for_lesson("smallnet")
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 @pytest.mark.parametrize("profile", ["quick", "full"])
 def test_a_lesson_says_what_it_runs(lesson, profile, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_PROFILE", profile)
-    recipe = recipes.for_lesson(lesson)
+    recipe = lessons.for_lesson(lesson)
     out = capsys.readouterr().out
     for word in (
         f"profile  {profile}",
@@ -54,7 +55,7 @@ def test_a_lesson_says_what_it_runs(lesson, profile, monkeypatch, capsys):
 
 def test_quick_is_the_default(monkeypatch):
     monkeypatch.delenv("COURSE_PROFILE", raising=False)
-    assert recipes.profile() == "quick"
+    assert lessons.profile() == "quick"
 
 
 def test_every_recipe_can_be_built():

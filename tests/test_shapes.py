@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from course_utils import shapes
+from course_utils.datasets import shapes
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, build
 from PIL import Image
 
-from course_utils import authoring, exercises, repository, standalone
+from course_utils.authoring import exercises, repository, standalone, sync as authoring
 
 URL, TAG = "https://github.com/a-school/its-course", "v1.2"
 HOME = "https://a-school.github.io/its-course"

@@ -15,8 +15,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from course_utils import records, standalone
-from course_utils.authoring import NOTEBOOKS
+from course_utils.authoring import standalone
+from course_utils.lab import records
+from course_utils.authoring.sync import NOTEBOOKS
 
 ROOT = NOTEBOOKS.parent
 LESSONS = ("01_smallnet", "02_resnet")
@@ -62,7 +63,7 @@ def test_the_same_lesson_gives_the_same_file(folder, tmp_path):
 
 
 def test_modules_are_those_that_imports_lead_to():
-    found = standalone.modules_for("def later():\n    from course_utils.loaders import BatchLoader")
+    found = standalone.modules_for("def later():\n    from course_utils.data import BatchLoader")
     assert {"__init__", "loaders", "data", "fetch", "shapes"} <= set(found)
     assert not {"authoring", "bench", "plots", "standalone"} & set(found)
 

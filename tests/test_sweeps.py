@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from course_utils import checkpoints, data, fetch, machine, recipes, records, runs, sweeps, training
+from course_utils import data, training
+from course_utils.datasets import cifar as fetch
+from course_utils.lab import checkpoints, machine, recipes, records, runs, sweeps
 from course_utils.models import count_parameters
-from course_utils.recipes import LESSONS
+from course_utils.lessons import LESSONS
 
 TINY = replace(
     LESSONS["resnet"]["quick"],

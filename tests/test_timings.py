@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from course_utils import authoring, recipes, records, timings
-from course_utils.verdicts import NOT_RUN
+from course_utils.authoring import sync as authoring
+from course_utils.lab import recipes, records, timings
+from course_utils.lab.verdicts import NOT_RUN
 
 
 def test_all_notebooks_were_timed():

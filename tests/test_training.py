@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from course_utils import checkpoints, devices, training
+from course_utils import training
+from course_utils.lab import checkpoints
 from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader
+from course_utils.data import BatchLoader
 from course_utils.models import CustomResNet, Dropout, SmallNet
 from course_utils.schedules import one_cycle
 from course_utils.transforms import Augment
@@ -216,20 +217,20 @@ def test_bad_batches_are_refused():
 
 def test_unknown_precision_names_the_valid_ones():
     with pytest.raises(ValueError, match="'auto' or one of.*bfloat16"):
-        devices.pick_precision(torch.device("cpu"), "half")
+        training.pick_precision(torch.device("cpu"), "half")
 
 
 def test_auto_precision_follows_the_hardware(monkeypatch):
     cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda supported=supported: supported)
-        assert devices.pick_precision(cpu) == expected
+        assert training.pick_precision(cpu) == expected
     for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(
             torch.cuda, "is_bf16_supported", lambda including_emulation=True, supported=supported: supported
         )
-        assert devices.pick_precision(cuda) == expected
-    assert devices.pick_precision(mps) == torch.float32
+        assert training.pick_precision(cuda) == expected
+    assert training.pick_precision(mps) == torch.float32
 
 
 class RecordingScaler(torch.amp.GradScaler):
@@ -309,24 +310,24 @@ def test_nothing_is_read_back_inside_a_step(images):
 
 def test_weights_survive_a_round_trip(tmp_path):
     model, other = tiny_net(), tiny_net()
-    checkpoints.save_weights(model, tmp_path / "deep" / "weights.pt")
-    checkpoints.load_weights(other, tmp_path / "deep" / "weights.pt")
+    models.save_weights(model, tmp_path / "deep" / "weights.pt")
+    models.load_weights(other, tmp_path / "deep" / "weights.pt")
     assert same_weights(model, other)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["weights.pt"]
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    checkpoints.save_weights(SmallNet(hidden=200), tmp_path / "weights.pt")
+    models.save_weights(SmallNet(hidden=200), tmp_path / "weights.pt")
     with pytest.raises(
         ValueError, match=r"head\.1\.weight is expected as \(420, 2048\), found \(200, 2048\)"
     ):
-        checkpoints.load_weights(SmallNet(), tmp_path / "weights.pt")
+        models.load_weights(SmallNet(), tmp_path / "weights.pt")
 
 
 def test_a_file_that_runs_code_is_refused(tmp_path):
     torch.save(print, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match=r"evil\.pt is damaged, or is no file of plain weights"):
-        checkpoints.load_weights(tiny_net(), tmp_path / "evil.pt")
+        models.load_weights(tiny_net(), tmp_path / "evil.pt")
 
 
 @pytest.mark.parametrize(
@@ -337,25 +338,25 @@ def test_a_file_that_is_no_weights_is_named(tmp_path, content):
     with pytest.raises(
         ValueError, match=r"weights\.pt is damaged, or is no file of plain weights: get or make it again"
     ):
-        checkpoints.load_weights(tiny_net(), tmp_path / "weights.pt")
+        models.load_weights(tiny_net(), tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize("state", [torch.ones(3), [torch.ones(3)], None])
 def test_a_file_of_something_else_is_named(tmp_path, state):
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is damaged, or is no file of plain weights"):
-        checkpoints.load_weights(tiny_net(), tmp_path / "weights.pt")
+        models.load_weights(tiny_net(), tmp_path / "weights.pt")
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     """Wherever the damage is, loading says so, or it is in a part of the file that holds no weight."""
     model, other, path = tiny_net(), tiny_net(), tmp_path / "weights.pt"
-    checkpoints.save_weights(model, path)
+    models.save_weights(model, path)
     whole, refused = path.read_bytes(), 0
     for place in range(0, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
-            checkpoints.load_weights(other, path)
+            models.load_weights(other, path)
         except ValueError:
             refused += 1
         else:
@@ -446,8 +447,8 @@ def test_a_changed_tensor_is_damage_even_if_it_can_be_read(tmp_path, capsys):
 def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
     tiny_run(epochs=2, checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match=r"run\.pt holds more than weights .*is it a checkpoint of `fit`\?"):
-        checkpoints.load_weights(tiny_net(), tmp_path / "run.pt")
-    checkpoints.save_weights(tiny_net(), tmp_path / "weights.pt")
+        models.load_weights(tiny_net(), tmp_path / "run.pt")
+    models.save_weights(tiny_net(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint .* it has no history"):
         tiny_run(epochs=2, checkpoint=tmp_path / "weights.pt")
 
@@ -530,9 +531,9 @@ def test_freed_memory_is_kept_for_the_next_batch():
     program = """
     import resource
     import torch
-    from course_utils import devices
+    from course_utils import training
 
-    devices.keep_freed_memory()
+    machine.keep_freed_memory()
     for step in range(20):  # the first few still take what later ones come back to
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(2**24).add(1)

@@ -9,10 +9,12 @@ import torch
 from test_training import CountReads, same_weights, tiny_net, tiny_run, tiny_set
 from torch import nn
 
-from course_utils import recipes, runs, training, watch
-from course_utils.loaders import BatchLoader
+from course_utils import training
+from course_utils.exercises import first_batch as watch
+from course_utils.lab import recipes, runs
+from course_utils.data import BatchLoader
 from course_utils.models import SmallNet
-from course_utils.watch import TrainingWarning
+from course_utils.exercises.first_batch import TrainingWarning
 
 cross_entropy = nn.functional.cross_entropy
 
@@ -145,7 +147,7 @@ def test_labels_that_are_all_different_are_not_sorted():
 
 @pytest.mark.parametrize("lesson", ["smallnet", "resnet"])
 def test_the_lessons_give_none(lesson, capsys):
-    recipe = recipes.for_lesson(lesson)
+    recipe = lessons.for_lesson(lesson)
     loaders = runs.prepare(recipe, seed=0)
     model = runs.build_network(recipe, loaders.n_classes)
     watcher = watch.Watch(nn.CrossEntropyLoss(), loaders.train, loaders.validation)

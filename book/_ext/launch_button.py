@@ -6,7 +6,7 @@ else could register and fill. The theme's own launch buttons also appear on page
 
 from functools import partial
 
-from course_utils import repository
+from course_utils.authoring import repository
 
 
 def offer(app, config) -> None:

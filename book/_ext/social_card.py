@@ -12,7 +12,8 @@ import matplotlib
 from docutils import nodes
 from matplotlib.figure import Figure
 
-from course_utils import plots, records
+from course_utils import plots
+from course_utils.lab import records
 
 CARD = "_static/social_card.png"
 RECIPE = "smallnet-source"

@@ -6,7 +6,7 @@ standalone copy, which carries the package in its cells, runs wherever the reade
 
 from pathlib import Path
 
-from course_utils import standalone
+from course_utils.authoring import standalone
 
 
 def replace_sources(app, exception: Exception | None) -> None:

@@ -10,9 +10,9 @@ import time
 from itertools import zip_longest
 from pathlib import Path
 
-from course_utils import repository
+from course_utils.authoring import repository
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def sync(folder: Path = NOTEBOOKS) -> None:
@@ -124,6 +124,6 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
         nbformat.write(notebook, path)
         seconds[path.stem] = time.perf_counter() - started
     if folder == NOTEBOOKS and profile == "quick":
-        from course_utils import timings
+        from course_utils.lab import timings
 
         timings.keep(seconds)

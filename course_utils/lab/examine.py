@@ -14,18 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from course_utils import (
-    checkpoints,
-    data,
-    devices,
-    pictures,
-    recipes,
-    records,
-    runs,
-    sweeps,
-    training,
-    verdicts,
-)
+from course_utils import data, training
+from course_utils.lab import checkpoints, pictures, recipes, records, runs, sweeps, verdicts
 from course_utils.models import SmallNet
 
 SCHEMA = 1
@@ -113,7 +103,7 @@ def findings(recipe: recipes.Recipe, record: dict[str, Any], root: Path | None =
     if (found := sweeps.fingerprints(recipe, root)["test"]) != record["data"]["test"]:
         raise ValueError(f"{recipe.data}: expected the test set {record['data']['test']}, found {found}")
     loader = runs.prepare(recipe, record["seed"], root).test
-    network = runs.trained_network(recipe, record["seed"]).to(devices.pick_device())
+    network = runs.trained_network(recipe, record["seed"]).to(training.pick_device())
     highest: dict[str, Tensor] = {}
 
     def keep_highest(stage: str, maps: Tensor) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn, optim
 
-from course_utils import checkpoints, data, devices, models, parallel, recipes, records, schedules, training
+from course_utils import data, models, schedules, training
+from course_utils.lab import checkpoints, parallel, recipes, records
 from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader
-from course_utils.recipes import Recipe
+from course_utils.data import BatchLoader
+from course_utils.lessons import Recipe
 from course_utils.training import History
 from course_utils.transforms import Augment
 
@@ -41,7 +42,7 @@ def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
             f"{path} is not there: `python -m course_utils run {recipe.name} --seed {seed}` makes it"
         )
     model = build_network(recipe, data.N_CLASSES[recipe.data])
-    checkpoints.load_weights(model, path)
+    models.load_weights(model, path)
     return model
 
 
@@ -93,7 +94,7 @@ class Loaders:
 
 def prepare(recipe: Recipe, seed: int, root: Path | None = None) -> Loaders:
     """Load, split and normalise the recipe's data; the statistics are those of the training images alone."""
-    device = devices.pick_device()
+    device = training.pick_device()
     train, test = data.load(recipe.data, root)
     train, validation = data.split(train, recipe.validation, seed)
     stats = data.channel_stats(train)
@@ -119,7 +120,7 @@ def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path 
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
     model = build_network(recipe, loaders.n_classes).to(
-        devices.pick_device(), memory_format=torch.channels_last
+        training.pick_device(), memory_format=torch.channels_last
     )
     training.seed_everything(seed + 1_000_000 * parallel.rank())  # processes start alike, and drop out apart
     optimizer = build_optimizer(recipe, model)
@@ -150,7 +151,7 @@ def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules
     """The learning-rate range test of a recipe whose schedule is "range_test"."""
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
-    model = build_network(recipe, loaders.n_classes).to(devices.pick_device())
+    model = build_network(recipe, loaders.n_classes).to(training.pick_device())
     loss_fn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     optimizer = build_optimizer(recipe, model)
     return schedules.lr_range_test(

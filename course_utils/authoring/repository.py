@@ -6,7 +6,7 @@ Both are empty until a fork sets them in `book/_config.yml`. So no notebook inst
 import re
 from pathlib import Path
 
-CONFIG = Path(__file__).resolve().parent.parent / "book" / "_config.yml"
+CONFIG = Path(__file__).resolve().parents[2] / "book" / "_config.yml"
 
 # In percent format. Where the course is at hand, the cell does nothing.
 SETUP_TAG = "setup"

@@ -19,11 +19,6 @@ DAMAGED = (
 )
 
 
-def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's weights, and nothing else, to `path`."""
-    write(model.state_dict(), Path(path))
-
-
 def save_half(model: nn.Module, path: Path) -> str:
     """Write the weights in half the space, as float16, and return the file's SHA-256.
 
@@ -39,37 +34,6 @@ def save_half(model: nn.Module, path: Path) -> str:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
-
-    Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
-    difference.
-    """
-    content = io.BytesIO(Path(path).read_bytes())  # a file that is not there is not a damaged one
-    try:
-        state = read(content)
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path} is damaged, or is no file of plain weights: get or make it again"
-        ) from error
-    check_architecture(model, state, path)
-    model.load_state_dict(state)
-
-
-def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
-    """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
-    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{path} holds weights for another architecture: {name} is expected as "
-                f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
-            )
 
 
 def write(state: Any, path: Path) -> None:

@@ -31,7 +31,7 @@ from itertools import pairwise
 from statistics import fmean, geometric_mean, median, variance
 from typing import Any, ClassVar, Protocol
 
-from course_utils import recipes, records
+from course_utils.lab import recipes, records
 from course_utils.schedules import RangeTest
 
 CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "not run yet"

@@ -17,7 +17,7 @@ Everything else stays, the self-checks among it. Jupytext is imported where it i
 import re
 from pathlib import Path
 
-from course_utils.authoring import NOTEBOOKS
+from course_utils.authoring.sync import NOTEBOOKS
 
 TAG, FOLDED = "solution", "hide-cell"
 BLOCK = re.compile(r"( *)# <solution>\n(.*?\n) *# </solution>", re.DOTALL)

@@ -12,10 +12,11 @@ import tomllib
 from copy import deepcopy
 from pathlib import Path
 
-from course_utils import records, repository
-from course_utils.authoring import NOTEBOOKS
+from course_utils.authoring import repository
+from course_utils.lab import records
+from course_utils.authoring.sync import NOTEBOOKS
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 IMPORT_NAMES = {"pillow": "PIL"}  # where it differs from the name to install
 
 # What folds a cell's source away in JupyterLab, in Colab and in Kaggle.

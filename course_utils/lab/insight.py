@@ -15,10 +15,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from course_utils import examine, pictures, plots, recipes
-from course_utils.evidence import NBSP, Html, row, styled, table
+from course_utils import plots
+from course_utils.lab import examine, pictures, recipes
+from course_utils.lab.evidence import NBSP, Html, row, styled, table
 from course_utils.models import count_parameters
-from course_utils.verdicts import NOT_RUN, runs_of
+from course_utils.lab.verdicts import NOT_RUN, runs_of
 
 N_MAPS = 8
 FEW = 30  # images: the accuracy of a bin with fewer says little

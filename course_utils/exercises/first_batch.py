@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from course_utils import parallel
-from course_utils.loaders import BatchLoader
+from course_utils.lab import parallel
+from course_utils.data import BatchLoader
 
 BATCHES = 2  # what is seen in two of them is seen before an hour is spent
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255

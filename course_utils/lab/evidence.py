@@ -16,10 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_utils import machine, plots, published, recipes, records, verdicts
-from course_utils.claims import CLAIMS, Claim
-from course_utils.recipes import Recipe
-from course_utils.verdicts import NOT_RUN, Part, runs_of
+from course_utils import plots
+from course_utils.lab import machine, published, recipes, records, verdicts
+from course_utils.lab.claims import CLAIMS, Claim
+from course_utils.lessons import Recipe
+from course_utils.lab.verdicts import NOT_RUN, Part, runs_of
 
 NBSP = "\u00a0"  # a space at which no line breaks
 MINUS = "\u2212"  # as wide as a plus, and not taken for a hyphen

@@ -9,10 +9,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from course_utils import checkpoints, data, devices, machine, parallel, recipes, records, runs
+from course_utils import data, training
+from course_utils.lab import checkpoints, machine, parallel, recipes, records, runs
 from course_utils.models import count_parameters
-from course_utils.recipes import Recipe
-from course_utils.runs import Outcome
+from course_utils.lessons import Recipe
+from course_utils.lab.runs import Outcome
 from course_utils.schedules import RangeTest
 
 TOLERANCE = 0.001  # a tenth of a point, for the half precision of the kept weights
@@ -142,7 +143,7 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
 
 def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
     """What a record says of a run whatever came of it."""
-    precision = devices.pick_precision(devices.pick_device(), recipe.precision)
+    precision = training.pick_precision(training.pick_device(), recipe.precision)
     return {
         "schema": records.SCHEMA,
         "recipe": recipe.plain(),
@@ -199,7 +200,7 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         return f"{name}: {path} is not there: restore it, or delete the record and run the recipe again"
     if checkpoints.sha256(path) != record["weights"]:
         return f"{name}: {path} is not the file that was recorded"
-    model = runs.trained_network(recipe, seed).to(devices.pick_device())
+    model = runs.trained_network(recipe, seed).to(training.pick_device())
     found = runs.test_accuracy(model, runs.prepare(recipe, seed, root))
     print(f"{name}: recorded {record['test_accuracy']:.2%}, found {found:.2%}", flush=True)
     if abs(found - record["test_accuracy"]) > TOLERANCE:

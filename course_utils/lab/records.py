@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from course_utils import checkpoints, machine, recipes
-from course_utils.recipes import Recipe
+from course_utils.lab import checkpoints, machine, recipes
+from course_utils.lessons import Recipe
 
 SCHEMA = 1
 RECORDED = Path(__file__).parent / "recorded"

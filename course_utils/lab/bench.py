@@ -1,7 +1,7 @@
 """How fast this machine's processor trains, as ratios: both sides take turns in one process, and medians are compared.
 
 Ratios carry over to other machines far better than seconds do. The pictures are random: speed does
-not depend on what they show. Run it on a quiet machine. What `devices.keep_freed_memory` brings is
+not depend on what they show. Run it on a quiet machine. What `machine.keep_freed_memory` brings is
 not in the ratios: it is set for the process, and so for both sides.
 """
 
@@ -21,9 +21,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional
 
-from course_utils import devices, machine, models, training
+from course_utils import models, training
+from course_utils.lab import machine
 from course_utils.data import ImageSet
-from course_utils.loaders import BatchLoader, PerImageDataset
+from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.transforms import Augment, per_image
 
 MEAN, STD = np.array([0.5, 0.5, 0.5]), np.array([0.25, 0.25, 0.25])
@@ -87,7 +88,7 @@ def bare_epoch(model: nn.Module, batches: list) -> Callable[[], Any]:
     def epoch():
         model.train()
         for images, labels in batches:
-            with devices.autocast(device):
+            with training.autocast(device):
                 loss = cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
@@ -256,7 +257,7 @@ def main(path: Path | None = None) -> None:
     """Print the table with the machine it was measured on, and write it to `path` as JSON if given."""
     cpu = torch.device("cpu")  # whatever else there is
     here = machine.describe(cpu) | {"system": platform.system()}
-    precision = str(devices.pick_precision(cpu)).removeprefix("torch.")
+    precision = str(training.pick_precision(cpu)).removeprefix("torch.")
     print(", ".join(f"{key} {value}" for key, value in here.items()))
     print(
         f"precision {precision}" + ("" if precision != "float32" else ": no bf16 here, bounds do not apply")

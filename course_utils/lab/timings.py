@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from course_utils import devices, machine, recipes, records, verdicts
-from course_utils.evidence import Html, row, table
-from course_utils.verdicts import NOT_RUN
+from course_utils import training
+from course_utils.lab import machine, recipes, records, verdicts
+from course_utils.lab.evidence import Html, row, table
+from course_utils.lab.verdicts import NOT_RUN
 
 FILE = records.RECORDED / "notebooks.json"
 FIELDS = {"seconds": int, "date": str, "precision": str, "machine": dict}
@@ -44,7 +45,7 @@ def keep(seconds: dict[str, float], path: Path = FILE) -> None:
     """Note what these notebooks took just now, on this machine; what is known of the others stays."""
     now = {
         "date": date.today().isoformat(),
-        "precision": str(devices.pick_precision(devices.pick_device())).removeprefix("torch."),
+        "precision": str(training.pick_precision(training.pick_device())).removeprefix("torch."),
         "machine": machine.describe(),
     }
     kept = read(path) | {name: {"seconds": round(taken), **now} for name, taken in seconds.items()}
@@ -71,7 +72,7 @@ def full(notebook: str) -> str:
     if notebook not in FULL:
         return "the same"
     lesson, times, alike = FULL[notebook]
-    epochs = times * recipes.LESSONS[lesson]["full"].epochs
+    epochs = times * lessons.LESSONS[lesson]["full"].epochs
     for name in alike:
         if recorded := records.by_machine(verdicts.runs_of(name)):
             where, here = next(iter(recorded.items()))  # the machine of the first seed

@@ -12,7 +12,7 @@ ranges and records into verdicts is in `verdicts`.
 from dataclasses import dataclass
 from math import inf
 
-from course_utils.verdicts import (
+from course_utils.lab.verdicts import (
     NOT_RUN,
     Accuracy,
     Bench,
