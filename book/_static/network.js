@@ -1,6 +1,5 @@
-/* The network alive in the page: the forward pass of the course's two small networks in plain JavaScript, and below it
-   the page that shows it at work. The weights are in files of their own (network_*.js, written by
-   `python -m course_utils live`) and are loaded when they are needed.
+/* The forward pass of the course's two small networks in plain JavaScript; see_it_think.js shows it at work. The weights
+   are in files of their own (network_*.js, written by `python -m course_utils live`), loaded when they are needed.
 
    A "tensor" here is {values, channels, side}: `channels` square maps of side × side values, one map after the other.
    A layer is made in two steps: conv(3, 32) says what it is, and a call with `next` gives it its weights.
@@ -21,15 +20,14 @@
       for (let f = 0, k = 0; f < filters; f++) {
         const map = y.values.subarray(f * side * side, (f + 1) * side * side).fill(start[f]);
         for (let c = 0; c < channels; c++, k += 9) {
-          const a = weight[k], b = weight[k + 1], c1 = weight[k + 2], d = weight[k + 3], e = weight[k + 4];
-          const g = weight[k + 5], h = weight[k + 6], i = weight[k + 7], j = weight[k + 8];
+          const [w1, w2, w3, w4, w5, w6, w7, w8, w9] = weight.subarray(k, k + 9);
           for (let top = 0, out = 0; top < side; top++) {
-            let p = (c * row + top) * row; // of the window's upper left corner
+            let p = (c * row + top) * row; // where the first of the window's three rows begins
             for (let left = 0; left < side; left++, p++, out++) {
               const q = p + row, r = q + row;
-              map[out] += a * padded[p] + b * padded[p + 1] + c1 * padded[p + 2]
-                + d * padded[q] + e * padded[q + 1] + g * padded[q + 2]
-                + h * padded[r] + i * padded[r + 1] + j * padded[r + 2];
+              map[out] += w1 * padded[p] + w2 * padded[p + 1] + w3 * padded[p + 2]
+                + w4 * padded[q] + w5 * padded[q + 1] + w6 * padded[q + 2]
+                + w7 * padded[r] + w8 * padded[r + 1] + w9 * padded[r + 2];
             }
           }
         }
@@ -105,7 +103,10 @@
   // Session 2's idea: what the layers find is added to what they were given.
   const residual = (...layers) => (next) => {
     const branch = sequence(...layers)(next);
-    return (x) => { const found = branch(x).values; return { ...x, values: x.values.map((value, i) => value + found[i]) }; };
+    return (x) => {
+      const found = branch(x).values;
+      return { ...x, values: x.values.map((value, i) => value + found[i]) };
+    };
   };
 
   // --- The networks, layer for layer those of course_utils/models.py. ----------------------------------------------
@@ -150,8 +151,8 @@
 
   // --- Weights: half-precision numbers, all high bytes and then all low bytes, deflated, in base64. -----------------
 
-  const here = document.currentScript.src, networks = {};
-  const load = (name) => (networks[name] ??= make(name)); // a promise of the network, the same at each call
+  const here = document.currentScript.src, promised = {};
+  const load = (name) => (promised[name] ??= make(name)); // a promise of the network, the same at each call
 
   const make = async (name) => {
     if (name === "untrained") return ARCHITECTURES[name]((n, fresh) => new Float32Array(n).map(fresh));
@@ -189,5 +190,5 @@
     return pixels;
   };
 
-  Object.assign(LIVE, { load, think, pixelsOf }); // for the page below, and for the browser's console
+  Object.assign(LIVE, { load, think, pixelsOf }); // for the page, and for you in the browser's console
 }

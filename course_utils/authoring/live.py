@@ -43,7 +43,7 @@ def write(out: Path) -> list[Path]:
         "pictures": [as_text(test.images[index].tobytes()) for index in chosen],
         "weights": {},
         "counts": {name: count_parameters(network) for name, network in networks.items()},
-        "logits": {name: logits[name][chosen].double().numpy().round(4).tolist() for name in networks},
+        "logits": {name: logits[name][chosen].double().numpy().round(5).tolist() for name in networks},
     }
     scripts = {"network_data.js": f"window.LIVE = {json.dumps(content, separators=(',', ':'))};\n"}
     for name, network in networks.items():
