@@ -23,7 +23,7 @@ from course_utils.exercises import first_batch
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NOTHING = (math.nan, math.nan)  # the loss and accuracy where nothing is validated
+EMPTY = "the loader is empty: expected at least one batch of (images, labels)"
 HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
 
 
@@ -90,8 +90,8 @@ def fit(
     """Train for `epochs` epochs, validate after each, and return the curves (NaN where nothing is validated).
 
     A scheduler made for batches steps once per batch, any other once per epoch: see `steps_per_batch`. Raises
-    ValueError for more trainable weights than `max_parameters`, for parts that do not belong together and for batches
-    that the model or the loss cannot take, `Diverged` where the loss is not finite; `TrainingWarning` warns of more.
+    ValueError for more trainable weights than `max_parameters`, and for parts or batches that do not fit together,
+    `Diverged` where the loss is not finite. What probably is not meant is a `TrainingWarning`.
     """
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, grad_scaler(model, precision), epochs)
     first_batch.check_parts(run, validation_loader, max_parameters)
@@ -103,9 +103,7 @@ def fit(
     while len(run.history) < epochs:
         started, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
         trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, run.scaler)
-        validated = NOTHING
-        if validation_loader is not None:
-            validated = validate_epoch(model, validation_loader, loss_fn, precision)
+        validated = validate_epoch(model, validation_loader, loss_fn, precision)
         step_epoch(scheduler, validated[0])
         run.history.append(*trained, *validated, rate, time.perf_counter() - started)
         say(run.history.last_line(epochs), flush=True)
@@ -121,7 +119,7 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
-        logits, loss = forward(model, images, labels, loss_fn, precision, first=not totals.images)
+        logits, loss = forward(model, images, labels, loss_fn, precision, None if totals.images else loader)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -134,11 +132,13 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
 
 @torch.inference_mode()
 def validate_epoch(model, loader, loss_fn, precision="auto"):
-    """(mean loss, accuracy) of `model` on `loader`; the model is left in the mode it was in."""
+    """(mean loss, accuracy) of `model` on `loader`, NaN without one; the model is left in the mode it was in."""
+    if loader is None:
+        return math.nan, math.nan
     totals = Totals()
     with evaluating(model):
         for images, labels in batches(loader, model, "validate"):
-            logits, loss = forward(model, images, labels, loss_fn, precision, first=not totals.images)
+            logits, loss = forward(model, images, labels, loss_fn, precision, None if totals.images else loader)
             totals.add(loss, logits, labels)
     return totals.means()
 
@@ -154,25 +154,16 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
     found = []
     with evaluating(model):
         for images, labels in batches(loader, model, "predict"):
-            logits, _ = forward(model, images, labels, None, precision, first=not found)
+            logits, _ = forward(model, images, labels, None, precision, None if found else loader)
             found.append((logits.float().softmax(1).cpu(), labels.cpu()))
     if not found:
-        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
+        raise ValueError(EMPTY)
     probabilities, truth = map(torch.cat, zip(*found, strict=True))
     return probabilities.numpy(), truth.numpy()
 
 
-def forward(model, images, labels, loss_fn, precision, first):
-    """(logits, loss) of one batch; of the `first` one an error or a warning says what looks wrong."""
-    with first_batch.explained(model, images, labels), autocast(images.device, precision):
-        logits = model(images)
-        if first:
-            first_batch.check(images, labels, logits, loss_fn, training=model.training)
-        return logits, loss_fn(logits, labels) if loss_fn else None
-
-
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch of `loader`, on the model's device and in its memory format, behind a bar where somebody looks on."""
+    """Each batch of `loader`, its images on the model's device and in its memory format, behind a bar where one looks on."""
     looking = sys.stdout.isatty() or "ipykernel" in type(sys.stdout).__module__
     options = {"leave": False, "delay": 10, "mininterval": 1, "disable": not looking}
     weights = list(model.parameters())
@@ -180,8 +171,17 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
     memory = torch.channels_last if last else torch.contiguous_format
     for batch in tqdm(loader, desc=what, file=sys.stdout, **options):
         images, labels = first_batch.unpack(batch, weights)
-        images = images.to(weights[0].device, memory_format=memory, non_blocking=True)
-        yield images, labels.to(weights[0].device, non_blocking=True)
+        yield images.to(weights[0].device, memory_format=memory, non_blocking=True), labels
+
+
+def forward(model, images, labels, loss_fn, precision, loader=None):
+    """(logits, loss) of one batch; with a loader's first batch comes the loader, and both are checked."""
+    with first_batch.explained(model, images, labels), autocast(images.device, precision):
+        logits = model(images)
+        first_batch.check(images, labels, logits, loss_fn, loader, model.training)
+        loss = loss_fn(logits, labels.to(images.device, non_blocking=True)) if loss_fn else None
+        first_batch.check_loss(loss, loader, model.training)
+    return logits, loss
 
 
 class Totals:
@@ -192,7 +192,7 @@ class Totals:
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.loss = self.loss + loss.detach().float() * len(labels)
-        self.hits = self.hits + (logits.detach().argmax(1) == labels).sum()
+        self.hits = self.hits + (logits.detach().argmax(1) == labels.to(logits.device)).sum()
         self.images += len(labels)
         self.batches += 1
         if self.batches % 50 == 0:
@@ -201,7 +201,7 @@ class Totals:
     def means(self) -> tuple[float, float]:
         """(mean loss, accuracy) over all images so far."""
         if not self.images:
-            raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
+            raise ValueError(EMPTY)
         loss, hits = float(self.loss) / self.images, int(self.hits) / self.images
         if not math.isfinite(loss):
             advice = "try a lower learning rate, and look for inputs that are not finite"
