@@ -156,7 +156,9 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
         if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
             names = ", ".join(image_set.classes[c] for c in without)
-            warnings.warn(f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2)
+            warnings.warn(
+                f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2
+            )
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
     return (
@@ -234,7 +236,9 @@ class BatchLoader:
         if len(image_set) == 0:
             raise ValueError(f"{image_set.name}: no images to load")
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"expected a whole number of images a batch, 1 or more, found batch_size={batch_size!r}")
+            raise ValueError(
+                f"expected a whole number of images a batch, 1 or more, found batch_size={batch_size!r}"
+            )
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
@@ -282,9 +286,15 @@ class BatchLoader:
         """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
         return {
             **{"images": len(self.image_set), "batch_size": self.batch_size, "shuffle": self.shuffle},
-            **{"seed": self.seed, "augment": self.augment and asdict(self.augment), "fill": self.fill.tolist()},
+            **{
+                "seed": self.seed,
+                "augment": self.augment and asdict(self.augment),
+                "fill": self.fill.tolist(),
+            },
             **{"mean": self.mean.tolist(), "std": self.std.tolist()},
-            "contents": zlib.crc32(self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images))),
+            "contents": zlib.crc32(
+                self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images))
+            ),
         }
 
 

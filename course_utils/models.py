@@ -254,9 +254,13 @@ def pretrained_resnet18() -> nn.Module:
 
     weights = ResNet18_Weights.DEFAULT
     stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    published = stored.stem.rpartition("-")[2]  # torchvision's file names end in the first digits of their SHA-256
+    published = stored.stem.rpartition("-")[
+        2
+    ]  # torchvision's file names end in the first digits of their SHA-256
     if stored.exists() and not hashlib.sha256(stored.read_bytes()).hexdigest().startswith(published):
-        raise RuntimeError(f"{stored} is damaged (its SHA-256 should be {published}…): delete it, and it is fetched anew")
+        raise RuntimeError(
+            f"{stored} is damaged (its SHA-256 should be {published}…): delete it, and it is fetched anew"
+        )
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
@@ -373,7 +377,9 @@ def write_tensors(state: dict[str, Any], path: Path | str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(plain(state), buffer)
-    body = buffer.getvalue()[:-2] + (len(MARK) + DIGITS).to_bytes(2, "little") + MARK  # the comment's length, then it
+    body = (
+        buffer.getvalue()[:-2] + (len(MARK) + DIGITS).to_bytes(2, "little") + MARK
+    )  # the comment's length, then it
     content = body + hashlib.sha256(body).hexdigest().encode()
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -399,7 +405,11 @@ def read_tensors(path: Path | str) -> dict[str, Any]:
     if signed and hashlib.sha256(body).hexdigest().encode() != digest:
         raise Damaged(f"{path} is damaged, its checksum is wrong: get or make it again")
     try:
-        if not signed and zipfile.is_zipfile(io.BytesIO(content)) and zipfile.ZipFile(io.BytesIO(content)).testzip():
+        if (
+            not signed
+            and zipfile.is_zipfile(io.BytesIO(content))
+            and zipfile.ZipFile(io.BytesIO(content)).testzip()
+        ):
             raise zipfile.BadZipFile("a checksum is wrong")
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
@@ -430,4 +440,6 @@ def plain(value: Any, where: str = "") -> Any:
             return kind(value)
     if value is None:
         return None
-    raise ValueError(f"{where or 'it'} is a {type(value).__name__}: expected tensors, numbers, text or None to save")
+    raise ValueError(
+        f"{where or 'it'} is a {type(value).__name__}: expected tensors, numbers, text or None to save"
+    )

@@ -1,12 +1,11 @@
 """The learning rate: `one_cycle`, which changes it every batch, and the range test that picks it.
 
-Read after `training.py`. Step decay is torch's own `StepLR`, and a constant rate is no scheduler at all: `fit` knows which
-schedulers count batches and which count epochs. `rates_of` looks at a schedule's rates without training anything.
+Read after `training.py`. Step decay is torch's own `StepLR`, and a constant rate is no scheduler at all: `fit` knows
+which schedulers count batches and which epochs. `rates_of` looks at a schedule's rates without training anything.
 """
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -101,7 +100,9 @@ class RangeTest:
         the last five are left out. Raises ValueError for fewer than seventeen.
         """
         if len(self.losses) < 17:
-            raise ValueError(f"expected at least 17 steps to find the steepest fall of, found {len(self.losses)}")
+            raise ValueError(
+                f"expected at least 17 steps to find the steepest fall of, found {len(self.losses)}"
+            )
         running = [self.losses[0]]
         for loss in self.losses[1:]:
             running.append(0.05 * loss + 0.95 * running[-1])
@@ -114,11 +115,17 @@ class RangeTest:
         lowest = int(np.argmin(smoothed))
         noise = np.std(self.losses[: lowest + 1] - smoothed[: lowest + 1])
         if self.rates[lowest] / 10 < self.rates[0]:
-            return f"the loss is lowest near the lowest rate of the range test, {self.rates[0]:.2g}: start lower"
+            return (
+                f"the loss is lowest near the lowest rate of the range test, {self.rates[0]:.2g}: start lower"
+            )
         if smoothed[0] - smoothed[lowest] <= noise:
-            return f"the loss never fell, up to the rate {self.rates[-1]:.2g}: raise lr_max, or look at the data"
+            return (
+                f"the loss never fell, up to the rate {self.rates[-1]:.2g}: raise lr_max, or look at the data"
+            )
         if lowest >= len(smoothed) - 1 - max(1, len(smoothed) // 30):
-            return f"the loss still falls at the range test's highest rate, {self.rates[-1]:.2g}: raise lr_max"
+            return (
+                f"the loss still falls at the range test's highest rate, {self.rates[-1]:.2g}: raise lr_max"
+            )
         return None
 
 
@@ -145,7 +152,7 @@ def lr_range_test(
     first_batch.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses = [], []
-    with training.evaluating(model):  # for its end, at which each module is as it was
+    with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
             for rate, (images, labels) in zip(
@@ -153,7 +160,8 @@ def lr_range_test(
             ):
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                _, loss = training.forward(model, images, labels, loss_fn, precision, None if losses else loader)
+                first = None if losses else loader
+                _, loss = training.forward(model, images, labels, loss_fn, precision, first)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -168,8 +176,7 @@ def lr_range_test(
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
     result = RangeTest(np.array(rates), np.array(losses))
-    if result.advice:
-        warnings.warn(result.advice, first_batch.TrainingWarning, stacklevel=2)
+    first_batch.warn(result.advice)
     return result
 
 
@@ -177,7 +184,5 @@ def endless(loader, model: "nn.Module"):
     """The loader's batches, starting again whenever it runs out."""
     from course_utils import training
 
-    if len(loader) == 0:
-        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
     while True:
         yield from training.batches(loader, model, "range test")

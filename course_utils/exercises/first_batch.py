@@ -1,8 +1,8 @@
 """What the parts of a run and its first batch show by themselves: each mistake in one line, before an hour is spent.
 
-`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` all ask here, so that they all say the same. Nothing
-is drawn, run or counted for it: a run comes out the same to the last bit. What cannot work is a `TrainingError` that says
-what was expected, what was found and what to do; what probably is not meant is a `TrainingWarning`.
+`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` all ask here, so that they all say the same. Nothing is
+drawn, run or counted for it: a run comes out the same to the last bit. What cannot work is a `TrainingError`: expected,
+found, what to do. What probably is not meant is a `TrainingWarning`.
 """
 
 import functools
@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,19 +22,23 @@ PACKAGE = str(Path(__file__).parents[1])
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 FEWEST_LABELS = 32  # that many labels in class order are no chance
 
-# What torch says where a batch does not fit, and what to do about it.
+# Words of torch's own errors about a batch, and what to do.
 ADVICE = {
-    "shapes cannot be multiplied": "the pictures have another size than the network was made for: resize them",
-    "to have 3 channels": "grey pictures want their channel three times: images.expand(-1, 3, -1, -1)",
-    "more than 1 value per channel": "BatchNorm cannot train on one image: give the loader drop_last=True",
-    "view size": "the network is in channels-last format: let it say reshape or flatten where it says view",
-    "same device": "move the loss function's weight and other tensors of your own to the model's device",
-    "Double|scalar type|same dtype": "make the loss's weight and other tensors that come from NumPy .float()",
+    "shapes cannot be multiplied": "the network was made for pictures of another size, so resize them",
+    "to have 3 channels": "grey pictures want their channel three times, images.expand(-1, 3, -1, -1)",
+    "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
+    "view size": "the network is in channels-last format, so let it say reshape where it says view",
+    "same device": "the loss's weight and other tensors of your own belong on the model's device",
+    "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
 }
 
 
 class TrainingError(ValueError):
     """Training cannot go on: what was expected, what was found, and what to do."""
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number."""
 
 
 class TrainingWarning(UserWarning):
@@ -55,19 +59,27 @@ def warn(message: str | None) -> None:
 
 def check_parts(run, validation_loader=None, max_parameters: int | None = None) -> None:
     """Raise TrainingError where the parts of a `training.Run` do not belong together."""
-    trainable = [p for p in run.model.parameters() if p.requires_grad]
-    if max_parameters is not None and (found := sum(p.numel() for p in trainable)) > max_parameters:
-        raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {max_parameters:,}")
+    found = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    if max_parameters is not None and found > max_parameters:
+        raise TrainingError(
+            f"the model has {found:,} trainable weights, over the budget of {max_parameters:,}"
+        )
     check_optimizer(run.model, run.optimizer)
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
-        raise TrainingError("ReduceLROnPlateau waits for a validation loss: expected a validation loader, found None")
-    warn(two_normalisations(run.loader, validation_loader))
-    if trainable[0].device.type == "cpu" and (cpus := available_cpus()) < torch.get_num_threads():
+        raise TrainingError(
+            "ReduceLROnPlateau waits for a validation loss: expected a loader for it, found None"
+        )
+    scales = [(x.mean.tolist(), x.std.tolist()) for x in (run.loader, validation_loader) if hasattr(x, "std")]
+    if len(scales) == 2 and scales[0] != scales[1]:
         warn(
-            f"{torch.get_num_threads()} threads share the {cpus} CPUs that this process may use, which is slower than "
-            f"{cpus}: call torch.set_num_threads({cpus})"
+            "the training and the validation loader normalise differently: give both the training images' mean and std"
+        )
+    cpus, threads = available_cpus(), torch.get_num_threads()
+    if threads > cpus and next(run.model.parameters()).device.type == "cpu":
+        warn(
+            f"{threads} threads share {cpus} CPU(s), which is slower than as many: torch.set_num_threads({cpus})"
         )
 
 
@@ -76,36 +88,29 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
+    share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
     if not trainable & held or (left_out and strangers):
-        raise TrainingError(
-            f"the optimizer holds {len(trainable & held)} of the model's {len(trainable)} trainable tensors, and "
-            f"{len(strangers)} of another model: make the optimizer anew, after the model"
-        )
+        advice = "make the optimizer anew, after the model"
+        raise TrainingError(f"the optimizer holds {share}, and {len(strangers)} of another model: {advice}")
     if left_out:
-        warn(
-            f"{len(left_out)} of the model's {len(trainable)} trainable tensors are not in the optimizer and will "
-            "not be trained: if that is meant, call requires_grad_(False) on them"
-        )
+        warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
 
 
 def check_schedule(run, per_batch: bool) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if run.scheduler is None:
         return
-    unit, each = ("batches", len(run.loader)) if per_batch else ("epochs", 1)
-    end = end_of(run.scheduler)
+    end, each = end_of(run.scheduler), len(run.loader) if per_batch else 1
     needed = run.scheduler.last_epoch + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(
-            f"the schedule ends after {end} {unit}, and this run would go to {needed}: make it for as many epochs as "
-            "`fit` is asked for; after a finished run, or from its checkpoint, make a new schedule"
+            f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
+            "make one for as many epochs as `fit` is asked for, and after a finished run (or its checkpoint) a new one"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
     if not per_batch and period > needed and period >= len(run.loader):
-        warn(
-            f"{type(run.scheduler).__name__} is stepped once per epoch, and {run.epochs} epochs do not come to its "
-            f"{period}: does it count batches? Divide its numbers by len(loader)"
-        )
+        name, advice = type(run.scheduler).__name__, "if it counts batches, divide its numbers by len(loader)"
+        warn(f"{name} is stepped once per epoch and does not come to its {period} in {needed}: {advice}")
 
 
 def end_of(scheduler) -> int | None:
@@ -113,36 +118,20 @@ def end_of(scheduler) -> int | None:
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         last = end_of(scheduler._schedulers[-1])
         return last and scheduler._milestones[-1] + last
-    if isinstance(scheduler, lr_scheduler.PolynomialLR):  # ends at a rate of zero
-        return scheduler.total_iters
+    if isinstance(scheduler, lr_scheduler.PolynomialLR):
+        return scheduler.total_iters  # the rate is zero from there
     return getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
 
 
-def two_normalisations(train_loader, validation_loader) -> str | None:
-    """Two loaders that know the mean and std they normalise by; others cannot be asked."""
-    found = [
-        [loader.mean.tolist(), loader.std.tolist()]
-        for loader in (train_loader, validation_loader)
-        if hasattr(loader, "mean") and hasattr(loader, "std")
-    ]
-    if len(found) == 2 and found[0] != found[1]:
-        return (
-            "the training and the validation loader normalise differently: give both the mean and std that were "
-            "measured on the training images"
-        )
-    return None
-
-
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many CPUs this process may use: torch knows the machine's, but not the share that a container has."""
+    """How many CPUs this process may use: torch counts the machine's, whatever share a container has of them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2, version 1
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
         try:
-            quota, period = " ".join((cgroup / file).read_text() for file in files).split()
-        except (OSError, ValueError):
+            quota, period = map(int, " ".join((cgroup / file).read_text() for file in files).split())
+        except (OSError, ValueError):  # not there, or "max"
             continue
-        if quota not in ("max", "-1"):
-            cpus = min(cpus, max(1, int(quota) // int(period)))
+        cpus = min(cpus, max(1, quota // period)) if quota > 0 else cpus
     return cpus
 
 
@@ -150,23 +139,28 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The images and labels of what a loader gave; TrainingError unless a network with these `weights` can take them."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, Tensor) for b in batch):
-        parts = batch if isinstance(batch, dict) else [type(part).__name__ for part in batch][:5]
-        raise TrainingError(
-            f"expected batches of two tensors (images, labels), found a {type(batch).__name__} of "
-            f"{', '.join(map(str, parts))}: let the loader's collate_fn return (images, labels)"
+    """Images and labels of what a loader gave; TrainingError where a network with these `weights` cannot take them."""
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in batch):
+        parts = (
+            [type(part).__name__ for part in batch]
+            if pair
+            else list(batch)[:5]
+            if isinstance(batch, dict)
+            else ""
         )
+        found = f"found a {type(batch).__name__} {parts}: let the loader's collate_fn return the two"
+        raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
     if images.ndim != 4 or labels.shape != images.shape[:1]:
-        raise TrainingError(
-            "expected a batch of images (n, channels, height, width) and labels (n,), found "
-            f"{tuple(images.shape)} and {tuple(labels.shape)}"
-        )
+        found = f"found {tuple(images.shape)} and {tuple(labels.shape)}"
+        raise TrainingError(f"expected images (n, channels, height, width) and labels (n,), {found}")
     if images.dtype != weights[0].dtype:
+        advice = (
+            "divide by 255" if images.dtype == torch.uint8 else "call .float() on the images and on the model"
+        )
         raise TrainingError(
-            f"expected images of the model's {weights[0].dtype}, found {images.dtype}: "
-            + ("divide them by 255" if images.dtype == torch.uint8 else "call .float() on the images and the model")
+            f"expected images of the model's {weights[0].dtype}, found {images.dtype}: {advice}"
         )
     return images, labels
 
@@ -176,40 +170,41 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None
     """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do."""
     try:
         yield
-    except TrainingError:
-        raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        said = str(error).strip()
+        if isinstance(error, (TrainingError, torch.OutOfMemoryError)) or "allocate memory" in said:
             raise
-        advice = next((f": {advice}" for words, advice in ADVICE.items() if re.search(words, str(error))), "")
+        advice = next((f"; {advice}" for words, advice in ADVICE.items() if re.search(words, said)), "")
         raise TrainingError(
             f"expected a batch that {type(model).__name__} and its loss can take, found images {images.dtype} "
-            f"{tuple(images.shape)} and labels {labels.dtype}{advice} ({str(error).strip().splitlines()[0]})"
+            f"{tuple(images.shape)}, labels {labels.dtype}{advice}: {said.partition(chr(10))[0]}"
         ) from error
 
 
-def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn: Callable | None, loader, training: bool) -> None:
+def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
     """Raise TrainingError for what a loss or an accuracy cannot mean, and warn of what probably is not meant.
 
-    All is looked at where the `loader` of a first batch is given. Later only the labels of a batch for a GPU are, which
-    would answer a wrong one with the end of the session; they have not been moved yet, so that nothing waits.
+    With the first batch comes its `loader`. Later only labels that have not been moved to a GPU yet are looked at: it
+    would answer a wrong one with the end of the session, and to ask the GPU itself would mean to wait.
     """
     if loader is None:
         if labels.device.type == "cpu" != images.device.type:
             check_labels(labels, logits.shape[1])
         return
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(labels):
-        raise TrainingError(
-            f"expected logits ({len(labels)}, n_classes) of two classes or more, found {tuple(logits.shape)}: end the "
-            "model in one output per class, two for a yes or no"
-        )
+        found = f"found {tuple(logits.shape)}: end the model in one output per class, two for a yes or no"
+        raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
-        raise TrainingError("expected finite images, found NaN or infinity: does the normalisation divide by zero?")
+        raise TrainingError(
+            "expected finite images, found NaN or infinity: does the normalisation divide by zero?"
+        )
     cross_entropy = loss_fn is None or is_cross_entropy(loss_fn)
     if cross_entropy and labels.dtype != torch.int64:
-        raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long() on them")
+        raise TrainingError(
+            f"expected labels of dtype int64, found {labels.dtype}: call labels.long() on them"
+        )
     check_labels(labels, logits.shape[1])
-    check_labels(getattr(loader, "labels", labels), logits.shape[1])  # of later batches, too
+    check_labels(getattr(loader, "labels", labels), logits.shape[1])  # those of later batches
     if training:
         warn(raw_bytes(images))
         warn(softmaxed(logits.detach()) if cross_entropy else None)
@@ -221,8 +216,8 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
     lowest, highest = labels.min().item(), labels.max().item()
     if lowest < 0 or highest >= n_classes:
         raise TrainingError(
-            f"expected labels from 0 to {n_classes - 1}, as the model returns {n_classes} logits, found {lowest} "
-            f"to {highest}: compare the width of the model's last layer with the data's number of classes"
+            f"expected labels from 0 to {n_classes - 1}, as the model returns {n_classes} logits, found {lowest} to "
+            f"{highest}: compare the width of the model's last layer with the data's number of classes"
         )
 
 
@@ -232,12 +227,16 @@ def check_loss(loss: Tensor | None, loader, training: bool) -> None:
         return
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
-        raise TrainingError(f'expected the loss to be a tensor of one number, found {found}: use reduction="mean"')
+        raise TrainingError(
+            f'expected the loss to be a tensor of one number, found {found}: use reduction="mean"'
+        )
     if training and not loss.requires_grad:
-        raise TrainingError("expected a loss that gradients flow back from, found one without: no .item(), no detach()")
+        raise TrainingError(
+            "expected a loss with a gradient, found one without: leave out .item() and .detach()"
+        )
 
 
-def is_cross_entropy(loss_fn: Callable) -> bool:
+def is_cross_entropy(loss_fn) -> bool:
     """Whether `loss_fn` is torch's, as a function, a module, or a `functools.partial` of the function."""
     if isinstance(loss_fn, functools.partial):
         loss_fn = loss_fn.func
@@ -247,10 +246,7 @@ def is_cross_entropy(loss_fn: Callable) -> bool:
 def raw_bytes(images: Tensor) -> str | None:
     if (largest := float(images.abs().max())) < LARGEST_INPUT:
         return None
-    return (
-        f"the inputs reach {largest:.0f}, which looks like raw bytes: divide pixels by 255, or normalise them, "
-        "where the loader makes them"
-    )
+    return f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them, in the loader"
 
 
 def softmaxed(logits: Tensor) -> str | None:
@@ -258,19 +254,13 @@ def softmaxed(logits: Tensor) -> str | None:
     sums = logits.float().sum(1)
     if not ((logits >= 0).all() and ((sums - 1).abs() < 0.01).all()):
         return None
-    return (
-        "the model returns probabilities, but cross entropy wants logits and does the softmax itself: take the "
-        "softmax out of the model's last layer"
-    )
+    return "the model returns probabilities, but cross entropy wants logits: take the softmax out of the last layer"
 
 
 def sorted_by_class(labels: Tensor) -> str | None:
     """Whether each class comes in one block, and blocks are long: in shuffled batches the classes are mixed."""
-    n_classes = len(labels.unique())
-    blocks = 1 + int((labels[1:] != labels[:-1]).sum())
+    n_classes, blocks = len(labels.unique()), 1 + int((labels[1:] != labels[:-1]).sum())
     if blocks > n_classes or len(labels) < max(FEWEST_LABELS, 4 * n_classes):
         return None
-    return (
-        f"the first {len(labels)} labels come sorted by class ({n_classes} of them so far): give the training "
-        "loader shuffle=True"
-    )
+    so_far = f"{len(labels)} labels come sorted by class ({n_classes} of them so far)"
+    return f"the first {so_far}: give the training loader shuffle=True"

@@ -12,7 +12,12 @@ from torch import nn
 
 from course_utils import models, training
 
-PROGRESS = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")  # a scheduler's counters; the rest are settings
+PROGRESS = (
+    "last_epoch",
+    "best",
+    "num_bad_epochs",
+    "cooldown_counter",
+)  # a scheduler's counters; the rest are settings
 
 
 class Checkpoint:
@@ -34,35 +39,40 @@ class Checkpoint:
     def start(self, run: training.Run) -> None:
         self.about = models.plain(describe(run) | {"recipe": self.recipe}, "the checkpoint")
         if found := difference(self.about, self.about):
-            raise ValueError(f"expected a number for {found[0]}, found NaN: a checkpoint of it would not be known again")
+            raise ValueError(
+                f"expected a number for {found[0]}, found NaN: a checkpoint of it would not be known again"
+            )
         try_to_write(self.path)
         if (found := self.read()) is not None:
             self.restore(run, *found)
 
-    def read(self) -> tuple[dict[str, Any], Path] | None:
-        """The newest checkpoint that is sound, and the file that it came from."""
-        for path in (self.path, self.previous):
-            if not self.path.exists():
-                return None  # deleted, to start anew
+    def read(self) -> tuple[dict[str, Any], str] | None:
+        """The newest sound checkpoint and the name of its file; None where the file was deleted, to start anew."""
+        name = self.path.name
+        while self.path.exists():
             try:
-                return models.read_tensors(path), path
+                return models.read_tensors(self.path), name
             except models.Damaged:
-                aside = set_aside(self.path)
-                print(f"{self.path.name} is damaged: set aside as {aside.name}", flush=True)
-                if self.previous.exists():
-                    os.replace(self.previous, self.path)
+                print(f"{name} is damaged: set aside as {set_aside(self.path).name}", flush=True)
+            if self.previous.exists():
+                name = self.previous.name
+                os.replace(self.previous, self.path)
+            else:
+                self.path.unlink()
         return None
 
-    def restore(self, run: training.Run, state: dict[str, Any], path: Path) -> None:
+    def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
         advice = "Delete the file to start anew, or give another path"
         if missing := self.state(run).keys() - state.keys():
-            raise ValueError(f"{self.path} is no checkpoint: it has no {', '.join(sorted(missing))}. {advice}")
+            raise ValueError(
+                f"{self.path} is no checkpoint: it has no {', '.join(sorted(missing))}. {advice}"
+            )
         if found := difference(self.about, state["about"]):
             where, ours, theirs = found
             raise ValueError(
                 f"the checkpoint {self.path} belongs to another run: expected {where} {ours!r}, found {theirs!r}. {advice}"
             )
-        models.load_state(models.unwrap(run.model), state["model"], path)
+        models.load_state(models.unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
             run.scheduler.load_state_dict(state["scheduler"])
@@ -71,7 +81,7 @@ class Checkpoint:
         if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
             run.loader.epoch = state["loader_epoch"]
         restore_random_state(state["random"])
-        print(f"continuing after epoch {len(run.history)} from {path.name}", flush=True)
+        print(f"continuing after epoch {len(run.history)} from {name}", flush=True)
 
     def after_epoch(self, run: training.Run) -> None:
         if self.path.exists():  # copied, so that there is no moment without a checkpoint at `path`
@@ -103,7 +113,10 @@ def describe(run: training.Run) -> dict[str, Any]:
         "precision": str(training.pick_precision(device, run.precision)),
         "model": settings(models.unwrap(run.model)),
         "loss": settings(run.loss_fn),
-        "optimizer": [type(run.optimizer).__name__, *({**g, "lr": g.get("initial_lr", g["lr"])} for g in groups)],
+        "optimizer": [
+            type(run.optimizer).__name__,
+            *({**g, "lr": g.get("initial_lr", g["lr"])} for g in groups),
+        ],
         "scheduler": run.scheduler and [type(run.scheduler).__name__, schedule(run.scheduler.state_dict())],
     }
 
@@ -114,7 +127,9 @@ def settings(part: Any) -> Any:
         return re.sub(" at 0x[0-9a-f]+", "", repr(part))
     layers = {}
     for name, layer in part.named_modules():
-        kept = {k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str, tuple)) and k[0] != "_"}
+        kept = {
+            k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str, tuple)) and k[0] != "_"
+        }
         kept.pop("training", None)
         layers[name] = {"type": type(layer).__name__} | kept
     return layers
@@ -126,7 +141,11 @@ def schedule(state: Any) -> Any:
         return [schedule(entry) for entry in state]
     if not isinstance(state, dict):
         return state
-    return {k: schedule(v) for k, v in state.items() if k not in PROGRESS and (str(k)[0] != "_" or k == "_schedulers")}
+    return {
+        k: schedule(v)
+        for k, v in state.items()
+        if k not in PROGRESS and (str(k)[0] != "_" or k == "_schedulers")
+    }
 
 
 def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] | None:
@@ -136,7 +155,9 @@ def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] 
     elif isinstance(ours, (list, tuple)) and type(ours) is type(theirs) and len(ours) == len(theirs):
         pairs = [(where, *pair) for pair in zip(ours, theirs, strict=True)]
     else:
-        same = torch.equal(ours, theirs) if torch.is_tensor(ours) and torch.is_tensor(theirs) else ours == theirs
+        same = (
+            torch.equal(ours, theirs) if torch.is_tensor(ours) and torch.is_tensor(theirs) else ours == theirs
+        )
         return None if same else (where.strip(), ours, theirs)
     return next((found for place, a, b in pairs if (found := difference(a, b, place))), None)
 
@@ -155,11 +176,9 @@ def try_to_write(path: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to the first free name, `<name>.damaged`, `<name>.damaged2` and so on."""
+    """Copy a damaged file to the first free name of `<name>.damaged`, `<name>.damaged2` and so on."""
     names = (path.with_name(f"{path.name}.damaged{n if n > 1 else ''}") for n in range(1, 1000))
-    aside = next(name for name in names if not name.exists())
-    os.replace(path, aside)
-    return aside
+    return shutil.copyfile(path, next(name for name in names if not name.exists()))
 
 
 def random_state() -> dict[str, Any]:
