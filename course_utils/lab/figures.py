@@ -112,8 +112,7 @@ def curves(
     _, factor = plots.QUANTITIES[quantity]
     recorded = {label: runs_of(name) for label, name in names.items()}
     found = {
-        label: SimpleNamespace(**{quantity: np.array(curve) / 100})
-        for label, curve in (beside or {}).items()
+        label: SimpleNamespace(**{quantity: np.array(curve) / 100}) for label, curve in (beside or {}).items()
     }
     found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
     found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}

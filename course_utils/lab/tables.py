@@ -45,7 +45,7 @@ def tag(name: str, *contents: object, **attributes: object) -> Html:
     """The `contents`, a line each, in an element; a key `aria_label` gives "aria-label", and `class_` "class"."""
     keys = {key: key.rstrip("_").replace("_", "-") for key in attributes}
     given = "".join(f' {keys[key]}="{escape(str(value))}"' for key, value in attributes.items())
-    return Html(f"<{name}{given}>{'<br>'.join(text(one) for one in contents if one != '')}</{name}>")
+    return Html(f"<{name}{given}>{'<br/>'.join(text(one) for one in contents if one != '')}</{name}>")
 
 
 def row(*cells: object) -> Html:
