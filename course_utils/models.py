@@ -1,27 +1,31 @@
-"""The networks of both sessions: `SmallNet`, `CustomResNet`, `TransferNet`, and how to count their weights.
+"""The networks of both sessions, how to count their weights, and how weights go to files and back.
 
-Every network takes float images (N, 3, 32, 32), already scaled and normalised, and returns logits
-(N, n_classes): the softmax belongs to the loss. What the ablations change is an argument, so that
-the two-layer starting network or the dropout-free variant is the same class, not a copy of it.
+Read `SmallNet`, `CustomResNet` and `TransferNet`; `Dropout` above them is torch's, only faster on a CPU. Every network
+takes float images (n, 3, 32, 32), already scaled and normalised, and returns logits (n, n_classes): the softmax belongs
+to the loss. What the ablations change is an argument, so that the dropout-free variant is the same class, not a copy of
+it. All are built in channels-last memory format, in which convolutions run fastest.
 """
 
 import copy
+import hashlib
 import io
+import os
+import pickle
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-
-from course_utils.lab import checkpoints
 
 
 class Dropout(nn.Module):
     """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
 
-    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's
-    feature maps this costs more than all the convolutions. One 64-bit draw holds eight random
-    bytes, and a byte is enough to decide: `p` is rounded to the nearest 1/256 (0.1 becomes 0.1016)
-    and the survivors are scaled by the rounded value, so expectations stay exact.
+    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
+    costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
+    is rounded to the nearest 1/256 (0.1 becomes 0.1016), and the survivors are scaled by 1 / (1 - the rounded p).
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
@@ -37,23 +41,24 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
             return nn.functional.dropout(x, self.p)
-        return x * keep_mask(x, self.p)
+        threshold = round(256 * self.p)
+        # First the mask, then the scale, which is a Python number and so never rounded to bfloat16: a mask that
+        # held it would have a mean of 0.9967 there at p = 0.1, and so would all activations.
+        return (x * keep_mask(x, threshold)).mul_(256 / (256 - threshold))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-def keep_mask(x: Tensor, p: float) -> Tensor:
-    """A mask shaped like `x`, in its dtype and memory order: 0 with probability `p`, else 1 / (1 - p)."""
-    threshold = round(256 * p)
+def keep_mask(x: Tensor, threshold: int) -> Tensor:
+    """A mask of zeros and ones shaped like `x`, in its dtype and memory order: 0 with probability `threshold` / 256."""
     draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
-    kept = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-    torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=kept)  # compares and converts in one pass
-    kept.mul_(256 / (256 - threshold))
+    mask = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+    torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=mask)  # compares and converts in one pass
     # The draws are independent, so their order is free: laying them out as `x` is laid out in
     # memory (channels last, usually) makes the product one straight pass.
-    return kept.as_strided(x.shape, x.stride()) if is_dense(x) else kept.view(x.shape)
+    return mask.as_strided(x.shape, x.stride()) if is_dense(x) else mask.view(x.shape)
 
 
 def is_dense(x: Tensor) -> bool:
@@ -64,14 +69,13 @@ def is_dense(x: Tensor) -> bool:
 class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
-    Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · ReLU. With the defaults it has exactly
-    996,376 weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from.
-    `separable` makes all convolutions but the first separable ones.
+    Each stage is Conv 3×3 · BatchNorm · activation · Dropout · MaxPool 2. With the defaults it has exactly 996,376
+    weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
+    convolutions but the first separable ones.
 
-    The source project has its ReLU before the dropout. The order makes no difference to the outputs:
-    ReLU keeps the order of values, so the largest of a window is the same before and after it, and
-    dropout's factors are never negative. It makes one to the time: after pooling, ReLU has a
-    quarter of the values to go through.
+    ReLU comes after the pooling, where it has a quarter of the values to go through. That changes no output: ReLU keeps
+    the order of values, so the largest of a window is the same before and after it, and dropout's factors are never
+    negative. Other activations do not keep the order (GELU falls before it rises), and come before.
     """
 
     def __init__(
@@ -90,8 +94,11 @@ class SmallNet(nn.Module):
         for c_in, c_out in zip((3, *widths), widths, strict=False):
             stages += convolution_layers(c_in, c_out, separable and c_in > 3)
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
-            stages += [Dropout(conv_dropout)] if conv_dropout else []
-            stages += [nn.MaxPool2d(2), activation_layer(activation)]
+            dropout = [Dropout(conv_dropout)] if conv_dropout else []
+            if activation == "ReLU":
+                stages += [*dropout, nn.MaxPool2d(2), nn.ReLU()]
+            else:
+                stages += [activation_layer(activation), *dropout, nn.MaxPool2d(2)]
         self.features = nn.Sequential(*stages)
         flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
         self.head = nn.Sequential(
@@ -101,6 +108,7 @@ class SmallNet(nn.Module):
             Dropout(dense_dropout),
             nn.Linear(hidden, n_classes),
         )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
@@ -138,19 +146,22 @@ def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True
     return nn.Sequential(*layers)
 
 
-def residual_branch(channels: int, *, bias: bool = True) -> nn.Sequential:
+def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -> nn.Sequential:
     """R: two Conv · BN · ReLU that keep the shape, so that their output can be added to their input."""
-    return nn.Sequential(
-        *conv_bn_relu(channels, channels, bias=bias), *conv_bn_relu(channels, channels, bias=bias)
-    )
+    layers = [layer for _ in range(2) for layer in conv_bn_relu(channels, channels, bias=bias)]
+    if dropout:  # in the place of the ReLU that it follows: the weights keep the names that saved files have
+        for place in (2, 5):
+            layers[place] = nn.Sequential(layers[place], nn.Dropout2d(dropout))
+    return nn.Sequential(*layers)
 
 
 class CustomResNet(nn.Module):
     """Session 2's network: layers 1 and 3 return X + R(X), 6,575,370 weights with the defaults.
 
-    The sum gives gradients a road around R (He et al., "Deep residual learning for image
+    The sum gives gradients a way around R (He et al., "Deep residual learning for image
     recognition", CVPR 2016); `skip=False` closes it and returns R(X), with the same weights.
-    `residual2` gives layer 2 a branch as well.
+    `residual2` gives layer 2 a branch as well. `dropout` is the chance of a whole feature map to be zeroed, after each
+    layer and after each Conv · BN · ReLU of the branches, as in the code behind the assignment's log (0.01 there).
     `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
     large steps of a high learning rate from saturating the softmax.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
@@ -170,15 +181,16 @@ class CustomResNet(nn.Module):
         c0, c1, c2, c3 = widths
         self.prep = conv_bn_relu(3, c0, bias=bias).append(nn.Dropout2d(dropout))
         self.layer1 = conv_bn_relu(c0, c1, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual1 = residual_branch(c1, bias=bias)
+        self.residual1 = residual_branch(c1, dropout=dropout, bias=bias)
         self.layer2 = conv_bn_relu(c1, c2, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual2 = residual_branch(c2, bias=bias) if residual2 else None
+        self.residual2 = residual_branch(c2, dropout=dropout, bias=bias) if residual2 else None
         self.layer3 = conv_bn_relu(c2, c3, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual3 = residual_branch(c3, bias=bias)
+        self.residual3 = residual_branch(c3, dropout=dropout, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.head = nn.Linear(c3, n_classes)
         self.skip = skip
         self.logit_scale = logit_scale
+        self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
         """The values that the last layer classifies, (N, widths[-1])."""
@@ -222,6 +234,7 @@ class TransferNet(nn.Module):
         self.moving = moving_norm or not frozen
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
+        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)
@@ -240,18 +253,21 @@ def pretrained_resnet18() -> nn.Module:
     from torchvision.models import ResNet18_Weights
 
     weights = ResNet18_Weights.DEFAULT
+    stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    published = stored.stem.rpartition("-")[
+        2
+    ]  # torchvision's file names end in the first digits of their SHA-256
+    if stored.exists() and not hashlib.sha256(stored.read_bytes()).hexdigest().startswith(published):
+        raise RuntimeError(
+            f"{stored} is damaged (its SHA-256 should be {published}…): delete it, and it is fetched anew"
+        )
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise RuntimeError(
-            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a "
-            f"machine with a network and put it into {torch.hub.get_dir()}/checkpoints, or pass "
-            "`backbone=resnet18_backbone()` to see what a random backbone is worth."
-        ) from error
-    except checkpoints.DAMAGED as error:
-        stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-        raise RuntimeError(
-            f"{stored} is damaged, or no file of plain weights: delete it, and it is fetched anew"
+            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a machine with "
+            f"a network and put it into {stored.parent}, or pass `backbone=resnet18_backbone()` to see what a random "
+            "backbone is worth."
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
@@ -295,31 +311,47 @@ def layer_table(model: nn.Module) -> list[tuple[str, int]]:
 # --- Weights in files.
 
 
+class Damaged(ValueError):
+    """A file whose checksum is wrong, or that holds nothing that torch can read."""
+
+
 def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's weights, and nothing else, to `path`."""
-    checkpoints.write(model.state_dict(), Path(path))
+    """Write the model's weights, and nothing else, to `path`: those inside a DataParallel or compiled model, too."""
+    state = unwrap(model).state_dict()
+    write_tensors({name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
+    """Load weights, saved by `save_weights` or as a state dict by `torch.save`, into `model`.
 
-    Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
-    difference.
+    Raises `Damaged` where the file is, and ValueError where it belongs to another architecture, naming the first
+    difference. A file that holds code is never run.
     """
-    content = io.BytesIO(Path(path).read_bytes())  # a file that is not there is not a damaged one
-    try:
-        state = checkpoints.read(content)
-    except checkpoints.DAMAGED as error:
-        raise ValueError(
-            f"{path} is damaged, or is no file of plain weights: get or make it again"
-        ) from error
+    load_state(model, read_tensors(path), path)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
+    """Load a state dict that came from `path`; the prefixes that wrappers give to names do not matter."""
+    names = {plain_name(name): name for name in model.state_dict()}
+    state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
     check_architecture(model, state, path)
     model.load_state_dict(state)
 
 
-def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile, DataParallel and DistributedDataParallel."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return unwrap(model.module)
+    return unwrap(model._orig_mod) if hasattr(model, "_orig_mod") else model
+
+
+def plain_name(name: str) -> str:
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
-    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -329,3 +361,85 @@ def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: P
                 f"{path} holds weights for another architecture: {name} is expected as "
                 f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
             )
+
+
+# --- Tensors in files: torch's own format, whose zip archive gets the SHA-256 of all bytes before it as its comment.
+
+MARK, DIGITS = b"sha256:", 64
+
+
+def write_tensors(state: dict[str, Any], path: Path | str) -> str:
+    """Write tensors and plain values so that a crash leaves the old file or the new one; the file's SHA-256, in hex.
+
+    Raises ValueError for what could not be read back, see `plain`.
+    """
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(plain(state), buffer)
+    body = (
+        buffer.getvalue()[:-2] + (len(MARK) + DIGITS).to_bytes(2, "little") + MARK
+    )  # the comment's length, then it
+    content = body + hashlib.sha256(body).hexdigest().encode()
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path | str) -> dict[str, Any]:
+    """What `write_tensors` or `torch.save` wrote, on the CPU; runs no code that a file may hold.
+
+    Raises `Damaged` where the checksum is wrong or, without a checksum, nothing can be read. Other errors, memory that
+    is too short for one, say nothing about the file, and pass.
+    """
+    content = Path(path).expanduser().read_bytes()
+    body, digest = memoryview(content)[:-DIGITS], content[-DIGITS:]
+    signed = bytes(body[-len(MARK) :]) == MARK
+    if signed and hashlib.sha256(body).hexdigest().encode() != digest:
+        raise Damaged(f"{path} is damaged, its checksum is wrong: get or make it again")
+    try:
+        if (
+            not signed
+            and zipfile.is_zipfile(io.BytesIO(content))
+            and zipfile.ZipFile(io.BytesIO(content)).testzip()
+        ):
+            raise zipfile.BadZipFile("a checksum is wrong")
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        if signed or "alloc" in str(error):
+            raise
+        raise Damaged(f"{path} is damaged, or is no file of plain weights: get or make it again") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"{path} is no file of weights: expected a dict, found {type(state).__name__}")
+    return state
+
+
+def plain(value: Any, where: str = "") -> Any:
+    """`value` with NumPy's numbers as Python's, in dicts, lists and tuples; ValueError for anything that is not plain.
+
+    Plain are tensors, numbers, text, bool and None: what can be read back without running code.
+    """
+    if isinstance(value, dict):
+        return {plain(key, where): plain(entry, f"{where}[{key!r}]") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        entries = [plain(entry, f"{where}[{place}]") for place, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Tensor):
+        return value.detach()
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    raise ValueError(
+        f"{where or 'it'} is a {type(value).__name__}: expected tensors, numbers, text or None to save"
+    )
