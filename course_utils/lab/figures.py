@@ -147,7 +147,7 @@ def range_test(name: str) -> Figure | Html:
 
 @styled
 def against(cost: str, data: str, title: str = "") -> Figure:
-    """Accuracy on `data` against "weights", "minutes" or "PFLOP": our headlines, the sources, others' results by name."""
+    """Accuracy on `data` against "weights", "minutes" or "PFLOP": our headlines, the sources, others' results."""
     scale = {"weights": "linear", "minutes": "log", "PFLOP": "log"}[cost]
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.6), layout="constrained")
     marks = {"^": sorted(published.REFERENCES, key=lambda one: one.percent), "s": published.SOURCES}
@@ -254,7 +254,7 @@ FEW = 30  # images: the accuracy of a bin with fewer says little
 
 @styled
 def reliability(names: Mapping[str, str]) -> Figure:
-    """For each of `{label: recipe}`: accuracy against confidence with two standard errors, and how often it is how sure.
+    """For each of `{label: recipe}`: accuracy against confidence ± two standard errors, and how often it is how sure.
 
     On the dashed line confidence is accuracy. Bins of fewer than `FEW` images are left out above.
     Source: C. Guo and others, "On calibration of modern neural networks", ICML 2017.
