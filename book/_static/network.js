@@ -11,7 +11,8 @@
   const tensor = (channels, side) => ({ values: new Float32Array(channels * side * side), channels, side });
   const uniform = (inputs) => () => (2 * random() - 1) / Math.sqrt(inputs); // PyTorch's start for conv and dense
 
-  // A 3×3 convolution: a value is a bias plus, for each input map, nine weights times the nine values around the place.
+  // A 3×3 convolution: each value is a bias plus, for every input map, nine weights times
+  // the nine values around its place.
   const conv = (channels, filters, bias = true) => (next) => {
     const weight = next(filters * channels * 9, uniform(channels * 9));
     const start = bias ? next(filters, uniform(channels * 9)) : new Float32Array(filters);
