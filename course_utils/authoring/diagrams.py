@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import nn
 
 from course_utils import plots
-from course_utils.lab.figures import styled
+from course_utils.lab.figures import closed
 from course_utils.models import CustomResNet, SmallNet, count_parameters
 
 
@@ -54,7 +54,7 @@ def stages(parts: dict[str, nn.Module]) -> list[Stage]:
     return found
 
 
-@styled
+@closed
 def flow(found: list[Stage]) -> Figure:
     """A row a stage: a box as high as the picture and as wide as its channels, and a bar of weights."""
     figure, (shapes, weights) = plt.subplots(
@@ -111,7 +111,7 @@ def layer_costs() -> list[tuple[str, int, int]]:
     return costs
 
 
-@styled
+@closed
 def receptive_fields() -> Figure:
     """What one value behind each of SmallNet's stages sees of the picture, as nested squares to scale."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 3.2), layout="constrained")
