@@ -37,9 +37,14 @@ def test_mistakes_inside_a_superclass_are_told_from_those_outside():
     grouped = diagnostics.by_superclass(counts)
     sea = names.index("aquatic mammals")
     assert (grouped[sea, sea], grouped[sea, names.index("vehicles 2")]) == (5 * 7 + 5, 5)
-    found = {"confusion": counts, "superclasses": grouped}
-    assert tables.COLUMNS["Inside the superclass"](found) == "50.0 %"
-    assert tables.COLUMNS["Right superclass"](found) == f"{100 * 705 / 710:.1f} %"
+
+
+def test_right_superclasses_are_counted_beside_right_classes():
+    labels = np.full(4, CLASSES["cifar100"].index("otter"))
+    said = [CLASSES["cifar100"].index(one) for one in ("otter", "seal", "whale", "rocket")]
+    found = diagnostics.measures(np.eye(100)[said], labels)
+    assert (found["top1"], found["mistakes"], found["right_superclass"]) == (0.25, 3, 0.75)
+    assert tables.COLUMNS["Inside the superclass"](found) == "66.7 %"
 
 
 def test_bins_hold_what_their_edges_say():
@@ -55,7 +60,7 @@ def test_bins_hold_what_their_edges_say():
 def test_accuracies_and_confusion_are_counted():
     probabilities = np.array([[0.4, 0.3, 0.1, 0.08, 0.07, 0.05]] * 3 + [[0.1, 0.5, 0.1, 0.1, 0.1, 0.1]])
     found = diagnostics.measures(probabilities, np.array([0, 4, 5, 1]))
-    assert (found["top1"], found["top5"], found["superclasses"]) == (0.5, 0.75, [])
+    assert (found["top1"], found["top5"], found["mistakes"]) == (0.5, 0.75, 2)
     nothing, first = "0 0 0 0 0 0", "1 0 0 0 0 0"
     assert found["confusion"] == [first, "0 1 0 0 0 0", nothing, nothing, first, first]
 

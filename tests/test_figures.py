@@ -54,10 +54,7 @@ def test_what_was_run_is_drawn_and_closed(draw):
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 def test_what_was_not_run_says_so(draw, empty):
     shown = draw()
-    costs = [
-        DRAWN[cost] for cost in ("weights", "minutes", "PFLOP")
-    ]  # others' results are there all the same
-    assert draw in costs or NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
+    assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
 
 
 def test_pages_that_show_records_need_no_torch():

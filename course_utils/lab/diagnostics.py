@@ -1,4 +1,4 @@
-"""What a saved network learned and what it gets wrong: computed once by `examine`, from its weights and the test images.
+"""What a saved network learned and gets wrong: computed once by `examine`, from its weights and the test images.
 
 The book is built where neither CIFAR nor torch is needed. So all of this goes into a small JSON file beside the record,
 `examined-seed0.json`, which `tables.examined` reads. It names the weights by their SHA-256.
@@ -100,10 +100,7 @@ def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -
         "maps": {stage: strip(channels) for stage, channels in maps.items() if channels.ndim == 3},
         "units": {stage: len(top) for stage, top in highest.items()},
         "dead": {stage: len(units) for stage, units in dead.items()},  # that no test image brings above 0
-        "why": why_dead(network, dead) if isinstance(network, SmallNet) else {},
-        "neuron": network.head[1].in_features + 1 + network.head[-1].out_features
-        if isinstance(network, SmallNet)
-        else 0,  # weights to and from each neuron of the dense layer
+        **(only_smallnet(network, dead) if isinstance(network, SmallNet) else {}),
     }
 
 
@@ -117,16 +114,20 @@ def measures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     bins = reliability(probabilities.max(1), hits[:, 0])
     counts = np.zeros((probabilities.shape[1],) * 2, dtype=np.int64)
     np.add.at(counts, (labels, best[:, 0]), 1)
-    grouped = lines(by_superclass(counts)) if len(counts) == 100 else []
-    return {
+    found = {
         "top1": float(hits[:, 0].mean()),
         "top5": float(hits.any(1).mean()),
+        "confidence": float(probabilities.max(1).mean()),
         "calibration": bins,
         "ece": expected_calibration_error(bins),
         "confusion": lines(counts),  # a line of counts for each true class
-        "superclasses": grouped,  # the same for CIFAR-100's
-        "superclass_names": list(SUPERCLASSES) if grouped else [],
+        "mistakes": int((~hits[:, 0]).sum()),
     }
+    if len(counts) != 100:
+        return found
+    grouped = by_superclass(counts)
+    right = {"right_superclass": float(grouped.trace() / len(labels))}
+    return found | right | {"superclasses": lines(grouped), "superclass_names": list(SUPERCLASSES)}
 
 
 def lines(matrix: Iterable[Iterable[object]]) -> list[str]:
@@ -211,18 +212,19 @@ def strip(channels: Tensor) -> list[str]:
     return [one.round().to(torch.uint8).numpy().tobytes().hex() for one in scaled]
 
 
-def why_dead(network: SmallNet, dead: dict[str, list[int]]) -> dict[str, list[float]]:
-    """Each dead channel, and the median of its stage: length of its filter, scale, shift, -shift/scale.
+def only_smallnet(network: SmallNet, dead: dict[str, list[int]]) -> dict[str, Any]:
+    """Why channels are dead, and how many weights lead to dead neurons of the dense layer or away from them.
 
     Behind batch norm a channel is `scale * z + shift`, with z in deviations from its mean: it is above 0 from
-    z = -shift / scale on.
+    z = -shift / scale on. For a dead channel and the median of its stage: length of its filter, scale, shift, that z.
     """
     norms = [layer for layer in network.features if isinstance(layer, nn.BatchNorm2d)]
-    found = {}
+    why = {}
     for stage, convolution, norm in zip(stages(network), convolutions(network), norms, strict=False):
         lengths, scale, shift = convolution.weight.flatten(1).norm(dim=1), norm.weight, norm.bias
         values = torch.stack([lengths, scale, shift, -shift / scale], dim=1).detach()
         for channel in dead[stage]:
-            found[f"{stage}, number {channel}"] = values[channel].tolist()
-            found[f"{stage}, median"] = values.median(dim=0).values.tolist()
-    return found
+            why[f"{stage}, number {channel}"] = values[channel].tolist()
+            why[f"{stage}, median"] = values.median(dim=0).values.tolist()
+    each = network.head[1].in_features + 1 + network.head[-1].out_features
+    return {"why": why, "dead_weights": each * len(dead["dense layer"])}

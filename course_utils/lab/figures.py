@@ -112,8 +112,7 @@ def curves(
     _, factor = plots.QUANTITIES[quantity]
     recorded = {label: runs_of(name) for label, name in names.items()}
     found = {
-        label: SimpleNamespace(**{quantity: np.array(curve) / 100})
-        for label, curve in (beside or {}).items()
+        label: SimpleNamespace(**{quantity: np.array(curve) / 100}) for label, curve in (beside or {}).items()
     }
     found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
     found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
@@ -146,35 +145,50 @@ def range_test(name: str) -> Figure | Html:
     return figure
 
 
+COSTS = {
+    "weights": "weights (millions)",
+    "minutes": "minutes of training",
+    "PFLOP": "operations of training (PFLOP)",
+}
+
+
 @styled
 def against(cost: str, data: str, title: str = "") -> Figure:
-    """Accuracy on `data` against "weights", "minutes" or "PFLOP": our headlines, the sources, others' results by name."""
-    scale = {"weights": "linear", "minutes": "log", "PFLOP": "log"}[cost]
+    """Accuracy on `data` against one of `COSTS`: our recorded headlines, the sources, others' results by name."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.6), layout="constrained")
-    marks = {"^": sorted(published.REFERENCES, key=lambda one: one.percent), "s": published.SOURCES}
-    points = [
-        (one.name, getattr(one, cost, None), one.percent, mark)
-        for mark, results in marks.items()
-        for one in results
-        if one.data == data
-    ]
-    for name in [one.name for one in recipes.HEADLINES if one.data == data and verdicts.percents(one.name)]:
-        runs = next(iter(records.by_machine(runs_of(name)).values()))  # the machine of the first seed
-        x = {
-            "weights": runs[0]["parameters"],
-            "minutes": fmean(map(records.minutes, runs)),
-            "PFLOP": petaflop(name),
-        }
-        points.append((name, x[cost], fmean(verdicts.percents(name)), "o"))
-    colours = {"^": "0.35", "s": plots.VERMILION, "o": plots.BLUE}
-    for k, (name, x, y, mark) in enumerate(point for point in points if point[1]):
-        axes.plot(x, y, mark, color=colours[mark])
-        place = {"xytext": (0, -15 if k % 2 else 7), "ha": "center", "textcoords": "offset points"}
-        axes.annotate(name, (x, y), size=plots.SMALL_LETTERS, **place)
-    axes.set(xscale=scale, xlabel=cost, ylabel="test accuracy (%)", title=title)
-    axes.xaxis.set_major_formatter("{x:,g}")
-    axes.margins(x=0.3, y=0.15)
+    others = sorted(published.REFERENCES, key=lambda one: one.percent)
+    points = [(one, "^", "0.35", (6, -15) if k % 2 else (0, 7)) for k, one in enumerate(others)]
+    points += [(one, "s", plots.VERMILION, (0, -15)) for one in published.SOURCES]
+    ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
+    points += [(one, "o", plots.BLUE, (8, -4)) for one in ours]
+    for one, mark, colour, place in points:
+        x = getattr(one, cost, None)
+        if one.data == data and x:
+            side = {0: "center", 6: "right", 8: "left"}[place[0]]
+            x = x / 1e6 if cost == "weights" else x
+            axes.plot(x, one.percent, mark, color=colour)
+            look = {"textcoords": "offset points", "ha": side, "size": plots.SMALL_LETTERS}
+            axes.annotate(one.name, (x, one.percent), place, **look)
+    if not any(one.data == data and getattr(one, cost) for one in ours):
+        title += f"\nour own: {NOT_RUN}"
+    axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
+    axes.set(ylabel="test accuracy (%)", title=title)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.4, y=0.15)
     return figure
+
+
+def headline(name: str) -> SimpleNamespace:
+    """A recorded recipe with what `against` asks of it; its minutes are those on the machine of its first seed."""
+    here = next(iter(records.by_machine(runs_of(name)).values()))
+    return SimpleNamespace(
+        name=name,
+        data=recipes.get(name).data,
+        percent=fmean(verdicts.percents(name)),
+        weights=here[0]["parameters"],
+        minutes=fmean(map(records.minutes, here)),
+        PFLOP=petaflop(name),
+    )
 
 
 # ---- what `examine` found ----
@@ -255,7 +269,7 @@ FEW = 30  # images: the accuracy of a bin with fewer says little
 
 @styled
 def reliability(names: Mapping[str, str]) -> Figure:
-    """For each of `{label: recipe}`: accuracy against confidence with two standard errors, and how often it is how sure.
+    """For each of `{label: recipe}`: accuracy against confidence ± two standard errors, and how often it is how sure.
 
     On the dashed line confidence is accuracy. Bins of fewer than `FEW` images are left out above.
     Source: C. Guo and others, "On calibration of modern neural networks", ICML 2017.

@@ -45,7 +45,7 @@ def tag(name: str, *contents: object, **attributes: object) -> Html:
     """The `contents`, a line each, in an element; a key `aria_label` gives "aria-label", and `class_` "class"."""
     keys = {key: key.rstrip("_").replace("_", "-") for key in attributes}
     given = "".join(f' {keys[key]}="{escape(str(value))}"' for key, value in attributes.items())
-    return Html(f"<{name}{given}>{'<br>'.join(text(one) for one in contents if one != '')}</{name}>")
+    return Html(f"<{name}{given}>{'<br/>'.join(text(one) for one in contents if one != '')}</{name}>")
 
 
 def row(*cells: object) -> Html:
@@ -375,22 +375,9 @@ def examined(recipe: str, seed: int = 0) -> dict[str, Any] | None:
     if identity != expected:
         again = f"make it again: python -m course_utils examine {recipe}"
         raise ValueError(f"{path}: expected {expected}, found {identity}: {again}")
-    for name, kind in (("confusion", int), ("superclasses", int), ("filters", float)):
-        found[name] = np.array([line.split() for line in found[name]], dtype=kind)
+    for name, kind in {"confusion": int, "superclasses": int, "filters": float}.items():
+        found[name] = np.array([line.split() for line in found.get(name, [])], dtype=kind)
     return found | {"parameters": recorded[seed]["parameters"]}
-
-
-def mean_confidence(found: dict[str, Any]) -> float:
-    bins = zip(found["calibration"]["count"], found["calibration"]["confidence"], strict=True)
-    return sum(n * sure for n, sure in bins if n) / found["confusion"].sum()
-
-
-def mistakes(found: dict[str, Any], matrix: str = "confusion") -> int:
-    return found[matrix].sum() - found[matrix].trace()
-
-
-def dead_neurons(found: dict[str, Any]) -> int:
-    return found["dead"]["dense layer"]
 
 
 # What a column of `networks` shows of an examined file, the record's number of "parameters" among its entries.
@@ -400,15 +387,17 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "Dead units": lambda found: tag(
         "span", *(f"{layer}: {found['dead'][layer]} of {n}" for layer, n in found["units"].items())
     ),
-    "Dead neurons": lambda found: f"{dead_neurons(found)} of {found['units']['dense layer']}",
-    "Weights to and from them": lambda found: f"{found['neuron'] * dead_neurons(found):,}",
-    "Of all weights": lambda found: percent(found["neuron"] * dead_neurons(found) / found["parameters"]),
-    "Mistakes": lambda found: f"{mistakes(found):,}",
-    "Inside the superclass": lambda found: percent(1 - mistakes(found, "superclasses") / mistakes(found)),
-    "Right superclass": lambda found: percent(1 - mistakes(found, "superclasses") / found["confusion"].sum()),
+    "Dead neurons": lambda found: f"{found['dead']['dense layer']} of {found['units']['dense layer']}",
+    "Weights to and from them": lambda found: f"{found['dead_weights']:,}",
+    "Of all weights": lambda found: percent(found["dead_weights"] / found["parameters"]),
+    "Mistakes": lambda found: f"{found['mistakes']:,}",
+    "Inside the superclass": lambda found: percent(
+        (found["right_superclass"] - found["top1"]) / (1 - found["top1"])
+    ),
+    "Right superclass": lambda found: percent(found["right_superclass"]),
     "Right": lambda found: percent(found["top1"], 2),
     "Top 5": lambda found: percent(found["top5"], 2),
-    "Confidence": lambda found: percent(mean_confidence(found), 2),
+    "Confidence": lambda found: percent(found["confidence"], 2),
     "ECE": lambda found: f"{100 * found['ece']:.1f} points",
 }
 
