@@ -19,17 +19,17 @@ def list_recipes(args) -> None:
 
 
 def run(args) -> None:
-    from course_utils.lab import parallel, recipes, sweeps
+    from course_utils.lab import recipes, runs, sweeps
 
     sweeps.run(recipes.get(args.recipe), args.seed, args.root)
-    parallel.stop()
+    runs.stop()
 
 
 def sweep(args) -> None:
-    from course_utils.lab import parallel, sweeps
+    from course_utils.lab import runs, sweeps
 
     sweeps.sweep(args.pattern, args.seeds, args.root)
-    parallel.stop()
+    runs.stop()
 
 
 def verify(args) -> None:

@@ -12,7 +12,7 @@ from course_utils.datasets.cifar import CLASSES
 from course_utils.lab import diagnostics, recipes, records, runs, sweeps, tables
 from course_utils.lab.runs import Outcome
 from course_utils.lessons import LESSONS
-from course_utils.models import CustomResNet, SmallNet, write_tensors
+from course_utils.models import CustomResNet, SmallNet
 
 QUICK = LESSONS["resnet"]["quick"]
 TINY = replace(QUICK, name="tiny", network_args={"widths": (4, 4, 8, 8)}, epochs=1, normalise=False)
@@ -108,7 +108,7 @@ def record(tmp_path, monkeypatch):
         with torch.no_grad():
             layer.bias.fill_(100.0)[DEAD] = -100.0
         accuracy = runs.test_accuracy(network, runs.prepare(recipe, 0))
-        weights = write_tensors(network.state_dict(), records.weights_of("tiny", 0))
+        weights = runs.save_half(network, records.weights_of("tiny", 0))
         history = training.History(*([1.0] for _ in range(6)))
         made = sweeps.describe(replace(recipe, curve_on_test=True), 0, Outcome(network, history, accuracy))
         records.write(made | {"recipe": recipe.plain(), "weights": weights}, records.path_of("tiny", 0))

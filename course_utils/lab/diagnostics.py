@@ -76,7 +76,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
 def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -> dict[str, Any]:
     """What the file says of the saved network of one `record`."""
     if problem := sweeps.difference(recipe, record, root):  # from what `verify` would find
-        raise ValueError(problem)
+        raise ValueError(f"{recipe.name} seed {record['seed']}: {problem}")
     viewer = kept_viewer(recipe.name, seed=record["seed"])
     loaders = runs.prepare(recipe, record["seed"], root)
     training.seed_everything(record["seed"])

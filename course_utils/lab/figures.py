@@ -18,7 +18,7 @@ from course_utils import plots
 from course_utils.datasets import pictures
 from course_utils.datasets.cifar import CLASSES
 from course_utils.lab import published, recipes, records, verdicts
-from course_utils.lab.tables import Html, examined, petaflop, tag
+from course_utils.lab.tables import Html, examined, tag
 from course_utils.lab.verdicts import NOT_RUN, runs_of
 
 
@@ -178,7 +178,7 @@ def headline(name: str) -> SimpleNamespace:
         percent=fmean(verdicts.percents(name)),
         weights=here[0]["parameters"],
         minutes=fmean(map(records.minutes, here)),
-        PFLOP=petaflop(name),
+        PFLOP=records.petaflop(name),
     )
 
 

@@ -85,13 +85,6 @@ def minutes(name: str) -> str:
     return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
 
 
-def petaflop(name: str) -> float | None:
-    """Operations that a run of the recipe takes in training, in units of 10¹⁵; None where they are not counted."""
-    path = records.RECORDED / "flops.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found.get(name)
-
-
 def number(value: float, unit: str = "") -> str:
     return (f"{round(value, 1):+g}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
 
@@ -118,7 +111,7 @@ def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
     recorded = runs_of(name)
     weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
     time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
-    operations = f"{petaflop(name):.3g}" if petaflop(name) else DASH
+    operations = f"{work:.3g}" if (work := records.petaflop(name)) else DASH
     return row((label, tag("code", name), made_on), accuracy(name), weights, time, operations)
 
 
