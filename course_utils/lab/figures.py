@@ -162,7 +162,7 @@ def against(cost: str, data: str, title: str = "") -> Figure:
             axes.annotate(one.name, (x, one.percent), place, **look)
     if not any(one.data == data and getattr(one, cost) for one in ours):
         title += f"\nour own: {NOT_RUN}"
-    axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
+    axes.set(xscale="log" if cost == "minutes" else "linear", xlabel=COSTS[cost])
     axes.set(ylabel="test accuracy (%)", title=title)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.4, y=0.15)

@@ -111,13 +111,8 @@ def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
     recorded = runs_of(name)
     weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
     time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
-    return row(
-        (label, tag("code", name), made_on),
-        accuracy(name),
-        weights,
-        time,
-        f"{work:.3g}" if (work := records.petaflop(name)) else DASH,
-    )
+    operations = f"{work:.3g}" if (work := records.petaflop(name)) else DASH
+    return row((label, tag("code", name), made_on), accuracy(name), weights, time, operations)
 
 
 def leaderboard(data: str) -> Html:
