@@ -155,11 +155,9 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
-        if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
-            names = ", ".join(image_set.classes[c] for c in without)
-            warnings.warn(
-                f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2
-            )
+        if quota.any() and (without := np.flatnonzero(left_out & (count > 0))).size:
+            names = ", ".join(image_set.classes[label] for label in without)
+            warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
     return (
