@@ -1,7 +1,7 @@
 """Images as arrays, and batches of them: the `ImageSet`, the data sets by name, the split, `BatchLoader`, own folders.
 
-Read this file first, then `transforms.py`. An image stays what it was on the disk, 32×32×3 bytes, until a batch of it is
-needed: CIFAR is 184 MB that way, and 737 MB as float32. How CIFAR is found, fetched and verified is in `datasets/cifar.py`.
+Read this file first, then `transforms.py`. An image stays what it was on the disk, 32×32×3 bytes, until a batch of it
+is needed: CIFAR is 184 MB that way, and 737 MB as float32. Where CIFAR comes from is in `datasets/cifar.py`.
 """
 
 import os
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from course_utils import transforms
-from course_utils.datasets import cifar as fetch, shapes
+from course_utils.datasets import cifar as fetch
+from course_utils.datasets import shapes
 from course_utils.datasets.pictures import read_picture
 from course_utils.transforms import Augment
 

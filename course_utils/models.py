@@ -10,7 +10,6 @@ import copy
 import hashlib
 import io
 import os
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
             return nn.functional.dropout(x, self.p)
         threshold = round(256 * self.p)
-        # First the mask, then the scale, which is a Python number and so never rounded to bfloat16: a mask that
-        # held it would have a mean of 0.9967 there at p = 0.1, and so would all activations.
+        # The scale is a Python number, which is not rounded to bfloat16: in the mask it would be, and at p = 0.1 make
+        # all activations smaller by 0.3 % on average.
         return (x * keep_mask(x, threshold)).mul_(256 / (256 - threshold))
 
     def extra_repr(self) -> str:
@@ -56,14 +55,9 @@ def keep_mask(x: Tensor, threshold: int) -> Tensor:
     draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
     mask = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
     torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=mask)  # compares and converts in one pass
-    # The draws are independent, so their order is free: laying them out as `x` is laid out in
-    # memory (channels last, usually) makes the product one straight pass.
-    return mask.as_strided(x.shape, x.stride()) if is_dense(x) else mask.view(x.shape)
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether `x` fills one block of memory without gaps or overlaps, in whatever order of its axes."""
-    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
+    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return mask.as_strided(x.shape, x.stride()) if channels_last else mask.view(x.shape)
 
 
 class SmallNet(nn.Module):
@@ -71,11 +65,8 @@ class SmallNet(nn.Module):
 
     Each stage is Conv 3×3 · BatchNorm · activation · Dropout · MaxPool 2. With the defaults it has exactly 996,376
     weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
-    convolutions but the first separable ones.
-
-    ReLU comes after the pooling, where it has a quarter of the values to go through. That changes no output: ReLU keeps
-    the order of values, so the largest of a window is the same before and after it, and dropout's factors are never
-    negative. Other activations do not keep the order (GELU falls before it rises), and come before.
+    convolutions but the first separable ones. ReLU is moved behind the pooling, where it has a quarter of the work and
+    the same output, since it keeps the order of values; others need not (GELU falls before it rises) and stay.
     """
 
     def __init__(
@@ -158,12 +149,11 @@ def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -
 class CustomResNet(nn.Module):
     """Session 2's network: layers 1 and 3 return X + R(X), 6,575,370 weights with the defaults.
 
-    The sum gives gradients a way around R (He et al., "Deep residual learning for image
-    recognition", CVPR 2016); `skip=False` closes it and returns R(X), with the same weights.
-    `residual2` gives layer 2 a branch as well. `dropout` is the chance of a whole feature map to be zeroed, after each
-    layer and after each Conv · BN · ReLU of the branches, as in the code behind the assignment's log (0.01 there).
-    `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
-    large steps of a high learning rate from saturating the softmax.
+    The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
+    `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
+    `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
+    branches, as in the code behind the assignment's log (0.01 there). `logit_scale` multiplies the output: below one
+    (1/8 in the fastest recipes) it keeps the first large steps of a high learning rate from saturating the softmax.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -188,8 +178,7 @@ class CustomResNet(nn.Module):
         self.residual3 = residual_branch(c3, dropout=dropout, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.head = nn.Linear(c3, n_classes)
-        self.skip = skip
-        self.logit_scale = logit_scale
+        self.skip, self.logit_scale = skip, logit_scale
         self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
@@ -211,13 +200,12 @@ class CustomResNet(nn.Module):
 class TransferNet(nn.Module):
     """A frozen backbone under a new, trainable linear head.
 
-    The backbone's weights get no gradient, and it stays in eval mode even when the whole network is
-    put into train mode: a frozen BatchNorm that went on moving its running statistics would not be
-    frozen. `backbone` is any network that returns features (N, n_features); by default it is
-    torchvision's ResNet-18 with weights pretrained on ImageNet, 11,227,812 weights in all for 100
-    classes. `headless(model)` makes a backbone of a network trained here. `frozen=False` trains the
-    backbone on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()`
-    would: its weights stay, and its BatchNorm follows the new pictures.
+    The backbone's weights get no gradient, and it stays in eval mode even when the whole network is put into train
+    mode: a frozen BatchNorm that went on moving its running statistics would not be frozen. `backbone` is any network
+    that returns features (n, n_features), `headless(model)` for one that was trained here; by default it is
+    torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains it
+    on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would: its
+    weights stay, and its BatchNorm follows the new pictures.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 
@@ -254,20 +242,15 @@ def pretrained_resnet18() -> nn.Module:
 
     weights = ResNet18_Weights.DEFAULT
     stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    published = stored.stem.rpartition("-")[
-        2
-    ]  # torchvision's file names end in the first digits of their SHA-256
-    if stored.exists() and not hashlib.sha256(stored.read_bytes()).hexdigest().startswith(published):
-        raise RuntimeError(
-            f"{stored} is damaged (its SHA-256 should be {published}…): delete it, and it is fetched anew"
-        )
+    digest = stored.stem.rpartition("-")[2]  # torchvision names its files after the start of their SHA-256
+    if stored.exists() and not hashlib.sha256(stored.read_bytes()).hexdigest().startswith(digest):
+        raise RuntimeError(f"{stored} is damaged (no SHA-256 {digest}…): delete it, and it is fetched anew")
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise RuntimeError(
-            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a machine with "
-            f"a network and put it into {stored.parent}, or pass `backbone=resnet18_backbone()` to see what a random "
-            "backbone is worth."
+            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} and put it "
+            f"into {stored.parent}, or pass `backbone=resnet18_backbone()` to see what a random backbone is worth."
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
@@ -308,34 +291,41 @@ def layer_table(model: nn.Module) -> list[tuple[str, int]]:
     return rows
 
 
-# --- Weights in files.
+# --- Weights in files: torch's own format, a zip archive, whose comment is the SHA-256 of all bytes before it.
+
+MARK, DIGITS = b"sha256:", 64
 
 
 class Damaged(ValueError):
-    """A file whose checksum is wrong, or that holds nothing that torch can read."""
+    """A file whose checksum is wrong, or in which torch finds nothing that it can read."""
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's weights, and nothing else, to `path`: those inside a DataParallel or compiled model, too."""
+    """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
     state = unwrap(model).state_dict()
     write_tensors({name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load weights, saved by `save_weights` or as a state dict by `torch.save`, into `model`.
+    """Load what `save_weights` wrote, or `torch.save` of a state dict, into `model`.
 
-    Raises `Damaged` where the file is, and ValueError where it belongs to another architecture, naming the first
-    difference. A file that holds code is never run.
+    Raises `Damaged` where the file is damaged, and ValueError where it belongs to another architecture, naming the
+    first difference. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
-    """Load a state dict that came from `path`; the prefixes that wrappers give to names do not matter."""
+    """Load a state dict that came from `path`; prefixes in names, which wrappers leave there, do not matter."""
     names = {plain_name(name): name for name in model.state_dict()}
     state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
     check_architecture(model, state, path)
     model.load_state_dict(state)
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without what torch.compile and DataParallel put into it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -345,42 +335,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return unwrap(model._orig_mod) if hasattr(model, "_orig_mod") else model
 
 
-def plain_name(name: str) -> str:
-    return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
 def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{path} holds weights for another architecture: {name} is expected as "
-                f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
-            )
-
-
-# --- Tensors in files: torch's own format, whose zip archive gets the SHA-256 of all bytes before it as its comment.
-
-MARK, DIGITS = b"sha256:", 64
+    ours, theirs = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (model.state_dict(), state)
+    )
+    for name in ours | theirs:
+        if ours.get(name) != theirs.get(name):
+            found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
+            raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
 
 
 def write_tensors(state: dict[str, Any], path: Path | str) -> str:
-    """Write tensors and plain values so that a crash leaves the old file or the new one; the file's SHA-256, in hex.
+    """Write tensors and plain values, so that a crash leaves the old file or the new one; the file's SHA-256, in hex.
 
     Raises ValueError for what could not be read back, see `plain`.
     """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
+    path, buffer = Path(path).expanduser(), io.BytesIO()
     torch.save(plain(state), buffer)
-    body = (
-        buffer.getvalue()[:-2] + (len(MARK) + DIGITS).to_bytes(2, "little") + MARK
-    )  # the comment's length, then it
+    length = (
+        len(MARK) + DIGITS
+    )  # of the comment, which torch leaves out and so counts as 0 in the last two bytes
+    body = buffer.getvalue()[:-2] + length.to_bytes(2, "little") + MARK
     content = body + hashlib.sha256(body).hexdigest().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -394,52 +375,46 @@ def write_tensors(state: dict[str, Any], path: Path | str) -> str:
 
 
 def read_tensors(path: Path | str) -> dict[str, Any]:
-    """What `write_tensors` or `torch.save` wrote, on the CPU; runs no code that a file may hold.
+    """What `write_tensors` or `torch.save` wrote, on the CPU; code in a file is not run.
 
-    Raises `Damaged` where the checksum is wrong or, without a checksum, nothing can be read. Other errors, memory that
-    is too short for one, say nothing about the file, and pass.
+    Raises `Damaged` where the checksum is wrong or, without one, nothing can be read. Other errors, as when memory is
+    short, say nothing about the file and are passed on.
     """
     content = Path(path).expanduser().read_bytes()
-    body, digest = memoryview(content)[:-DIGITS], content[-DIGITS:]
+    file, body = io.BytesIO(content), memoryview(content)[:-DIGITS]
     signed = bytes(body[-len(MARK) :]) == MARK
-    if signed and hashlib.sha256(body).hexdigest().encode() != digest:
+    if signed and hashlib.sha256(body).hexdigest().encode() != content[-DIGITS:]:
         raise Damaged(f"{path} is damaged, its checksum is wrong: get or make it again")
     try:
-        if (
-            not signed
-            and zipfile.is_zipfile(io.BytesIO(content))
-            and zipfile.ZipFile(io.BytesIO(content)).testzip()
-        ):
-            raise zipfile.BadZipFile("a checksum is wrong")
-        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        if signed or "alloc" in str(error):
+        if not signed and zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
+            raise zipfile.BadZipFile("a checksum is wrong")  # which torch would not look at
+        file.seek(0)
+        state = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # wrong bytes can end up anywhere
+        if signed or isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise
         raise Damaged(f"{path} is damaged, or is no file of plain weights: get or make it again") from error
     if not isinstance(state, dict):
-        raise Damaged(f"{path} is no file of weights: expected a dict, found {type(state).__name__}")
+        raise Damaged(f"{path} is no file of plain weights: expected a dict, found {type(state).__name__}")
     return state
 
 
-def plain(value: Any, where: str = "") -> Any:
-    """`value` with NumPy's numbers as Python's, in dicts, lists and tuples; ValueError for anything that is not plain.
+def plain(value: Any, where: str = "the value") -> Any:
+    """`value` as what a file gives back without running code: tensors, numbers, text and None, in dicts, lists, tuples.
 
-    Plain are tensors, numbers, text, bool and None: what can be read back without running code.
+    NumPy's numbers become Python's. Raises ValueError for anything else, and says `where` it is.
     """
     if isinstance(value, dict):
         return {plain(key, where): plain(entry, f"{where}[{key!r}]") for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         entries = [plain(entry, f"{where}[{place}]") for place, entry in enumerate(value)]
         return tuple(entries) if isinstance(value, tuple) else entries
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Tensor):
-        return value.detach()
+    if isinstance(value, Tensor) or value is None:
+        return value
+    value = value.item() if isinstance(value, np.generic) else value
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    if value is None:
-        return None
     raise ValueError(
-        f"{where or 'it'} is a {type(value).__name__}: expected tensors, numbers, text or None to save"
+        f"expected tensors, numbers, text or None to save, found {where}, a {type(value).__name__}"
     )

@@ -176,7 +176,8 @@ def forward(model, images, labels, loss_fn, precision, first=None):
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, first, model.training)
         loss = loss_fn(logits, labels.to(images.device, non_blocking=True)) if loss_fn else None
-        first_batch.check_loss(loss, first, model.training)
+        if first is not None and loss_fn:
+            first_batch.check_loss(loss, model.training)
     return logits, loss
 
 

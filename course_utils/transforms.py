@@ -24,8 +24,8 @@ def check_std(std: np.ndarray | tuple) -> None:
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             raise ValueError(
-                f"expected standard deviations above 0, found {float(value):g} in the {channel} channel: are all pixels "
-                "of it alike? Normalise by 1 there"
+                f"expected standard deviations above 0, found {float(value):g} in the {channel} channel: are all its "
+                "pixels alike? Normalise by 1 there"
             )
 
 

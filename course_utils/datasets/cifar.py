@@ -116,7 +116,11 @@ SOURCES = {
         meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
         label_key=b"labels",
         class_key=b"label_names",
-        fingerprints={"train": "54d87dc392c9d792", "test": "246297ee203bcc1f", "classes": "bb3914949cecedee"},
+        fingerprints={
+            "train": "684be5c4233c633ec183dcd842ad2eac1e1a5bfa5340af8660609d54b533e408",
+            "test": "f9cfae85b360acdb9dba728668e18513366c261da441e1d331b5962a08a67266",
+            "classes": "bb3914949cecedee6d1257f7f5fdb8f43fa3b2c8095fd1763161caf1b873fe59",
+        },
     ),
     "cifar100": Source(
         archive="cifar-100-python.tar.gz",
@@ -133,7 +137,11 @@ SOURCES = {
         meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
         label_key=b"fine_labels",
         class_key=b"fine_label_names",
-        fingerprints={"train": "b54c2ce3180350a8", "test": "d004b82c6e0dd679", "classes": "fbe8ad23bbaf2496"},
+        fingerprints={
+            "train": "fad61349b6d9e3bed94becec487801a58051edde135c4573825e07777a0f76ec",
+            "test": "5e3a6f2efee610990eeb9849cbd3fb7f72cc7bd1e254d81be752ae97667e2145",
+            "classes": "fbe8ad23bbaf24969898a386833b49c3aaf6ad1119d43f7b41cdea1b3416d578",
+        },
     ),
 }
 
@@ -545,20 +553,17 @@ def _problem(arrays: Arrays, source: Source) -> str:
 
 
 def fingerprints(arrays: Arrays) -> dict[str, str]:
-    """One fingerprint for the training set, one for the test set and one for the class names, 16 hex digits each."""
+    """One fingerprint for the training set, one for the test set and one for the class names: SHA-256, 64 hex digits."""
     result = {split: fingerprint(arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test")}
-    result["classes"] = hashlib.sha256("\n".join(arrays["classes"]).encode()).hexdigest()[:16]
-    return result
+    return result | {"classes": hashlib.sha256("\n".join(arrays["classes"]).encode()).hexdigest()}
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
-    """16 hex digits that do not depend on the order of the images, because sources differ in it.
+    """SHA-256 of a set of labelled images, 64 hex digits, whatever their order: data sources differ in it.
 
-    Every image is hashed together with its label, and the hashes are summed modulo 2^64. A flipped bit, two labels
-    exchanged, an image too many, too few or in the other set: each changes a sum. 0.4 s for 60,000 images.
+    Every image is hashed with its label, and the sorted hashes are hashed together. (A sum of them would not do: one
+    can be forged in seconds.) Takes 0.1 s for 60,000 images.
     """
-    total = 0
-    for image, label in zip(images, labels.tolist(), strict=True):
-        digest = hashlib.sha256(image.tobytes() + b"%d" % label).digest()
-        total += int.from_bytes(digest[:8])
-    return f"{total % 2**64:016x}"
+    pairs = zip(images, labels.tolist(), strict=True)
+    each = sorted(hashlib.sha256(image.tobytes() + b"%d" % label).digest() for image, label in pairs)
+    return hashlib.sha256(b"".join(each)).hexdigest()

@@ -67,5 +67,3 @@ def ship() -> Image.Image:
     for mast in (60, 265):
         pen.line((mast, 60, mast, 180), fill="black", width=8)
     return picture
-
-

@@ -1,11 +1,10 @@
 """What the parts of a run and its first batch show by themselves: each mistake in one line, before an hour is spent.
 
-`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` all ask here, so that they all say the same. Nothing is
-drawn, run or counted for it: a run comes out the same to the last bit. What cannot work is a `TrainingError`: expected,
-found, what to do. What probably is not meant is a `TrainingWarning`.
+`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` all ask here, and so say the same. Nothing is drawn
+or changed for it: a run comes out the same to the last bit. What cannot work is a `TrainingError`, what probably is not
+meant a `TrainingWarning`.
 """
 
-import functools
 import os
 import re
 import sys
@@ -57,30 +56,22 @@ def warn(message: str | None) -> None:
 # --- The parts, before the first batch.
 
 
-def check_parts(run, validation_loader=None, max_parameters: int | None = None) -> None:
-    """Raise TrainingError where the parts of a `training.Run` do not belong together."""
+def check_parts(run, validation_loader=None, budget: int | None = None) -> None:
+    """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
     found = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    if max_parameters is not None and found > max_parameters:
-        raise TrainingError(
-            f"the model has {found:,} trainable weights, over the budget of {max_parameters:,}"
-        )
+    if budget is not None and found > budget:
+        raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
     check_optimizer(run.model, run.optimizer)
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
-        raise TrainingError(
-            "ReduceLROnPlateau waits for a validation loss: expected a loader for it, found None"
-        )
-    scales = [(x.mean.tolist(), x.std.tolist()) for x in (run.loader, validation_loader) if hasattr(x, "std")]
-    if len(scales) == 2 and scales[0] != scales[1]:
-        warn(
-            "the training and the validation loader normalise differently: give both the training images' mean and std"
-        )
+        raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
+    scaled = [x for x in (run.loader, validation_loader) if isinstance(getattr(x, "std", None), Tensor)]
+    if len({(*loader.mean.tolist(), *loader.std.tolist()) for loader in scaled}) > 1:
+        warn("the two loaders normalise differently: give both the mean and std of the training images")
     cpus, threads = available_cpus(), torch.get_num_threads()
     if threads > cpus and next(run.model.parameters()).device.type == "cpu":
-        warn(
-            f"{threads} threads share {cpus} CPU(s), which is slower than as many: torch.set_num_threads({cpus})"
-        )
+        warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
 
 
 def check_optimizer(model: nn.Module, optimizer) -> None:
@@ -101,16 +92,16 @@ def check_schedule(run, per_batch: bool) -> None:
     if run.scheduler is None:
         return
     end, each = end_of(run.scheduler), len(run.loader) if per_batch else 1
-    needed = run.scheduler.last_epoch + (run.epochs - len(run.history)) * each
+    needed = getattr(run.scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
             "make one for as many epochs as `fit` is asked for, and after a finished run (or its checkpoint) a new one"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
-    if not per_batch and period > needed and period >= len(run.loader):
-        name, advice = type(run.scheduler).__name__, "if it counts batches, divide its numbers by len(loader)"
-        warn(f"{name} is stepped once per epoch and does not come to its {period} in {needed}: {advice}")
+    if not per_batch and period > needed and period % len(run.loader) == 0:
+        name = type(run.scheduler).__name__
+        warn(f"{name}'s {period} steps are epochs, of which {needed} come: divide batches by len(loader)")
 
 
 def end_of(scheduler) -> int | None:
@@ -123,16 +114,14 @@ def end_of(scheduler) -> int | None:
     return getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
 
 
-def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """How many CPUs this process may use: torch counts the machine's, whatever share a container has of them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
-        try:
-            quota, period = map(int, " ".join((cgroup / file).read_text() for file in files).split())
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-        cpus = min(cpus, max(1, quota // period)) if quota > 0 else cpus
-    return cpus
+    try:
+        quota, period = map(int, quota_file.read_text().split())  # microseconds of each period
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return cpus
+    return min(cpus, max(1, quota // period))
 
 
 # --- Every batch.
@@ -142,26 +131,16 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Images and labels of what a loader gave; TrainingError where a network with these `weights` cannot take them."""
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if not pair or not all(isinstance(part, Tensor) for part in batch):
-        parts = (
-            [type(part).__name__ for part in batch]
-            if pair
-            else list(batch)[:5]
-            if isinstance(batch, dict)
-            else ""
-        )
-        found = f"found a {type(batch).__name__} {parts}: let the loader's collate_fn return the two"
+        parts = [part if isinstance(batch, dict) else type(part).__name__ for part in list(batch)[:3]]
+        found = f"found a {type(batch).__name__} of {parts}: let the loader's collate_fn return the two"
         raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         found = f"found {tuple(images.shape)} and {tuple(labels.shape)}"
         raise TrainingError(f"expected images (n, channels, height, width) and labels (n,), {found}")
     if images.dtype != weights[0].dtype:
-        advice = (
-            "divide by 255" if images.dtype == torch.uint8 else "call .float() on the images and on the model"
-        )
-        raise TrainingError(
-            f"expected images of the model's {weights[0].dtype}, found {images.dtype}: {advice}"
-        )
+        advice = "divide by 255" if images.dtype == torch.uint8 else "call .float() on images and model"
+        raise TrainingError(f"expected the model's {weights[0].dtype}, found {images.dtype} images: {advice}")
     return images, labels
 
 
@@ -195,20 +174,23 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         found = f"found {tuple(logits.shape)}: end the model in one output per class, two for a yes or no"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
-        raise TrainingError(
-            "expected finite images, found NaN or infinity: does the normalisation divide by zero?"
-        )
-    cross_entropy = loss_fn is None or is_cross_entropy(loss_fn)
+        raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
+    loss_fn = getattr(loss_fn, "func", loss_fn)  # of a functools.partial
+    cross_entropy = loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
     if cross_entropy and labels.dtype != torch.int64:
-        raise TrainingError(
-            f"expected labels of dtype int64, found {labels.dtype}: call labels.long() on them"
-        )
+        raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
     check_labels(labels, logits.shape[1])
-    check_labels(getattr(loader, "labels", labels), logits.shape[1])  # those of later batches
-    if training:
-        warn(raw_bytes(images))
-        warn(softmaxed(logits.detach()) if cross_entropy else None)
-        warn(sorted_by_class(labels))
+    if isinstance(later := getattr(loader, "labels", None), Tensor):
+        check_labels(later, logits.shape[1])
+    if not training:
+        return
+    if (largest := float(images.abs().max())) >= LARGEST_INPUT:
+        warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
+    if cross_entropy and are_probabilities(logits.detach()):
+        warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
+    if are_sorted(labels):
+        found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
+        warn(f"the first {found}: give the training loader shuffle=True")
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
@@ -221,46 +203,21 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
         )
 
 
-def check_loss(loss: Tensor | None, loader, training: bool) -> None:
-    """Raise TrainingError where the first `loss` is none that could be trained on."""
-    if loader is None or loss is None:
-        return
+def check_loss(loss: Tensor, training: bool) -> None:
+    """Raise TrainingError where the first `loss` is none that can be trained on."""
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
-        raise TrainingError(
-            f'expected the loss to be a tensor of one number, found {found}: use reduction="mean"'
-        )
+        raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
     if training and not loss.requires_grad:
-        raise TrainingError(
-            "expected a loss with a gradient, found one without: leave out .item() and .detach()"
-        )
+        raise TrainingError("expected a loss with a gradient, found one without: leave out .detach()")
 
 
-def is_cross_entropy(loss_fn) -> bool:
-    """Whether `loss_fn` is torch's, as a function, a module, or a `functools.partial` of the function."""
-    if isinstance(loss_fn, functools.partial):
-        loss_fn = loss_fn.func
-    return loss_fn is nn.functional.cross_entropy or isinstance(loss_fn, nn.CrossEntropyLoss)
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether no entry is negative and each row sums to 1; bfloat16 sums are right to a per cent."""
+    return bool((logits >= 0).all() and ((logits.float().sum(1) - 1).abs() < 0.01).all())
 
 
-def raw_bytes(images: Tensor) -> str | None:
-    if (largest := float(images.abs().max())) < LARGEST_INPUT:
-        return None
-    return f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them, in the loader"
-
-
-def softmaxed(logits: Tensor) -> str | None:
-    """Rows that are not negative and sum to 1 are probabilities; bfloat16 sums are right to a per cent."""
-    sums = logits.float().sum(1)
-    if not ((logits >= 0).all() and ((sums - 1).abs() < 0.01).all()):
-        return None
-    return "the model returns probabilities, but cross entropy wants logits: take the softmax out of the last layer"
-
-
-def sorted_by_class(labels: Tensor) -> str | None:
+def are_sorted(labels: Tensor) -> bool:
     """Whether each class comes in one block, and blocks are long: in shuffled batches the classes are mixed."""
     n_classes, blocks = len(labels.unique()), 1 + int((labels[1:] != labels[:-1]).sum())
-    if blocks > n_classes or len(labels) < max(FEWEST_LABELS, 4 * n_classes):
-        return None
-    so_far = f"{len(labels)} labels come sorted by class ({n_classes} of them so far)"
-    return f"the first {so_far}: give the training loader shuffle=True"
+    return blocks <= n_classes and len(labels) >= max(FEWEST_LABELS, 4 * n_classes)

@@ -1,4 +1,4 @@
-"""Checkpoints: a hook for `fit` that writes all that a run's future depends on after every epoch, and goes on from it."""
+"""Checkpoints: a hook for `fit` that writes all that a run's future depends on after every epoch, and resumes."""
 
 import os
 import re
@@ -12,24 +12,29 @@ from torch import nn
 
 from course_utils import models, training
 
-PROGRESS = (
+# What changes in a scheduler as it goes on; the rest of its state are its settings.
+PROGRESS = {
     "last_epoch",
-    "best",
-    "num_bad_epochs",
-    "cooldown_counter",
-)  # a scheduler's counters; the rest are settings
+    "_step_count",
+    "_last_lr",
+    "_is_initial",
+    "_get_lr_called_within_step",
+    "T_cur",
+    "T_i",
+}
+PROGRESS |= {"best", "num_bad_epochs", "cooldown_counter"}
 
 
 class Checkpoint:
-    """`fit(…, hooks=[Checkpoint("run.pt")])` goes on from the file where there is one, and else starts anew.
+    """`fit(…, hooks=[Checkpoint("run.pt")])` goes on from the file if there is one, and otherwise starts anew.
 
-    With a `BatchLoader` and in one process, a run that was cut off and resumed gives the same bits as one that was not. A
-    `DataLoader` that shuffles goes on with other orders if it has a generator of its own or persistent workers.
+    With a `BatchLoader` and in one process, a run that was cut off gives the same bits as one that was not. That is not
+    promised for a `DataLoader` with a generator of its own or with persistent workers.
 
-    The file is written whole or not at all, and the one before stays as `<name>.previous`. Where the checksum of the file
-    is wrong, it is set aside as `<name>.damaged` and the previous one is used. Raises ValueError where the path cannot be
-    written, where `recipe` or a setting could not be read back, and where the file belongs to another run: with another
-    recipe, model, loss, optimizer, schedule, precision or other data.
+    The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
+    is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
+    `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
+    loss, optimizer, schedule or precision, or other data. More epochs with the same schedule are no other run.
     """
 
     def __init__(self, path: Path | str, recipe: dict[str, Any] | None = None):
@@ -37,21 +42,17 @@ class Checkpoint:
         self.previous = self.path.with_name(self.path.name + ".previous")
 
     def start(self, run: training.Run) -> None:
-        self.about = models.plain(describe(run) | {"recipe": self.recipe}, "the checkpoint")
+        self.about = describe(run) | {"recipe": self.recipe}
+        self.about = models.plain(self.state(run), "the checkpoint")["about"]
         if found := difference(self.about, self.about):
             raise ValueError(
-                f"expected a number for {found[0]}, found NaN: a checkpoint of it would not be known again"
+                f"expected a number for {found[0]}, found NaN: a checkpoint could not be compared by it"
             )
         try_to_write(self.path)
-        if (found := self.read()) is not None:
-            self.restore(run, *found)
-
-    def read(self) -> tuple[dict[str, Any], str] | None:
-        """The newest sound checkpoint and the name of its file; None where the file was deleted, to start anew."""
         name = self.path.name
         while self.path.exists():
             try:
-                return models.read_tensors(self.path), name
+                return self.restore(run, models.read_tensors(self.path), name)
             except models.Damaged:
                 print(f"{name} is damaged: set aside as {set_aside(self.path).name}", flush=True)
             if self.previous.exists():
@@ -59,7 +60,6 @@ class Checkpoint:
                 os.replace(self.previous, self.path)
             else:
                 self.path.unlink()
-        return None
 
     def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
         advice = "Delete the file to start anew, or give another path"
@@ -68,10 +68,8 @@ class Checkpoint:
                 f"{self.path} is no checkpoint: it has no {', '.join(sorted(missing))}. {advice}"
             )
         if found := difference(self.about, state["about"]):
-            where, ours, theirs = found
-            raise ValueError(
-                f"the checkpoint {self.path} belongs to another run: expected {where} {ours!r}, found {theirs!r}. {advice}"
-            )
+            differs = "expected {} {!r}, found {!r}".format(*found)
+            raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
         models.load_state(models.unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
@@ -84,10 +82,11 @@ class Checkpoint:
         print(f"continuing after epoch {len(run.history)} from {name}", flush=True)
 
     def after_epoch(self, run: training.Run) -> None:
-        if self.path.exists():  # copied, so that there is no moment without a checkpoint at `path`
-            copy = self.path.with_name(self.path.name + ".copy")
-            shutil.copyfile(self.path, copy)
+        if self.path.exists():  # copied: there is no moment without a file at `path`
+            copy = shutil.copyfile(self.path, self.path.with_name(self.path.name + ".copy"))
             os.replace(copy, self.previous)
+        else:
+            self.previous.unlink(missing_ok=True)  # of another run: this one has started anew
         models.write_tensors(self.state(run), self.path)
 
     def state(self, run: training.Run) -> dict[str, Any]:
@@ -104,48 +103,46 @@ class Checkpoint:
 
 
 def describe(run: training.Run) -> dict[str, Any]:
-    """What must be the same when a run goes on, as plain values: for each part its settings, and no progress."""
+    """What must be the same when a run goes on: the settings of each of its parts, without its progress."""
     device = next(run.model.parameters()).device
-    groups = run.optimizer.state_dict()["param_groups"]
-    others = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
+    loader = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
+    groups = [
+        group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
+    ]
+    changing = {"params", "initial_lr"} | (
+        {"momentum", "betas"} if getattr(run.scheduler, "cycle_momentum", False) else set()
+    )
+    optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
     return {
-        "data": getattr(run.loader, "about", others),
+        "data": getattr(run.loader, "about", loader),
         "precision": str(training.pick_precision(device, run.precision)),
         "model": settings(models.unwrap(run.model)),
         "loss": settings(run.loss_fn),
-        "optimizer": [
-            type(run.optimizer).__name__,
-            *({**g, "lr": g.get("initial_lr", g["lr"])} for g in groups),
-        ],
-        "scheduler": run.scheduler and [type(run.scheduler).__name__, schedule(run.scheduler.state_dict())],
+        "loss weights": run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else None,
+        "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},
+        "schedule": run.scheduler
+        and {"type": type(run.scheduler).__name__, **schedule(run.scheduler.state_dict())},
     }
 
 
 def settings(part: Any) -> Any:
-    """The layers of a module with their types and plain attributes, or the name of a function."""
+    """The layers of a module with their types and plain attributes; of a function, what it is called."""
     if not isinstance(part, nn.Module):
-        return re.sub(" at 0x[0-9a-f]+", "", repr(part))
-    layers = {}
+        return re.sub(" at 0x[0-9a-f]+", "", repr(part), flags=re.IGNORECASE)
+    found = {}
     for name, layer in part.named_modules():
-        kept = {
-            k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str, tuple)) and k[0] != "_"
-        }
-        kept.pop("training", None)
-        layers[name] = {"type": type(layer).__name__} | kept
-    return layers
+        public = {key: value for key, value in vars(layer).items() if key[0] != "_" and key != "training"}
+        simple = {key: value for key, value in public.items() if isinstance(value, (int, float, str))}
+        sizes = {key: str(value) for key, value in public.items() if isinstance(value, tuple)}
+        found[name] = {"type": type(layer).__name__, **simple, **sizes}
+    return found
 
 
-def schedule(state: Any) -> Any:
-    """A scheduler's state, or that of one inside it, without its progress."""
-    if isinstance(state, list):
-        return [schedule(entry) for entry in state]
-    if not isinstance(state, dict):
-        return state
-    return {
-        k: schedule(v)
-        for k, v in state.items()
-        if k not in PROGRESS and (str(k)[0] != "_" or k == "_schedulers")
-    }
+def schedule(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without its progress, nor that of the schedulers inside it."""
+    kept = {key: value for key, value in state.items() if key not in PROGRESS}
+    inner = [schedule(scheduler) for scheduler in state.get("_schedulers", [])]
+    return kept | {"_schedulers": inner}
 
 
 def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] | None:
@@ -154,23 +151,22 @@ def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] 
         pairs = [(f"{where} {key}", ours.get(key), theirs.get(key)) for key in ours | theirs]
     elif isinstance(ours, (list, tuple)) and type(ours) is type(theirs) and len(ours) == len(theirs):
         pairs = [(where, *pair) for pair in zip(ours, theirs, strict=True)]
+    elif isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        return difference(ours.tolist(), theirs.tolist(), where)
     else:
-        same = (
-            torch.equal(ours, theirs) if torch.is_tensor(ours) and torch.is_tensor(theirs) else ours == theirs
-        )
-        return None if same else (where.strip(), ours, theirs)
+        return None if ours == theirs else (where.strip(), ours, theirs)
     return next((found for place, a, b in pairs if (found := difference(a, b, place))), None)
 
 
 def try_to_write(path: Path) -> None:
     """Raise ValueError where no file can be written to `path`: better before an epoch than after it."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(path.name + ".trial")
         trial.touch()
         trial.unlink()
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
     except OSError as error:
         raise ValueError(f"the checkpoint {path} cannot be written: {error}") from error
 
@@ -190,7 +186,7 @@ def random_state() -> dict[str, Any]:
 
 def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-    if state["mps"] is not None and torch.mps.is_available():
+    if torch.mps.is_available() and state["mps"] is not None:
         torch.mps.set_rng_state(state["mps"])
