@@ -15,9 +15,10 @@ def list_recipes() -> None:
 
 
 def run(recipe: str, seed: int, root: Path | None) -> None:
-    from course_utils.lab import recipes, sweeps
+    from course_utils.lab import recipes, runs, sweeps
 
     sweeps.run(recipes.get(recipe), seed, root)
+    runs.stop()
 
 
 def table(pattern: str) -> None:

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import nn
 
 from course_utils import plots
-from course_utils.lab.figures import styled
+from course_utils.lab.figures import closed
 from course_utils.models import CustomResNet, SmallNet, count_parameters
 
 
@@ -26,7 +26,7 @@ def resnet() -> Figure:
     return flow({name: getattr(model, name) for name in names})
 
 
-@styled
+@closed
 @torch.inference_mode()
 def flow(parts: dict[str, nn.Module]) -> Figure:
     """A row a stage: a box as high as the picture and as wide as its channels, and a bar of weights.
@@ -78,7 +78,7 @@ def layer_costs() -> list[tuple[str, int, int]]:
     return costs
 
 
-@styled
+@closed
 def receptive_fields() -> Figure:
     """What one value behind each of SmallNet's stages sees of the picture, as nested squares to scale.
 
