@@ -1,14 +1,16 @@
-"""Images as arrays: the `ImageSet`, the data sets of the course by name, the train/validation split, your own pictures.
+"""Images as arrays, and batches of them: the `ImageSet`, the data sets by name, the split, `BatchLoader`, own folders.
 
-An image stays what it was on the disk, 32×32×3 bytes, until a batch of it is needed: CIFAR is 184 MB that way, and
-737 MB as float32. How CIFAR is found, fetched and verified is in `fetch.py`.
+Read this file first, then `transforms.py`. An image stays what it was on the disk, 32×32×3 bytes, until a batch of it
+is needed: CIFAR is 184 MB that way, and 737 MB as float32. Where CIFAR comes from is in `datasets/cifar.py`.
 """
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from course_utils import transforms
-from course_utils.datasets import cifar as fetch, shapes
+from course_utils.datasets import cifar as fetch
+from course_utils.datasets import shapes
 from course_utils.datasets.pictures import read_picture
-from course_utils.lab import parallel
 from course_utils.transforms import Augment
 
 N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
@@ -145,12 +147,19 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     """Set a share of every class aside: returns the rest, to train on, and the validation set.
 
     Each class gives `round(validation * its count)` images, chosen by the seed. The choice hangs on the images and not
-    on their order in the file, so that everybody's validation set is the same, wherever their CIFAR came from.
+    on their order in the file, so that everybody's validation set is the same, wherever their CIFAR came from. Warns of
+    classes that are too small to be in both parts.
     """
     if not 0 <= validation < 1:
         raise ValueError(f"expected a validation share from 0 up to, but without, 1, found {validation}")
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
+    for part, left_out in (("validation", quota == 0), ("training", quota == count)):
+        if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
+            names = ", ".join(image_set.classes[c] for c in without)
+            warnings.warn(
+                f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2
+            )
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
     return (
@@ -203,14 +212,13 @@ def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 class BatchLoader:
     """Yields (images, labels) batches: float32 (n, 3, H, W) channels-last, normalised, and int64 (n,).
 
-    Images are gathered, augmented and normalised a batch at a time from one `uint8` store, which
-    keeps CIFAR's 50,000 training images in 154 MB (240 MB padded for the crop).
+    Images are gathered, augmented and normalised a batch at a time from one `uint8` store, which keeps CIFAR's 50,000
+    training images in 154 MB (240 MB padded for the crop). The order and the augmentation of epoch `e` depend on
+    (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
+    that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    The order and the augmentation of epoch `e` depend on (seed, e) alone, whatever ran before: set
-    `epoch` to continue an interrupted run exactly where it was. Among several processes, each gets
-    its part of every batch. With `mean=0, std=1` pixels are
-    scaled to [0, 1] and no more. `fill` is the colour, in [0, 1], of what the crop and the hole
-    uncover; by default it is `mean`.
+    With `mean=0, std=1` pixels are scaled to [0, 1] and no more. `fill` is the colour, in [0, 1], of what the crop and
+    the cutout uncover; by default it is `mean`.
     """
 
     def __init__(
@@ -228,10 +236,15 @@ class BatchLoader:
     ):
         if len(image_set) == 0:
             raise ValueError(f"{image_set.name}: no images to load")
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ValueError(
+                f"expected a whole number of images a batch, 1 or more, found batch_size={batch_size!r}"
+            )
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
-        self.image_set, self.batch_size = image_set, batch_size
+        transforms.check_std(std)
+        self.image_set, self.batch_size = image_set, int(batch_size)
         self.augment, self.shuffle, self.seed = augment, shuffle, seed
         self.device = torch.device(device)
         self.epoch = 0
@@ -245,32 +258,49 @@ class BatchLoader:
             self.store = transforms.pad(self.store, augment.padding, self.fill)
 
     def __len__(self) -> int:
-        return -(-len(self.image_set) // self.batch_size)
+        return len(self.sizes())
+
+    def sizes(self) -> list[int]:
+        """The number of images in each batch of an epoch."""
+        full, rest = divmod(len(self.image_set), self.batch_size)
+        if rest == 1 and full:
+            return [self.batch_size] * (full - 1) + [self.batch_size + 1]
+        return [self.batch_size] * full + [rest] * (rest > 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         self.epoch += 1
         n = len(self.image_set)
         order = torch.from_numpy(rng.permutation(n) if self.shuffle else np.arange(n))
-        for batch in order.to(self.device).split(self.batch_size):
-            part = parallel.own_part(torch.arange(len(batch)), even=self.shuffle)
-            if len(part):
-                images = self.pixels(batch, part, rng)
-                yield transforms.normalise(images, self.mean, self.std), self.labels[batch[part]]
+        for batch in order.to(self.device).split(self.sizes()):
+            yield transforms.normalise(self.pixels(batch, rng), self.mean, self.std), self.labels[batch]
 
-    def pixels(self, batch: Tensor, part: Tensor, rng: np.random.Generator) -> Tensor:
-        """This process's `part` of a batch as `uint8` (n, H, W, 3), augmented if this loader augments.
-
-        Choices are drawn for the whole batch, so that they do not depend on the number of processes.
-        """
+    def pixels(self, batch: Tensor, rng: np.random.Generator) -> Tensor:
+        """The images at `batch` as `uint8` (n, H, W, 3), augmented if this loader augments."""
         if self.augment is None:
-            return self.store[batch[part]]
-        draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng).take(part)
-        return self.augment(self.store, batch[part], draws, self.fill)
+            return self.store[batch]
+        draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
+        return self.augment(self.store, batch, draws, self.fill)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
+        return {
+            **{"images": len(self.image_set), "batch_size": self.batch_size, "shuffle": self.shuffle},
+            **{
+                "seed": self.seed,
+                "augment": self.augment and asdict(self.augment),
+                "fill": self.fill.tolist(),
+            },
+            **{"mean": self.mean.tolist(), "std": self.std.tolist()},
+            "contents": zlib.crc32(
+                self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images))
+            ),
+        }
 
 
 class PerImageDataset(Dataset):
-    """The ordinary road: one transformed image and its label at a time, for torch's `DataLoader`."""
+    """The ordinary way: one transformed image and its label at a time, for torch's `DataLoader`."""
 
     def __init__(self, image_set: ImageSet, transform: Callable[[np.ndarray], Tensor]):
         self.image_set, self.transform = image_set, transform

@@ -1,27 +1,30 @@
-"""The networks of both sessions: `SmallNet`, `CustomResNet`, `TransferNet`, and how to count their weights.
+"""The networks of both sessions, how to count their weights, and how weights go to files and back.
 
-Every network takes float images (N, 3, 32, 32), already scaled and normalised, and returns logits
-(N, n_classes): the softmax belongs to the loss. What the ablations change is an argument, so that
-the two-layer starting network or the dropout-free variant is the same class, not a copy of it.
+Read `SmallNet`, `CustomResNet` and `TransferNet`; `Dropout` above them is torch's, only faster on a CPU. Every network
+takes float images (n, 3, 32, 32), already scaled and normalised, and returns logits (n, n_classes): the softmax belongs
+to the loss. What the ablations change is an argument, so that the dropout-free variant is the same class, not a copy of
+it. All are built in channels-last memory format, in which convolutions run fastest.
 """
 
 import copy
+import hashlib
 import io
+import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-
-from course_utils.lab import checkpoints
 
 
 class Dropout(nn.Module):
     """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
 
-    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's
-    feature maps this costs more than all the convolutions. One 64-bit draw holds eight random
-    bytes, and a byte is enough to decide: `p` is rounded to the nearest 1/256 (0.1 becomes 0.1016)
-    and the survivors are scaled by the rounded value, so expectations stay exact.
+    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
+    costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
+    is rounded to the nearest 1/256 (0.1 becomes 0.1016), and the survivors are scaled by 1 / (1 - the rounded p).
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
@@ -37,41 +40,33 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
             return nn.functional.dropout(x, self.p)
-        return x * keep_mask(x, self.p)
+        threshold = round(256 * self.p)
+        # The scale is a Python number, which is not rounded to bfloat16: in the mask it would be, and at p = 0.1 make
+        # all activations smaller by 0.3 % on average.
+        return (x * keep_mask(x, threshold)).mul_(256 / (256 - threshold))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-def keep_mask(x: Tensor, p: float) -> Tensor:
-    """A mask shaped like `x`, in its dtype and memory order: 0 with probability `p`, else 1 / (1 - p)."""
-    threshold = round(256 * p)
+def keep_mask(x: Tensor, threshold: int) -> Tensor:
+    """A mask of zeros and ones shaped like `x`, in its dtype and memory order: 0 with probability `threshold` / 256."""
     draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
-    kept = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-    torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=kept)  # compares and converts in one pass
-    kept.mul_(256 / (256 - threshold))
-    # The draws are independent, so their order is free: laying them out as `x` is laid out in
-    # memory (channels last, usually) makes the product one straight pass.
-    return kept.as_strided(x.shape, x.stride()) if is_dense(x) else kept.view(x.shape)
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether `x` fills one block of memory without gaps or overlaps, in whatever order of its axes."""
-    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    mask = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+    torch.ge(draws.view(torch.uint8)[: x.numel()], threshold, out=mask)  # compares and converts in one pass
+    # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
+    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return mask.as_strided(x.shape, x.stride()) if channels_last else mask.view(x.shape)
 
 
 class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
-    Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · ReLU. With the defaults it has exactly
-    996,376 weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from.
-    `separable` makes all convolutions but the first separable ones.
-
-    The source project has its ReLU before the dropout. The order makes no difference to the outputs:
-    ReLU keeps the order of values, so the largest of a window is the same before and after it, and
-    dropout's factors are never negative. It makes one to the time: after pooling, ReLU has a
-    quarter of the values to go through.
+    Each stage is Conv 3×3 · BatchNorm · activation · Dropout · MaxPool 2. With the defaults it has exactly 996,376
+    weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
+    convolutions but the first separable ones. ReLU is moved behind the pooling, where it has a quarter of the work and
+    the same output, since it keeps the order of values; others need not (GELU falls before it rises) and stay.
     """
 
     def __init__(
@@ -90,8 +85,11 @@ class SmallNet(nn.Module):
         for c_in, c_out in zip((3, *widths), widths, strict=False):
             stages += convolution_layers(c_in, c_out, separable and c_in > 3)
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
-            stages += [Dropout(conv_dropout)] if conv_dropout else []
-            stages += [nn.MaxPool2d(2), activation_layer(activation)]
+            dropout = [Dropout(conv_dropout)] if conv_dropout else []
+            if activation == "ReLU":
+                stages += [*dropout, nn.MaxPool2d(2), nn.ReLU()]
+            else:
+                stages += [activation_layer(activation), *dropout, nn.MaxPool2d(2)]
         self.features = nn.Sequential(*stages)
         flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
         self.head = nn.Sequential(
@@ -101,6 +99,7 @@ class SmallNet(nn.Module):
             Dropout(dense_dropout),
             nn.Linear(hidden, n_classes),
         )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
@@ -138,21 +137,23 @@ def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True
     return nn.Sequential(*layers)
 
 
-def residual_branch(channels: int, *, bias: bool = True) -> nn.Sequential:
+def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -> nn.Sequential:
     """R: two Conv · BN · ReLU that keep the shape, so that their output can be added to their input."""
-    return nn.Sequential(
-        *conv_bn_relu(channels, channels, bias=bias), *conv_bn_relu(channels, channels, bias=bias)
-    )
+    layers = [layer for _ in range(2) for layer in conv_bn_relu(channels, channels, bias=bias)]
+    if dropout:  # in the place of the ReLU that it follows: the weights keep the names that saved files have
+        for place in (2, 5):
+            layers[place] = nn.Sequential(layers[place], nn.Dropout2d(dropout))
+    return nn.Sequential(*layers)
 
 
 class CustomResNet(nn.Module):
     """Session 2's network: layers 1 and 3 return X + R(X), 6,575,370 weights with the defaults.
 
-    The sum gives gradients a road around R (He et al., "Deep residual learning for image
-    recognition", CVPR 2016); `skip=False` closes it and returns R(X), with the same weights.
-    `residual2` gives layer 2 a branch as well.
-    `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
-    large steps of a high learning rate from saturating the softmax.
+    The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
+    `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
+    `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
+    branches, as in the code behind the assignment's log (0.01 there). `logit_scale` multiplies the output: below one
+    (1/8 in the fastest recipes) it keeps the first large steps of a high learning rate from saturating the softmax.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -170,15 +171,15 @@ class CustomResNet(nn.Module):
         c0, c1, c2, c3 = widths
         self.prep = conv_bn_relu(3, c0, bias=bias).append(nn.Dropout2d(dropout))
         self.layer1 = conv_bn_relu(c0, c1, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual1 = residual_branch(c1, bias=bias)
+        self.residual1 = residual_branch(c1, dropout=dropout, bias=bias)
         self.layer2 = conv_bn_relu(c1, c2, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual2 = residual_branch(c2, bias=bias) if residual2 else None
+        self.residual2 = residual_branch(c2, dropout=dropout, bias=bias) if residual2 else None
         self.layer3 = conv_bn_relu(c2, c3, pool=True, bias=bias).append(nn.Dropout2d(dropout))
-        self.residual3 = residual_branch(c3, bias=bias)
+        self.residual3 = residual_branch(c3, dropout=dropout, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.head = nn.Linear(c3, n_classes)
-        self.skip = skip
-        self.logit_scale = logit_scale
+        self.skip, self.logit_scale = skip, logit_scale
+        self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
         """The values that the last layer classifies, (N, widths[-1])."""
@@ -199,13 +200,12 @@ class CustomResNet(nn.Module):
 class TransferNet(nn.Module):
     """A frozen backbone under a new, trainable linear head.
 
-    The backbone's weights get no gradient, and it stays in eval mode even when the whole network is
-    put into train mode: a frozen BatchNorm that went on moving its running statistics would not be
-    frozen. `backbone` is any network that returns features (N, n_features); by default it is
-    torchvision's ResNet-18 with weights pretrained on ImageNet, 11,227,812 weights in all for 100
-    classes. `headless(model)` makes a backbone of a network trained here. `frozen=False` trains the
-    backbone on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()`
-    would: its weights stay, and its BatchNorm follows the new pictures.
+    The backbone's weights get no gradient, and it stays in eval mode even when the whole network is put into train
+    mode: a frozen BatchNorm that went on moving its running statistics would not be frozen. `backbone` is any network
+    that returns features (n, n_features), `headless(model)` for one that was trained here; by default it is
+    torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains it
+    on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would: its
+    weights stay, and its BatchNorm follows the new pictures.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 
@@ -222,6 +222,7 @@ class TransferNet(nn.Module):
         self.moving = moving_norm or not frozen
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
+        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)
@@ -240,18 +241,16 @@ def pretrained_resnet18() -> nn.Module:
     from torchvision.models import ResNet18_Weights
 
     weights = ResNet18_Weights.DEFAULT
+    stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    digest = stored.stem.rpartition("-")[2]  # torchvision names its files after the start of their SHA-256
+    if stored.exists() and not hashlib.sha256(stored.read_bytes()).hexdigest().startswith(digest):
+        raise RuntimeError(f"{stored} is damaged (no SHA-256 {digest}…): delete it, and it is fetched anew")
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise RuntimeError(
-            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} on a "
-            f"machine with a network and put it into {torch.hub.get_dir()}/checkpoints, or pass "
-            "`backbone=resnet18_backbone()` to see what a random backbone is worth."
-        ) from error
-    except checkpoints.DAMAGED as error:
-        stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-        raise RuntimeError(
-            f"{stored} is damaged, or no file of plain weights: delete it, and it is fetched anew"
+            f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} and put it "
+            f"into {stored.parent}, or pass `backbone=resnet18_backbone()` to see what a random backbone is worth."
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
@@ -292,40 +291,130 @@ def layer_table(model: nn.Module) -> list[tuple[str, int]]:
     return rows
 
 
-# --- Weights in files.
+# --- Weights in files: torch's own format, a zip archive, whose comment is the SHA-256 of all bytes before it.
+
+MARK, DIGITS = b"sha256:", 64
+
+
+class Damaged(ValueError):
+    """A file whose checksum is wrong, or in which torch finds nothing that it can read."""
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's weights, and nothing else, to `path`."""
-    checkpoints.write(model.state_dict(), Path(path))
+    """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
+    state = unwrap(model).state_dict()
+    write_tensors({name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load weights saved by `save_weights` into `model`, refusing anything that is not plain tensors.
+    """Load what `save_weights` wrote, or `torch.save` of a state dict, into `model`.
 
-    Raises ValueError where the file is damaged or no weights, or belongs to another architecture, naming the first
-    difference.
+    Raises `Damaged` where the file is damaged, and ValueError where it belongs to another architecture, naming the
+    first difference. Code in a file is not run.
     """
-    content = io.BytesIO(Path(path).read_bytes())  # a file that is not there is not a damaged one
-    try:
-        state = checkpoints.read(content)
-    except checkpoints.DAMAGED as error:
-        raise ValueError(
-            f"{path} is damaged, or is no file of plain weights: get or make it again"
-        ) from error
+    load_state(model, read_tensors(path), path)
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
+    """Load a state dict that came from `path`; prefixes in names, which wrappers leave there, do not matter."""
+    names = {plain_name(name): name for name in model.state_dict()}
+    state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
     check_architecture(model, state, path)
     model.load_state_dict(state)
 
 
-def check_architecture(model: nn.Module, state: dict[str, torch.Tensor], path: Path | str) -> None:
+def plain_name(name: str) -> str:
+    """A tensor's name without what torch.compile and DataParallel put into it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile, DataParallel and DistributedDataParallel."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return unwrap(model.module)
+    return unwrap(model._orig_mod) if hasattr(model, "_orig_mod") else model
+
+
+def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
-    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{path} holds weights for another architecture: {name} is expected as "
-                f"{expected.get(name, 'absent')}, found {found.get(name, 'absent')}"
-            )
+    ours, theirs = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (model.state_dict(), state)
+    )
+    for name in ours | theirs:
+        if ours.get(name) != theirs.get(name):
+            found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
+            raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
+
+
+def write_tensors(state: dict[str, Any], path: Path | str) -> str:
+    """Write tensors and plain values, so that a crash leaves the old file or the new one; the file's SHA-256, in hex.
+
+    Raises ValueError for what could not be read back, see `plain`.
+    """
+    path, buffer = Path(path).expanduser(), io.BytesIO()
+    torch.save(plain(state), buffer)
+    length = (
+        len(MARK) + DIGITS
+    )  # of the comment, which torch leaves out and so counts as 0 in the last two bytes
+    body = buffer.getvalue()[:-2] + length.to_bytes(2, "little") + MARK
+    content = body + hashlib.sha256(body).hexdigest().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path | str) -> dict[str, Any]:
+    """What `write_tensors` or `torch.save` wrote, on the CPU; code in a file is not run.
+
+    Raises `Damaged` where the checksum is wrong or, without one, nothing can be read. Other errors, as when memory is
+    short, say nothing about the file and are passed on.
+    """
+    content = Path(path).expanduser().read_bytes()
+    file, body = io.BytesIO(content), memoryview(content)[:-DIGITS]
+    signed = bytes(body[-len(MARK) :]) == MARK
+    if signed and hashlib.sha256(body).hexdigest().encode() != content[-DIGITS:]:
+        raise Damaged(f"{path} is damaged, its checksum is wrong: get or make it again")
+    try:
+        if not signed and zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
+            raise zipfile.BadZipFile("a checksum is wrong")  # which torch would not look at
+        file.seek(0)
+        state = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # wrong bytes can end up anywhere
+        if signed or isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise
+        raise Damaged(f"{path} is damaged, or is no file of plain weights: get or make it again") from error
+    if not isinstance(state, dict):
+        raise Damaged(f"{path} is no file of plain weights: expected a dict, found {type(state).__name__}")
+    return state
+
+
+def plain(value: Any, where: str = "the value") -> Any:
+    """`value` as what a file gives back without running code: tensors, numbers, text and None, in dicts, lists, tuples.
+
+    NumPy's numbers become Python's. Raises ValueError for anything else, and says `where` it is.
+    """
+    if isinstance(value, dict):
+        return {plain(key, where): plain(entry, f"{where}[{key!r}]") for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        entries = [plain(entry, f"{where}[{place}]") for place, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    if isinstance(value, Tensor) or value is None:
+        return value
+    value = value.item() if isinstance(value, np.generic) else value
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise ValueError(
+        f"expected tensors, numbers, text or None to save, found {where}, a {type(value).__name__}"
+    )

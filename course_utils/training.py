@@ -1,9 +1,8 @@
-"""The training loop: `train_epoch` and `validate_epoch`, `fit` over both, `evaluate` and `predict` for afterwards.
+"""The training loop: `fit` over `train_epoch` and `validate_epoch`, and `evaluate` and `predict` for afterwards.
 
 Read `data.py` and `models.py` first; start here with `fit`. The loss function, the optimizer and the scheduler are
-arguments; a loader is anything with a length that yields (images, labels). The loop runs where the model's weights
-are. Sums stay on that device until the epoch ends, so that a GPU hardly ever waits for Python. What is wrong with a
-first batch, or with parts that do not belong together, `exercises/first_batch.py` says in one line.
+arguments; a loader is anything with a length that yields (images, labels). All runs where the model's weights are, and
+sums stay there until the epoch ends, so that a GPU hardly waits. `exercises/first_batch.py` says what does not fit.
 """
 
 import math
@@ -16,14 +15,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from course_utils.exercises import first_batch
+from course_utils.exercises.first_batch import Diverged
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NOTHING = (math.nan, math.nan)  # the loss and accuracy where nothing is validated
 HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
 
 
@@ -47,37 +46,31 @@ class History:
 
     def last_line(self, epochs: int) -> str:
         """The newest epoch as a row under `HEAD`, with a dash for what was not measured."""
-        row = (
-            f"{f'{len(self)}/{epochs}':>7}  {self.train_loss[-1]:10.4f}  {self.validation_loss[-1]:15.4f}  "
-            f"{self.validation_accuracy[-1]:8.2%}  {self.learning_rate[-1]:13.3g}  {self.seconds[-1]:7.1f}"
-        )
+        row = f"{f'{len(self)}/{epochs}':>7}  {self.train_loss[-1]:10.4f}  {self.validation_loss[-1]:15.4f}  "
+        row += f"{self.validation_accuracy[-1]:8.2%}  {self.learning_rate[-1]:13.3g}  {self.seconds[-1]:7.1f}"
         return row.replace("nan%", "   -").replace("nan", "  -")
 
 
 @dataclass
 class Run:
-    """All that a run's future depends on. A hook is handed it: `start(run)` at first, then `after_epoch(run)` after each."""
+    """All that a run's future depends on. Hooks get it: `start(run)` at first, `after_epoch(run)` after each."""
 
     model: nn.Module
     loader: Iterable
-    loss_fn: LossFunction
+    loss_fn: Callable
     optimizer: Optimizer
-    scheduler: lr_scheduler.LRScheduler | None
+    scheduler: LRScheduler | None
     precision: str
     scaler: torch.amp.GradScaler
     epochs: int
     history: History = field(default_factory=History)
 
 
-class Diverged(RuntimeError):
-    """The loss stopped being a number."""
-
-
 def fit(
     model: nn.Module,
     train_loader,
     validation_loader,
-    loss_fn: LossFunction,
+    loss_fn: Callable,
     optimizer: Optimizer,
     scheduler=None,
     *,
@@ -89,11 +82,10 @@ def fit(
 ) -> History:
     """Train for `epochs` epochs, validate after each, and return the curves (NaN where nothing is validated).
 
-    A scheduler made for batches steps once per batch, any other once per epoch: see `steps_per_batch`. Raises
-    ValueError for more trainable weights than `max_parameters`, for parts that do not belong together and for batches
-    that the model or the loss cannot take, `Diverged` where the loss is not finite; `TrainingWarning` warns of more.
+    Raises ValueError for more trainable weights than `max_parameters` and what does not fit together, or `Diverged`.
     """
-    run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, grad_scaler(model, precision), epochs)
+    scaler = grad_scaler(model, precision)
+    run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
     first_batch.check_parts(run, validation_loader, max_parameters)
     for hook in hooks:
         hook.start(run)
@@ -102,11 +94,12 @@ def fit(
     say(HEAD, flush=True)
     while len(run.history) < epochs:
         started, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, run.scaler)
-        validated = NOTHING
-        if validation_loader is not None:
-            validated = validate_epoch(model, validation_loader, loss_fn, precision)
-        step_epoch(scheduler, validated[0])
+        trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler)
+        validated = validate_epoch(model, validation_loader, loss_fn, precision)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(validated[0])
+        elif scheduler and not steps_per_batch(scheduler):
+            scheduler.step()
         run.history.append(*trained, *validated, rate, time.perf_counter() - started)
         say(run.history.last_line(epochs), flush=True)
         for hook in hooks:
@@ -121,7 +114,8 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
-        logits, loss = forward(model, images, labels, loss_fn, precision, first=not totals.images)
+        first = None if totals.images else loader
+        logits, loss = forward(model, images, labels, loss_fn, precision, first)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -134,11 +128,14 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
 
 @torch.inference_mode()
 def validate_epoch(model, loader, loss_fn, precision="auto"):
-    """(mean loss, accuracy) of `model` on `loader`; the model is left in the mode it was in."""
+    """(mean loss, accuracy) of `model` on `loader`, NaN without one; the model is left in the mode it was in."""
+    if loader is None:
+        return math.nan, math.nan
     totals = Totals()
     with evaluating(model):
         for images, labels in batches(loader, model, "validate"):
-            logits, loss = forward(model, images, labels, loss_fn, precision, first=not totals.images)
+            first = None if totals.images else loader
+            logits, loss = forward(model, images, labels, loss_fn, precision, first)
             totals.add(loss, logits, labels)
     return totals.means()
 
@@ -154,45 +151,44 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
     found = []
     with evaluating(model):
         for images, labels in batches(loader, model, "predict"):
-            logits, _ = forward(model, images, labels, None, precision, first=not found)
+            logits, _ = forward(model, images, labels, None, precision, None if found else loader)
             found.append((logits.float().softmax(1).cpu(), labels.cpu()))
-    if not found:
-        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
-    probabilities, truth = map(torch.cat, zip(*found, strict=True))
-    return probabilities.numpy(), truth.numpy()
-
-
-def forward(model, images, labels, loss_fn, precision, first):
-    """(logits, loss) of one batch; of the `first` one an error or a warning says what looks wrong."""
-    with first_batch.explained(model, images, labels), autocast(images.device, precision):
-        logits = model(images)
-        if first:
-            first_batch.check(images, labels, logits, loss_fn, training=model.training)
-        return logits, loss_fn(logits, labels) if loss_fn else None
+    return tuple(torch.cat(parts).numpy() for parts in zip(*found, strict=True))
 
 
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch of `loader`, on the model's device and in its memory format, behind a bar where somebody looks on."""
-    looking = sys.stdout.isatty() or "ipykernel" in type(sys.stdout).__module__
-    options = {"leave": False, "delay": 10, "mininterval": 1, "disable": not looking}
-    weights = list(model.parameters())
+    """Each batch of `loader`, its images on the model's device and in its memory format, behind a progress bar."""
+    weights = list(model.parameters()) or [torch.empty(0)]
     last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as in the course's networks: faster
     memory = torch.channels_last if last else torch.contiguous_format
-    for batch in tqdm(loader, desc=what, file=sys.stdout, **options):
+    quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
+    images = None
+    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
         images, labels = first_batch.unpack(batch, weights)
-        images = images.to(weights[0].device, memory_format=memory, non_blocking=True)
-        yield images, labels.to(weights[0].device, non_blocking=True)
+        yield images.to(weights[0].device, memory_format=memory, non_blocking=True), labels
+    if images is None:
+        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
+
+
+def forward(model, images, labels, loss_fn, precision, first=None):
+    """(logits, loss) of one batch; the first batch comes with its loader, and both are looked at."""
+    with first_batch.explained(model, images, labels), autocast(images.device, precision):
+        logits = model(images)
+        first_batch.check(images, labels, logits, loss_fn, first, model.training)
+        loss = loss_fn(logits, labels.to(images.device, non_blocking=True)) if loss_fn else None
+        if first is not None and loss_fn:
+            first_batch.check_loss(loss, model.training)
+    return logits, loss
 
 
 class Totals:
     """Running sums of loss and hits, on the device; every 50 batches it asks whether the loss is finite."""
 
-    def __init__(self) -> None:
-        self.loss = self.hits = self.images = self.batches = 0
+    loss = hits = images = batches = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.loss = self.loss + loss.detach().float() * len(labels)
-        self.hits = self.hits + (logits.detach().argmax(1) == labels).sum()
+        self.hits = self.hits + (logits.detach().argmax(1) == labels.to(logits.device)).sum()
         self.images += len(labels)
         self.batches += 1
         if self.batches % 50 == 0:
@@ -200,12 +196,11 @@ class Totals:
 
     def means(self) -> tuple[float, float]:
         """(mean loss, accuracy) over all images so far."""
-        if not self.images:
-            raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
         loss, hits = float(self.loss) / self.images, int(self.hits) / self.images
         if not math.isfinite(loss):
-            advice = "try a lower learning rate, and look for inputs that are not finite"
-            raise Diverged(f"the loss is {loss} by batch {self.batches} of this epoch: {advice}")
+            raise Diverged(
+                f"the loss is {loss} by batch {self.batches} of this epoch: lower the learning rate"
+            )
         return loss, hits
 
 
@@ -213,49 +208,37 @@ class Totals:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """A context in which a model is in eval mode; afterwards each of its modules is as it was."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        yield
+        yield model.eval()
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def steps_per_batch(scheduler: lr_scheduler.LRScheduler | None) -> bool:
-    """Whether `scheduler` counts batches: torch's two cycles, and whatever has an attribute `per_batch = True`."""
-    made_for_batches = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
-    return isinstance(scheduler, made_for_batches) or getattr(scheduler, "per_batch", False)
-
-
-def step_epoch(scheduler, validation_loss: float) -> None:
-    """At an epoch's end step the schedulers that count epochs; one that waits for a plateau gets the loss."""
-    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-        scheduler.step(validation_loss)
-    elif scheduler and not steps_per_batch(scheduler):
-        scheduler.step()
+def steps_per_batch(scheduler: LRScheduler | None) -> bool:
+    """Whether `scheduler` counts batches, as torch's two cycles do and any with `per_batch = True`, or else epochs."""
+    return isinstance(scheduler, (OneCycleLR, CyclicLR)) or getattr(scheduler, "per_batch", False)
 
 
 def pick_device() -> torch.device:
     """The fastest device here: CUDA, then Apple's MPS, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    apple = "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device("cuda" if torch.cuda.is_available() else apple)
 
 
 def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
     """The dtype that the forward pass runs in; "auto" takes the fastest that `device` has instructions for.
 
-    bfloat16 keeps float32's range; older CUDA cards have only float16, for which the loss is scaled. Weights stay in
-    float32 in every case ("mixed precision", Micikevicius et al., ICLR 2018).
+    Weights stay in float32 in every case ("mixed precision", Micikevicius et al., ICLR 2018).
     """
-    if precision != "auto":
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}: use 'auto' or one of {sorted(PRECISIONS)}")
-        return PRECISIONS[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    if precision == "auto" and device.type == "cuda":
+        precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    elif precision == "auto":
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        precision = "bfloat16" if fast else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use 'auto' or one of {sorted(PRECISIONS)}")
+    return PRECISIONS[precision]
 
 
 def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
@@ -265,13 +248,13 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
 
 
 def grad_scaler(model: nn.Module, precision: str) -> torch.amp.GradScaler:
-    """float16's gradients vanish unless the loss is scaled up; for other precisions this does nothing."""
-    device = next(model.parameters()).device
-    needed = pick_precision(device, precision) == torch.float16
+    """float16 has less range than float32 and bfloat16: its gradients vanish unless the loss is scaled up."""
+    device = next(model.parameters(), torch.empty(0)).device
+    float16 = pick_precision(device, precision) == torch.float16
     # From torch's own start, 65,536, the first steps overflow and are skipped, and the scheduler warns of it.
-    return torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=needed)
+    return torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=float16)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch's random numbers (weights, dropout, `transforms.per_image`). `BatchLoader` takes a seed of its own."""
+    """Seed torch's random numbers: weights, dropout, `per_image`, `DataLoader`. `BatchLoader` has a seed of its own."""
     torch.manual_seed(seed)

@@ -8,6 +8,7 @@ Sources: crop and flip, He et al., CVPR 2016; the hole ("cutout"), DeVries and T
 """
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+
+def check_std(std: np.ndarray | tuple) -> None:
+    """Raise ValueError where a channel cannot be divided by its standard deviation."""
+    for channel, value in zip(("red", "green", "blue"), std, strict=True):
+        if not value > 0:
+            raise ValueError(
+                f"expected standard deviations above 0, found {float(value):g} in the {channel} channel: are all its "
+                "pixels alike? Normalise by 1 there"
+            )
 
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
@@ -29,34 +40,35 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
     torchvision crops the PIL image, albumentations does the rest. `train=False` only normalises.
     """
     # Albumentations looks for a newer version of itself on import; a course must not need a network.
-    # Both libraries are slow to import, and only this road needs them.
+    # Both libraries are slow to import, and only this pipeline needs them.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
     from albumentations.pytorch import ToTensorV2
     from torchvision.transforms import v2
 
-    fill = mean_colour(mean)
-    crop = v2.RandomCrop(32, padding=4, fill=fill) if train else v2.Identity()
-    augment = [
-        A.HorizontalFlip(p=0.5),
-        A.CoarseDropout(
-            num_holes_range=(1, 1),
-            hole_height_range=(8, 8),
-            hole_width_range=(8, 8),
-            fill=fill,
-            p=0.5,
-        ),
-    ]
+    check_std(std)
     finish = [A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()]
-    rest = A.Compose(augment + finish if train else finish)
+    if not train:
+        return partial(_transformed, A.Compose(finish))
+    fill = mean_colour(mean)
+    cutout = A.CoarseDropout(
+        num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8), fill=fill, p=0.5
+    )
+    crop = v2.RandomCrop(32, padding=4, fill=fill)
+    # Not functions in here: those DataLoader could not hand to its workers.
+    return partial(_augmented, crop, A.Compose([A.HorizontalFlip(p=0.5), cutout, *finish]))
 
-    return partial(
-        _crop_then, crop, rest
-    )  # which DataLoader can hand to its workers, unlike a function in here
+
+def _augmented(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
+    # Albumentations has random numbers of its own, and every worker of every epoch gets the same copy of them. Torch's
+    # differ by worker and epoch, and `torch.manual_seed` decides them: they seed albumentations', image by image.
+    seed = int(torch.randint(2**31, (), device="cpu"))
+    rest.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return _transformed(rest, np.asarray(crop(Image.fromarray(image))))
 
 
-def _crop_then(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
-    return rest(image=np.asarray(crop(Image.fromarray(image))))["image"]
+def _transformed(transform: Callable, image: np.ndarray) -> Tensor:
+    return transform(image=image)["image"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,6 @@ class Draws:
     hole_top: Tensor
     hole_left: Tensor
     light: Tensor
-
-    def take(self, images: Tensor) -> "Draws":
-        """The choices for some of the batch's images."""
-        return Draws(*(choice[images] for choice in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def grey(colours: Tensor) -> Tensor:
 def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:
     """Paint a `size` × `size` square at (`top`, `left`) in the colour `fill`, in place; -1 leaves an image whole."""
     image = (top >= 0).nonzero().squeeze(1)
-    square = torch.arange(size)
+    square = torch.arange(size, device=top.device)
     rows = top[image, None] + square
     columns = left[image, None] + square
     places = image[:, None, None], rows[:, :, None], columns[:, None, :]

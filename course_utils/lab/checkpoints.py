@@ -1,98 +1,192 @@
-"""Checkpoints that survive a crash: written whole or not at all, with the one before kept beside."""
+"""Checkpoints: a hook for `fit` that writes all that a run's future depends on after every epoch, and resumes."""
 
-import hashlib
-import io
 import os
-import pickle
-import zipfile
-import zlib
+import re
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-# What reading a damaged file may raise: bytes that are wrong can end up anywhere.
-DAMAGED = (
-    *(RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
-)
+from course_utils import models, training
+
+# What changes in a scheduler as it goes on; the rest of its state are its settings.
+PROGRESS = {
+    "last_epoch",
+    "_step_count",
+    "_last_lr",
+    "_is_initial",
+    "_get_lr_called_within_step",
+    "T_cur",
+    "T_i",
+}
+PROGRESS |= {"best", "num_bad_epochs", "cooldown_counter"}
 
 
-def save_half(model: nn.Module, path: Path) -> str:
-    """Write the weights in half the space, as float16, and return the file's SHA-256.
+class Checkpoint:
+    """`fit(…, hooks=[Checkpoint("run.pt")])` goes on from the file if there is one, and otherwise starts anew.
 
-    Eleven significant bits of each weight are kept. `load_weights` reads the file back into a float32 model.
+    With a `BatchLoader` and in one process, a run that was cut off gives the same bits as one that was not. That is not
+    promised for a `DataLoader` with a generator of its own or with persistent workers.
+
+    The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
+    is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
+    `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
+    loss, optimizer, schedule or precision, or other data. More epochs with the same schedule are no other run.
     """
-    halved = {
-        name: tensor.cpu().half() if tensor.is_floating_point() else tensor.cpu()
-        for name, tensor in model.state_dict().items()
+
+    def __init__(self, path: Path | str, recipe: dict[str, Any] | None = None):
+        self.path, self.recipe = Path(path).expanduser(), recipe
+        self.previous = self.path.with_name(self.path.name + ".previous")
+
+    def start(self, run: training.Run) -> None:
+        self.about = describe(run) | {"recipe": self.recipe}
+        self.about = models.plain(self.state(run), "the checkpoint")["about"]
+        if found := difference(self.about, self.about):
+            raise ValueError(
+                f"expected a number for {found[0]}, found NaN: a checkpoint could not be compared by it"
+            )
+        try_to_write(self.path)
+        name = self.path.name
+        while self.path.exists():
+            try:
+                return self.restore(run, models.read_tensors(self.path), name)
+            except models.Damaged:
+                print(f"{name} is damaged: set aside as {set_aside(self.path).name}", flush=True)
+            if self.previous.exists():
+                name = self.previous.name
+                os.replace(self.previous, self.path)
+            else:
+                self.path.unlink()
+
+    def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
+        advice = "Delete the file to start anew, or give another path"
+        if missing := self.state(run).keys() - state.keys():
+            raise ValueError(
+                f"{self.path} is no checkpoint: it has no {', '.join(sorted(missing))}. {advice}"
+            )
+        if found := difference(self.about, state["about"]):
+            differs = "expected {} {!r}, found {!r}".format(*found)
+            raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
+        models.load_state(models.unwrap(run.model), state["model"], self.path)
+        run.optimizer.load_state_dict(state["optimizer"])
+        if run.scheduler:
+            run.scheduler.load_state_dict(state["scheduler"])
+        run.scaler.load_state_dict(state["scaler"])
+        vars(run.history).update(state["history"])
+        if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
+            run.loader.epoch = state["loader_epoch"]
+        restore_random_state(state["random"])
+        print(f"continuing after epoch {len(run.history)} from {name}", flush=True)
+
+    def after_epoch(self, run: training.Run) -> None:
+        if self.path.exists():  # copied: there is no moment without a file at `path`
+            copy = shutil.copyfile(self.path, self.path.with_name(self.path.name + ".copy"))
+            os.replace(copy, self.previous)
+        else:
+            self.previous.unlink(missing_ok=True)  # of another run: this one has started anew
+        models.write_tensors(self.state(run), self.path)
+
+    def state(self, run: training.Run) -> dict[str, Any]:
+        return {
+            "about": self.about,
+            "history": asdict(run.history),
+            "model": models.unwrap(run.model).state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict() if run.scheduler else None,
+            "scaler": run.scaler.state_dict(),
+            "loader_epoch": getattr(run.loader, "epoch", None),
+            "random": random_state(),
+        }
+
+
+def describe(run: training.Run) -> dict[str, Any]:
+    """What must be the same when a run goes on: the settings of each of its parts, without its progress."""
+    device = next(run.model.parameters()).device
+    loader = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
+    groups = [
+        group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
+    ]
+    changing = {"params", "initial_lr"} | (
+        {"momentum", "betas"} if getattr(run.scheduler, "cycle_momentum", False) else set()
+    )
+    optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
+    return {
+        "data": getattr(run.loader, "about", loader),
+        "precision": str(training.pick_precision(device, run.precision)),
+        "model": settings(models.unwrap(run.model)),
+        "loss": settings(run.loss_fn),
+        "loss weights": run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else None,
+        "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},
+        "schedule": run.scheduler
+        and {"type": type(run.scheduler).__name__, **schedule(run.scheduler.state_dict())},
     }
-    write({name: tensor.contiguous() for name, tensor in halved.items()}, path)
-    return sha256(path)
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def settings(part: Any) -> Any:
+    """The layers of a module with their types and plain attributes; of a function, what it is called."""
+    if not isinstance(part, nn.Module):
+        return re.sub(" at 0x[0-9a-f]+", "", repr(part), flags=re.IGNORECASE)
+    found = {}
+    for name, layer in part.named_modules():
+        public = {key: value for key, value in vars(layer).items() if key[0] != "_" and key != "training"}
+        simple = {key: value for key, value in public.items() if isinstance(value, (int, float, str))}
+        sizes = {key: str(value) for key, value in public.items() if isinstance(value, tuple)}
+        found[name] = {"type": type(layer).__name__, **simple, **sizes}
+    return found
 
 
-def write(state: Any, path: Path) -> None:
-    """Write `state` to `path` so that a crash at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def schedule(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without its progress, nor that of the schedulers inside it."""
+    kept = {key: value for key, value in state.items() if key not in PROGRESS}
+    inner = [schedule(scheduler) for scheduler in state.get("_schedulers", [])]
+    return kept | {"_schedulers": inner}
+
+
+def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """The first place in which two plain values differ, and what is there."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        pairs = [(f"{where} {key}", ours.get(key), theirs.get(key)) for key in ours | theirs]
+    elif isinstance(ours, (list, tuple)) and type(ours) is type(theirs) and len(ours) == len(theirs):
+        pairs = [(where, *pair) for pair in zip(ours, theirs, strict=True)]
+    elif isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        return difference(ours.tolist(), theirs.tolist(), where)
+    else:
+        return None if ours == theirs else (where.strip(), ours, theirs)
+    return next((found for place, a, b in pairs if (found := difference(a, b, place))), None)
+
+
+def try_to_write(path: Path) -> None:
+    """Raise ValueError where no file can be written to `path`: better before an epoch than after it."""
     try:
-        with open(partial, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(path.name + ".trial")
+        trial.touch()
+        trial.unlink()
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise ValueError(f"the checkpoint {path} cannot be written: {error}") from error
 
 
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept."""
-    return path.with_name(path.name + ".previous")
+def set_aside(path: Path) -> Path:
+    """Copy a damaged file to the first free name of `<name>.damaged`, `<name>.damaged2` and so on."""
+    names = (path.with_name(f"{path.name}.damaged{n if n > 1 else ''}") for n in range(1, 1000))
+    return shutil.copyfile(path, next(name for name in names if not name.exists()))
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, keeping the last one as `previous(path)`."""
-    fresh = path.with_name(path.name + ".new")
-    write(state, fresh)
-    if path.exists():
-        os.replace(path, previous(path))
-    os.replace(fresh, path)
+def random_state() -> dict[str, Any]:
+    """Torch's random numbers, on the CPU and on every accelerator."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    mps = torch.mps.get_rng_state() if torch.mps.is_available() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "mps": mps}
 
 
-def load(path: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint of `path`, or None where there is none.
-
-    A file that cannot be read is set aside as `*.damaged` and named in a message; the one before
-    it is used instead. Files are loaded with `weights_only=True`: a checkpoint cannot run code.
-    """
-    for candidate in (path.with_name(path.name + ".new"), path, previous(path)):
-        if not candidate.exists():
-            continue
-        content = io.BytesIO(candidate.read_bytes())  # a file that may not be read is not a damaged one
-        try:
-            return read(content)
-        except DAMAGED as error:
-            aside = candidate.with_name(candidate.name + ".damaged")
-            os.replace(candidate, aside)
-            print(f"{candidate.name} is damaged ({type(error).__name__}): set aside as {aside.name}")
-    return None
-
-
-def read(content: io.BytesIO) -> dict[str, Any]:
-    """What `write` wrote; raises one of `DAMAGED` where it is anything else.
-
-    torch does not look at the checksums that its files have, and would load tensors with wrong numbers.
-    """
-    with zipfile.ZipFile(content) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-    content.seek(0)
-    state = torch.load(content, weights_only=True, map_location="cpu")
-    if not isinstance(state, dict):
-        raise TypeError(f"expected a dict, found {type(state).__name__}")
-    return state
+def restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.mps.is_available() and state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
