@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def fetch(args) -> None:
-    from course_utils import data
+    from course_utils.datasets import cifar
 
-    data.fetch_all(args.names, args.root)
+    cifar.fetch(args.names, args.root)
 
 
 def list_recipes(args) -> None:

@@ -162,8 +162,8 @@ def load_arrays(name: str, root: str | Path | None = None) -> Arrays:
             return _read_npz(path) if path.exists() else _fetch(path, tried)
     except OSError as error:  # the disk's; the network's are Unavailable
         raise FetchError(
-            f"{name} cannot be stored in {root.resolve()}: {error}. Make room, or set COURSE_DATA (and TMPDIR, where it "
-            "is unpacked) to a folder that you can write to."
+            f"{name} cannot be stored in {root.resolve()}: {error}. Make room, or set COURSE_DATA (and TMPDIR, for "
+            "unpacking) to a folder that you can write to."
         ) from error
 
 
@@ -221,8 +221,11 @@ def _read_archive(archive: Path, name: str) -> Arrays:
     source = SOURCES[name]
     if not archive.is_file():
         raise Unavailable("not there")
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise Unavailable(f"cannot be read: {error.strerror}") from None
     if found != source.md5:
         raise Unavailable(f"wrong bytes: MD5 {found}, expected {source.md5}")
     with tempfile.TemporaryDirectory() as folder:

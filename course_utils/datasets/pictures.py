@@ -44,7 +44,9 @@ def read_picture(path: str | Path) -> np.ndarray:
                 with suppress(Exception):
                     square = square.transpose(UPRIGHT[picture.getexif()[0x0112]])
     except Exception as error:  # Pillow has many ways to say that a file is damaged
-        raise ValueError(f"{path} cannot be read as a picture: {str(error) or type(error).__name__}") from error
+        raise ValueError(
+            f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
+        ) from error
     opaque = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
     return np.asarray(opaque.convert("RGB"))
 
