@@ -39,9 +39,9 @@ def verify(args) -> None:
 
 
 def examine(args) -> None:
-    from course_utils.lab import examine
+    from course_utils.lab import diagnostics
 
-    examine.examine(args.pattern, args.root)
+    diagnostics.examine(args.pattern, args.root)
 
 
 def table(args) -> None:

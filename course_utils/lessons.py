@@ -14,7 +14,9 @@ class Recipe:
     no validation. `crop` is the padding in pixels before the random crop, `flip` and `hole_chance`
     are probabilities, `hole` is a side in pixels, `jitter` how far brightness, contrast and saturation
     go from 1; zero switches each off. `curve_on_test` draws the
-    curves on the test set, as the source of Session 2 did; nothing may be chosen by them.
+    curves on the test set, as the source of Session 2 did; nothing may be chosen by them. Two of that source's slips
+    can be had for comparison: `wrong_mean` normalises with the standard deviations in place of the means, and
+    `hole_fill` gives the hole this value (of each channel, after normalising) in place of the mean colour.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Recipe:
     label_smoothing: float = 0.0
     precision: str = "auto"
     curve_on_test: bool = False
+    wrong_mean: bool = False
+    hole_fill: tuple[float, float, float] | None = None
 
     def plain(self) -> dict[str, Any]:
         """The recipe as JSON would give it back: lists for tuples, and nothing but plain values."""

@@ -1,4 +1,4 @@
-"""What is written: nothing left to do, no misspelling that codespell knows, and every address on one list."""
+"""What is written: nothing left to do, no misspelling, addresses on one list, and pages that follow their pattern."""
 
 import csv
 import re
@@ -8,44 +8,95 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
+
+from course_utils.lab.claims import CLAIMS
+from course_utils.lab.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = ROOT / "book" / "links.csv"
 
-BOOK = [*(ROOT / "book").rglob("*.md"), ROOT / "book" / "references.bib"]
+PAGES = sorted((ROOT / "book").rglob("*.md"))
 NOTEBOOKS = [*(ROOT / "notebooks").glob("*.py")]  # their .ipynb twins hold the same cells
 FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-TEXTS = sorted([*BOOK, *NOTEBOOKS, *FRONT])
+TEXTS = sorted([*PAGES, ROOT / "book" / "references.bib", *NOTEBOOKS, *FRONT])
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def code_cells(path: Path) -> list[tuple[dict, str]]:
+    """(settings, code) of each cell of a page; the settings are those above its code, if any."""
+    found = re.findall(r"```\{code-cell\} ipython3\n(?:---\n(.*?)---\n)?(.*?)```", read(path), flags=re.S)
+    return [(yaml.safe_load(settings) or {}, code) for settings, code in found]
+
+
+def prose(path: Path) -> str:
+    """A page without its front matter and its code."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", read(path), flags=re.S)
+    return re.sub(r"^(`{3,}).*?^\1", "", text, flags=re.S | re.M)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_nothing_is_left_to_do(path):
-    assert re.findall(r"\b(?:TODO|FIXME|XXX)\b.*", path.read_text(encoding="utf-8")) == []
+    assert re.findall(r"\b(?:TODO|FIXME|XXX)\b.*", read(path)) == []
 
 
 def test_spelling():
     command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml")]
-    paths = [*TEXTS, *sorted((ROOT / "course_utils").glob("*.py"))]
+    paths = [*TEXTS, *sorted((ROOT / "course_utils").rglob("*.py"))]
     result = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, encoding="utf-8")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def addresses(text: str) -> set[str]:
-    """Every http address in a text, without the punctuation that closes a sentence."""
-    return {address.rstrip(".,;:") for address in re.findall(r"https?://[^\s<>()\[\]{}\"'`|]+", text)}
-
-
 def test_every_address_is_on_the_list():
     with LINKS.open(encoding="utf-8", newline="") as file:
-        listed = [row["address"] for row in csv.DictReader(file)]
-    used = set().union(*(addresses(path.read_text(encoding="utf-8")) for path in TEXTS))
+        rows = list(csv.DictReader(file))
+    listed = [row["address"] for row in rows]
+    found = re.findall(r"https?://[^\s<>()\[\]{}\"'`|]+", "\n".join(map(read, TEXTS)))
+    used = {address.rstrip(".,;:") for address in found}
     assert sorted(used - set(listed)) == [], "written somewhere and not in book/links.csv"
     assert sorted(set(listed) - used) == [], "in book/links.csv and written nowhere"
     assert listed == sorted(set(listed)), "sorted, and each once"
+    seen = [row["last_seen"] for row in rows if row["last_seen"] != "not checked"]
+    assert all(date.fromisoformat(one) <= date.today() for one in seen)
 
 
-def test_the_list_says_when_an_address_was_last_seen():
-    with LINKS.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["last_seen"] != "not checked":
-                assert date.fromisoformat(row["last_seen"]) <= date.today(), row["address"]
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_leave_verdicts_to_the_rule(path):
+    if path.name != "claims.md":  # which says what the words were before
+        assert not re.findall(r"\b(?:confirm|refut|qualif|provisional)\w*", prose(path), flags=re.I)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if "session" in path.parent.name and code_cells(path)],
+    ids=lambda p: p.stem,
+)
+def test_discussion_pages_ask_show_and_close(path):
+    assert re.search(r"^# .+\n\n\*[^*]+\?\*$", read(path), flags=re.M), "opens with what it answers"
+    assert "## To take away" in read(path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_figures_have_alt_text_and_their_code_is_hidden(path):
+    for settings, code in code_cells(path):
+        assert settings.get("tags", ["hide-input"]) == ["hide-input"]
+        assert all(len(line) <= 80 for line in code.splitlines()), code
+        if re.search(r"figures\.\w+\(|diagrams\.\w+\(\)|plots\.", code):
+            assert len(settings["mystnb"]["image"]["alt"]) > 40, code
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_claims_page_shows_it(claim):
+    shown = re.findall(r"tables\.claim\((.*?)\)", read(ROOT / "book" / f"{claim.page}.md"))
+    assert f'"{claim.id}"' in "".join(shown)
+
+
+def test_every_recipe_is_shown_somewhere():
+    judged = {name for claim in CLAIMS.values() for name in claim.recipes}
+    shown = "".join(code for path in PAGES for _, code in code_cells(path))
+    assert [name for name in RECIPES if name not in judged and f'"{name}"' not in shown] == [], (
+        "no page says what came of it: name it there in a call of `tables` or `figures`"
+    )

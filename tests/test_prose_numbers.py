@@ -16,6 +16,7 @@ from statistics import fmean, median
 import pytest
 import torch
 
+from course_utils import lessons
 from course_utils.lab import published, recipes, records, runs, verdicts
 from course_utils.lab.claims import CLAIMS
 from course_utils.models import count_parameters
@@ -25,16 +26,9 @@ LIST = Path(__file__).with_name("prose_numbers.csv")
 NOTEBOOKS = [path for path in ROOT.glob("notebooks/*.py") if not path.stem.endswith("_exercises")]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("book/**/*.md"), *NOTEBOOKS])
 
-WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-WORDS |= {
-    "fifteen": 15,
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "hundred": 100,
-    "thousand": 1000,
-}
+NAMES = "two three four five six seven eight nine ten fifteen twenty thirty forty fifty hundred thousand"
+VALUES = [*range(2, 11), 15, *range(20, 60, 10), 100, 1000]
+WORDS = dict(zip(NAMES.split(), VALUES, strict=True))
 COUNT = r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)"
 NUMBER = rf"(?<![\w.,])(\d+(?:\.\d+)?|{'|'.join(WORDS)})"
 UNIT = r"""(?P<percent>%|per\ ?cent\b|points?\b) | (?P<million>million\b) | (?P<ratio>times\b|×(?!\s*\d))
@@ -78,10 +72,12 @@ def value(number: str) -> float:
 @cache
 def weights() -> set[int]:
     """The number of weights of every network that is trained here, and of each of its parts."""
+    needs_weights = (None, *recipes.RECIPES)  # which a transfer begins with
     trained = [
-        one for one in recipes.RECIPES.values() if one.network_args.get("backbone") not in recipes.RECIPES
+        one
+        for one in recipes.RECIPES.values()
+        if one.network != "TransferNet" or one.network_args.get("backbone") not in needs_weights
     ]
-    trained.remove(recipes.get("transfer-imagenet"))  # the same, with weights that must be fetched
     with torch.device("meta"):  # shapes without values
         networks = [runs.build_network(one, 10 if one.data == "cifar10" else 100) for one in trained]
     return {count_parameters(part) for network in networks for part in network.modules()}
@@ -97,26 +93,27 @@ def published_percents() -> set[str]:
 @cache
 def given(page: Path) -> dict[str, list[float]]:
     """The values, by kind, that records, claims, speed table and printed output give for `page`."""
-    text = page.read_text(encoding="utf-8")
+    text, output = page.read_text(encoding="utf-8"), printed(page)
     named = [name for name in recipes.RECIPES if re.search(rf"\b{re.escape(name)}(?![\w-]|\.\d)", text)]
-    percents = [verdicts.percents(name) for name in named]
     trained = [run for name in named for run in verdicts.runs_of(name) if run["test_accuracy"] is not None]
-    shown = [
-        CLAIMS[one] for ids in re.findall(r"evidence\.claim\((.*?)\)", text) for one in ids.split('"')[1::2]
-    ]
-    parts = [part for one in shown for part in one.parts]
-    said = " ".join([*(one.says for one in shown), *(part.figure for part in parts)])
-    claimed = [(kind, value(number)) for phrase, kind in measurements(said) for number in numbers(phrase)]
+    percents = [one for one in map(verdicts.percents, named) if one]
+    ids = re.findall(r'"(\w+)"', " ".join(re.findall(r"tables\.claim\((.*?)\)", text)))
+    parts = [part for one in ids for part in CLAIMS[one].parts]
+    said = measurements(" ".join([*(CLAIMS[one].says for one in ids), *(part.figure for part in parts)]))
     found = [abs(one.value) for one in (part.quantity.estimate() for part in parts) if one]
-    speed = verdicts.bench_table().get("rows", []) if "evidence.bench" in text else []
-    output = printed(page)
+    claimed = {
+        kind: [value(x) for phrase, of in said if of == kind for x in numbers(phrase)] for _, kind in said
+    }
+    speed = verdicts.bench_table().get("rows", []) if "tables.bench" in text else []
     announced = " ".join(time for time, _ in lessons.EXPECTATIONS.values())
     return {
-        "percent": [x for kind, x in claimed if kind == "percent"]
-        + found
-        + [x for one in percents if one for x in (fmean(one), *one)]
-        + [float(x) for x in re.findall(r"(\d+(?:\.\d+)?)\s?%", output)],
-        "ratio": [x for kind, x in claimed if kind == "ratio"] + found + [row["value"] for row in speed],
+        "percent": [
+            *claimed.get("percent", []),
+            *found,
+            *(x for one in percents for x in (fmean(one), *one)),
+            *map(float, re.findall(r"(\d+(?:\.\d+)?)\s?%", output)),
+        ],
+        "ratio": [*claimed.get("ratio", []), *found, *(row["value"] for row in speed)],
         "time": [x for run in trained for x in (records.minutes(run), median(run["history"]["seconds"]))]
         + [value(x) for x in numbers(announced)],
         "count": [*weights(), *map(value, re.findall(COUNT, output))],
@@ -144,20 +141,16 @@ def has_source(number: str, kind: str, page: Path) -> bool:
 
 def unexplained(page: Path) -> set[str]:
     """The phrases of a page with a number that nothing gives, whatever the list says."""
-    return {
-        phrase
-        for phrase, kind in measurements(prose(page))
-        if not all(has_source(number, kind, page) for number in numbers(phrase))
-    }
+    found = measurements(prose(page))
+    return {phrase for phrase, kind in found if not all(has_source(x, kind, page) for x in numbers(phrase))}
 
 
-def listed() -> set[tuple[str, str]]:
+@cache
+def listed() -> list[tuple[str, str]]:
     with LIST.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    keys = [(row["page"], row["phrase"]) for row in rows]
-    assert keys == sorted(set(keys)), "sorted, and each once"
     assert [row for row in rows if len(row["why"].split()) < 2] == [], "every line has its reason"
-    return set(keys)
+    return [(row["page"], row["phrase"]) for row in rows]
 
 
 def name(page: Path) -> str:
@@ -172,16 +165,17 @@ def test_every_number_comes_from_somewhere(page):
     )
 
 
+def test_every_line_of_the_list_is_needed():
+    used = {(where, phrase) for page in PAGES for phrase in unexplained(page) for where in ("*", name(page))}
+    assert sorted(set(listed()) - used) == []
+    assert listed() == sorted(set(listed())), "sorted, and each once"
+
+
 def test_the_readme_says_how_many_runs_are_behind_a_number():
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Two commands")[0]
     said = {name: int(runs) for name, runs in re.findall(r"`([\w.-]+)`, (\d+) runs?\)", table)}
     assert said == {name: len(records.of_recipe(name)) for name in said}
     assert len(said) == 7
-
-
-def test_every_line_of_the_list_is_needed():
-    used = {(where, phrase) for page in PAGES for phrase in unexplained(page) for where in ("*", name(page))}
-    assert sorted(listed() - used) == []
 
 
 def test_invented_numbers_are_found(tmp_path):
@@ -192,17 +186,8 @@ def test_invented_numbers_are_found(tmp_path):
         '```python\nx = "1.11 %"\n    alt: "It reaches 64.32 %."\n    mark=("the source", 50.49),\n```\n',
         encoding="utf-8",
     )
-    invented = [
-        "63.21 %",
-        "12.7 points",
-        "17.3 seconds",
-        "2.4 times",
-        "996,377",
-        "three times",
-        "64.32 %",
-        "50.49 %",
-    ]
-    assert unexplained(page) == set(invented)
+    invented = {"63.21 %", "12.7 points", "17.3 seconds", "2.4 times", "three times", "64.32 %", "50.49 %"}
+    assert unexplained(page) == {*invented, "996,377"}
 
 
 def test_ranges_are_read_whole_and_sizes_are_none():

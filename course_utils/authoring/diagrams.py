@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import nn
 
 from course_utils import plots
-from course_utils.lab.evidence import styled
+from course_utils.lab.figures import styled
 from course_utils.models import CustomResNet, SmallNet, count_parameters
 
 

@@ -124,6 +124,6 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
         nbformat.write(notebook, path)
         seconds[path.stem] = time.perf_counter() - started
     if folder == NOTEBOOKS and profile == "quick":
-        from course_utils.lab import timings
+        from course_utils.lab import tables
 
-        timings.keep(seconds)
+        tables.keep_times(seconds)

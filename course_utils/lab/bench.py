@@ -1,8 +1,7 @@
 """How fast this machine's processor trains, as ratios: both sides take turns in one process, and medians are compared.
 
-Ratios carry over to other machines far better than seconds do. The pictures are random: speed does
-not depend on what they show. Run it on a quiet machine. What `machine.keep_freed_memory` brings is
-not in the ratios: it is set for the process, and so for both sides.
+Ratios carry over to other machines far better than seconds do. The pictures are random: speed does not depend on what
+they show. Run it on a quiet machine. What `machine.keep_freed_memory` brings is in both sides of a ratio: in none.
 """
 
 import json
@@ -11,24 +10,94 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from torchvision.transforms import functional
+from torchvision.transforms.functional import to_tensor
 
-from course_utils import models, training
+from course_utils import training
+from course_utils.data import BatchLoader, ImageSet, PerImageDataset
 from course_utils.lab import machine
-from course_utils.data import ImageSet
-from course_utils.data import BatchLoader, PerImageDataset
+from course_utils.models import CustomResNet, SmallNet
 from course_utils.transforms import Augment, per_image
 
-MEAN, STD = np.array([0.5, 0.5, 0.5]), np.array([0.25, 0.25, 0.25])
-cross_entropy = nn.functional.cross_entropy
+SCALING = {"mean": np.full(3, 0.5), "std": np.full(3, 0.25)}
+
+
+def seconds(*sides: Callable[[], object], rounds: int) -> np.ndarray:
+    """Seconds of each side (a row) in each round; they take turns, after one round that does not count."""
+    taken = np.empty((len(sides), rounds + 1))
+    for place in np.ndindex(taken.T.shape):
+        started = time.perf_counter()
+        sides[place[1]]()
+        taken.T[place] = time.perf_counter() - started
+    return taken[:, 1:]
+
+
+# ---- an epoch, four ways ----
+
+
+def fit(model, loader, optimizer, loss_fn):
+    training.fit(model, loader, None, loss_fn, optimizer, epochs=1, verbose=False)
+
+
+def bare(model, batches, optimizer, loss_fn):
+    """The least a training step can be: forward, backward, step, over batches made beforehand."""
+    for images, labels in batches:
+        with training.autocast(images.device):
+            loss = loss_fn(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def source(model, loader, optimizer, loss_fn):
+    """As the source projects did it: float32, channels first, the loss read back at every step."""
+    running = 0.0
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss = loss_fn(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        running += loss.item()
+
+
+def written_in(model, loader, optimizer, loss_fn):
+    """The same with the loss function written into the loop (claim S16): nothing else may differ."""
+    running = 0.0
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss = cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        running += loss.item()
+
+
+def epoch(loop, model: nn.Module, loader) -> Callable[[], None]:
+    """`loop` with the optimizer and the memory format that belong to it."""
+    ours = loop in (fit, bare)
+    model.to(memory_format=torch.channels_last if ours else torch.contiguous_format)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=ours)
+    return partial(loop, model, loader, optimizer, cross_entropy)
+
+
+# ---- the table ----
+
+
+def source_smallnet(conv_dropout: float = 0.1) -> nn.Module:
+    """The source's SmallNet, layer by layer in its own order, with torch's own dropout."""
+    layers = []
+    for c_in, c_out in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU()]
+        layers += [nn.Dropout(conv_dropout), nn.MaxPool2d(2)] if conv_dropout else [nn.MaxPool2d(2)]
+    head = [nn.Flatten(), nn.Linear(2048, 420), nn.ReLU(), nn.Dropout(0.2), nn.Linear(420, 100)]
+    return nn.Sequential(*layers, *head)
 
 
 def random_images(n: int, n_classes: int) -> ImageSet:
@@ -37,220 +106,66 @@ def random_images(n: int, n_classes: int) -> ImageSet:
     return ImageSet(images, rng.integers(0, n_classes, n), tuple(map(str, range(n_classes))), "random train")
 
 
-def alternate(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each side; they take turns, after one round that does not count."""
-    seconds = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            side()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: median(times) for name, times in seconds.items()}
-
-
-def our_sgd(model: nn.Module) -> torch.optim.Optimizer:
-    """As `runs.build_optimizer` makes it."""
-    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
-
-
-def our_epoch(model: nn.Module, loader, loss_fn=cross_entropy, precision="auto") -> Callable[[], Any]:
-    """One epoch of `fit`, without validation."""
-    optimizer = our_sgd(model)
-    return lambda: training.fit(
-        model, loader, None, loss_fn, optimizer, epochs=1, precision=precision, verbose=False
-    )
-
-
-def source_epoch(model: nn.Module, loader: DataLoader) -> Callable[[], Any]:
-    """One epoch as the source projects ran it: float32, channels first, the loss read back at every step."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def epoch():
-        model.train()
-        running = 0.0
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            running += loss.item()
-        return running
-
-    return epoch
-
-
-def bare_epoch(model: nn.Module, batches: list) -> Callable[[], Any]:
-    """The least a training step can be: forward, backward, step, over batches made beforehand."""
-    optimizer = our_sgd(model)
-    device = training.device_of(model)
-
-    def epoch():
-        model.train()
-        for images, labels in batches:
-            with training.autocast(device):
-                loss = cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return epoch
-
-
-def source_smallnet(conv_dropout: float = 0.1) -> nn.Module:
-    """The source's SmallNet, layer by layer in its own order, with torch's own dropout."""
-    stages = []
-    for c_in, c_out in ((3, 32), (32, 64), (64, 128)):
-        stages += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU()]
-        stages += [nn.Dropout(conv_dropout)] if conv_dropout else []
-        stages += [nn.MaxPool2d(2)]
-    dense = [nn.Flatten(), nn.Linear(2048, 420), nn.ReLU(), nn.Dropout(0.2), nn.Linear(420, 100)]
-    return nn.Sequential(*stages, *dense)
-
-
-def to_tensor_loader(images: ImageSet, batch_size: int) -> DataLoader:
-    dataset = PerImageDataset(images, functional.to_tensor)
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True)
-
-
-def against_source(
-    source: nn.Module, ours: nn.Module, images: ImageSet, batch_size: int, rounds: int
-) -> float:
-    """How many times as fast as the source's loop with the source's network `fit` trains the same network of ours."""
-    seconds = alternate(
-        {
-            "source": source_epoch(source, to_tensor_loader(images, batch_size)),
-            "ours": our_epoch(ours, BatchLoader(images, batch_size, shuffle=True)),
-        },
-        rounds,
-    )
-    return seconds["source"] / seconds["ours"]
-
-
-def augmented_against_plain(images: ImageSet, rounds: int) -> float:
-    make = models.SmallNet
-    seconds = alternate(
-        {
-            "plain": our_epoch(make(), BatchLoader(images, 128, mean=MEAN, std=STD, shuffle=True)),
-            "augmented": our_epoch(
-                make(), BatchLoader(images, 128, mean=MEAN, std=STD, augment=Augment(), shuffle=True)
-            ),
-        },
-        rounds,
-    )
-    return seconds["augmented"] / seconds["plain"]
-
-
-def augmented_against_plain_in_source(images: ImageSet, rounds: int) -> float:
-    augmented = DataLoader(PerImageDataset(images, per_image(MEAN, STD)), batch_size=128, shuffle=True)
-    seconds = alternate(
-        {
-            "plain": source_epoch(source_smallnet(), to_tensor_loader(images, 128)),
-            "augmented": source_epoch(source_smallnet(), augmented),
-        },
-        rounds,
-    )
-    return seconds["augmented"] / seconds["plain"]
-
-
-def against_bare_loop(make: Callable[[], nn.Module], images: ImageSet, batch_size: int, rounds: int) -> float:
-    loader = BatchLoader(images, batch_size, shuffle=True)
-    bare = make().to(memory_format=torch.channels_last)
-    seconds = alternate(
-        {"fit": our_epoch(make(), loader), "bare": bare_epoch(bare, list(loader))},
-        rounds,
-    )
-    return seconds["fit"] / seconds["bare"]
-
-
-def augmentation_roads(images: ImageSet, rounds: int) -> float:
-    """Images a second: the batched road against an image at a time, with as many threads each."""
-    workers = min(2, torch.get_num_threads())
-    one = DataLoader(PerImageDataset(images, per_image(MEAN, STD)), batch_size=128, num_workers=workers)
-    batched = BatchLoader(images, 128, mean=MEAN, std=STD, augment=Augment())
-    seconds = alternate({"one": lambda: list(one), "batched": lambda: list(batched)}, rounds)
-    return seconds["one"] / seconds["batched"]
-
-
-def passed_against_hard_coded(images: ImageSet, rounds: int) -> float:
-    """Claim S16: the loss as an argument against cross entropy written into the loop."""
-    loader = to_tensor_loader(images, 128)
-
-    def epoch_with(loss_fn):
-        model = source_smallnet()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        return lambda: training.train_epoch(model, loader, loss_fn, optimizer, precision="float32")
-
-    hard_coded = source_epoch(source_smallnet(), loader)
-    seconds = alternate({"passed": epoch_with(nn.CrossEntropyLoss()), "hard-coded": hard_coded}, rounds)
-    return seconds["passed"] / seconds["hard-coded"]
-
-
-def linearity(sizes: tuple[int, ...], rounds: int) -> float:
-    """The largest ratio between seconds an image at these numbers of images."""
-    sides = {}
-    for n in sizes:
-        loader = BatchLoader(random_images(n, 100), 128, shuffle=True)
-        sides[str(n)] = our_epoch(models.SmallNet(conv_dropout=0), loader)
-    seconds = alternate(sides, rounds)
-    each = [seconds[str(n)] / n for n in sizes]
-    return max(each) / min(each)
-
-
-def megabytes_in_use() -> float:
-    """The most memory that this process has had, in MB; NaN on Windows, which does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def peak_memory(n: int) -> float:
-    """MB that an augmented epoch on `n` images adds to an interpreter with torch loaded."""
-    before = megabytes_in_use()
-    train = BatchLoader(random_images(n, 100), 128, augment=Augment(), shuffle=True)
-    our_epoch(models.SmallNet(conv_dropout=0), train)()
-    return megabytes_in_use() - before
-
-
-def table(rounds: int = 3, scale: float = 1.0) -> list[tuple[str, str, float]]:
-    """(what, the bound that two cores with bf16 instructions should keep, the value) for each row.
-
-    `scale` shrinks the numbers of images, for a look at whether it runs.
-    """
-    small = random_images(int(6400 * scale), 100)
-    ten = random_images(int(2048 * scale), 10)
-    sizes = tuple(int(n * scale) for n in (12_500, 25_000, 50_000))
+def sides(scale: float) -> list[tuple[str, str, Callable[[], object], Callable[[], object]]]:
+    """(what, the bound that two cores with bf16 instructions should keep, one side, the other) for each ratio."""
+    small, ten = random_images(int(6400 * scale), 100), random_images(int(2048 * scale), 10)
+    tensors, tensors_ten = PerImageDataset(small, to_tensor), PerImageDataset(ten, to_tensor)
+    augmented = PerImageDataset(small, per_image(**SCALING))
+    plain, plain_ten = DataLoader(tensors, 128, shuffle=True), DataLoader(tensors_ten, 512, shuffle=True)
+    workers = DataLoader(augmented, 128, num_workers=min(2, torch.get_num_threads()))
+    ours, ours_ten = BatchLoader(small, 128, **SCALING, shuffle=True), BatchLoader(ten, 512, shuffle=True)
+    batched = BatchLoader(small, 128, **SCALING, augment=Augment(), shuffle=True)
+    by_fit, ten_by_fit = epoch(fit, SmallNet(), ours), epoch(fit, CustomResNet(), ours_ten)
+    by_source = epoch(source, source_smallnet(), plain)
+    ten_by_source = epoch(source, CustomResNet(), plain_ten)
+    without = epoch(source, source_smallnet(0), plain), epoch(fit, SmallNet(conv_dropout=0), ours)
+    one_by_one = epoch(source, source_smallnet(), DataLoader(augmented, 128, shuffle=True))
+    bare_small, bare_ten = epoch(bare, SmallNet(), list(ours)), epoch(bare, CustomResNet(), list(ours_ten))
     return [
-        # Memory first: the peak is the process's, and must not be some other row's.
-        ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", peak_memory(int(50_000 * scale))),
-        (
-            "SmallNet: the source's loop over fit",
-            "> 1.6",
-            against_source(source_smallnet(), models.SmallNet(), small, 128, rounds),
-        ),
-        (
-            "  without the conv dropout",
-            "> 2.4",
-            against_source(
-                source_smallnet(conv_dropout=0), models.SmallNet(conv_dropout=0), small, 128, rounds
-            ),
-        ),
-        (
-            "ResNet: the source's loop over fit",
-            "> 2.5",
-            against_source(models.CustomResNet(), models.CustomResNet(), ten, 512, rounds),
-        ),
-        ("augmented over plain epoch, batched", "< 1.05", augmented_against_plain(small, rounds)),
-        ("augmented over plain epoch, image by image", "", augmented_against_plain_in_source(small, rounds)),
-        ("SmallNet: fit over a bare loop", "< 1.05", against_bare_loop(models.SmallNet, small, 128, rounds)),
-        ("ResNet: fit over a bare loop", "< 1.05", against_bare_loop(models.CustomResNet, ten, 512, rounds)),
-        ("augmentation: image by image over batched", "> 10", augmentation_roads(small, rounds)),
-        ("loss passed in over hard-coded", "", passed_against_hard_coded(small, rounds)),
-        ("seconds an image, 12.5k to 50k images", "< 1.10", linearity(sizes, max(1, rounds // 3))),
+        ("SmallNet: the source's loop over fit", "> 1.6", by_source, by_fit),
+        ("without the conv dropout", "> 2.4", *without),
+        ("ResNet: the source's loop over fit", "> 2.5", ten_by_source, ten_by_fit),
+        ("augmented over plain epoch, batched", "< 1.05", epoch(fit, SmallNet(), batched), by_fit),
+        ("augmented over plain epoch, image by image", "", one_by_one, by_source),
+        ("SmallNet: fit over a bare loop", "< 1.05", by_fit, bare_small),
+        ("ResNet: fit over a bare loop", "< 1.05", ten_by_fit, bare_ten),
+        ("augmentation: image by image over batched", "> 10", partial(list, workers), partial(list, batched)),
+        ("loss passed in over hard-coded", "", by_source, epoch(written_in, source_smallnet(), plain)),
     ]
+
+
+def added_megabytes(n: int) -> float:
+    """MB that an augmented epoch on `n` images adds to this process; NaN on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return math.nan
+    from resource import RUSAGE_SELF, getrusage
+
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    loader = BatchLoader(random_images(n, 100), 128, augment=Augment(), shuffle=True)
+    epoch(fit, SmallNet(conv_dropout=0), loader)()
+    return (getrusage(RUSAGE_SELF).ru_maxrss - before) * (1e-6 if sys.platform == "darwin" else 1024e-6)
+
+
+def growth(sizes: list[int], rounds: int) -> float:
+    """The largest ratio between seconds an image at these numbers of images."""
+    loaders = [BatchLoader(random_images(n, 100), 128, shuffle=True) for n in sizes]
+    taken = seconds(*(epoch(fit, SmallNet(conv_dropout=0), one) for one in loaders), rounds=rounds)
+    each = np.median(taken, axis=1) / sizes
+    return float(each.max() / each.min())
+
+
+def table(rounds: int = 3, scale: float = 1.0) -> list[dict[str, Any]]:
+    """Each row's {what, bound, value}, and of a ratio each of its "rounds"; `scale` shrinks the numbers of images."""
+    sizes = [int(n * scale) for n in (12_500, 25_000, 50_000)]
+    # Memory first: the peak is the process's, and must not be some other row's.
+    memory = ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", added_megabytes(sizes[-1]))
+    found = [dict(zip(("what", "bound", "value"), memory, strict=True))]
+    for what, bound, *both in sides(scale):
+        one, other = seconds(*both, rounds=rounds)
+        value = float(np.median(one) / np.median(other))
+        found.append({"what": what, "bound": bound, "value": value, "rounds": (one / other).tolist()})
+    last = {"what": "seconds an image, 12.5k to 50k images", "bound": "< 1.10"}
+    return [*found, last | {"value": growth(sizes, max(1, rounds // 3))}]
 
 
 def main(path: Path | None = None) -> None:
@@ -258,15 +173,11 @@ def main(path: Path | None = None) -> None:
     cpu = torch.device("cpu")  # whatever else there is
     here = machine.describe(cpu) | {"system": platform.system()}
     precision = str(training.pick_precision(cpu)).removeprefix("torch.")
-    print(", ".join(f"{key} {value}" for key, value in here.items()))
-    print(
-        f"precision {precision}" + ("" if precision != "float32" else ": no bf16 here, bounds do not apply")
-    )
+    note = ": no bf16 here, bounds do not apply" if precision == "float32" else ""
+    print(", ".join(f"{key} {value}" for key, value in here.items()) + f"\nprecision {precision}{note}")
     rows = table()
-    for what, bound, value in rows:
-        print(f"{what:48s} {bound:>7s} {value:8.2f}")
+    for row in rows:
+        print(f"{row['what']:48s} {row['bound']:>7s} {row['value']:8.2f}")
     if path:
-        entries = [{"what": what.strip(), "bound": bound, "value": value} for what, bound, value in rows]
-        path.write_text(
-            json.dumps({"machine": here, "precision": precision, "rows": entries}, indent=1) + "\n"
-        )
+        contents = {"machine": here, "precision": precision, "rows": rows}
+        path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")

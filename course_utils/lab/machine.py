@@ -9,14 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 
-from course_utils import training
-from course_utils.lab import parallel
-
-
-def describe(device: torch.device | None = None) -> dict[str, Any]:
+def describe(device: "torch.device | None" = None) -> dict[str, Any]:
     """What a run's seconds depend on, and which code it ran; by default on the device that the course picks."""
+    import torch
+
+    from course_utils import training
+    from course_utils.lab import parallel
+
     device = device or training.pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     return {

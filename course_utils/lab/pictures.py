@@ -32,7 +32,7 @@ class Viewer:
         """Float32 (n_classes,) for a `picture` uint8 (32, 32, 3), prepared as the training pictures were."""
         mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (self.mean, self.std))
         images = transforms.normalise(torch.tensor(picture)[None], mean, std)
-        probabilities, _ = training.predict(self.network, [(images, torch.zeros(1))])
+        probabilities, _ = training.predict(self.network, [(images, torch.zeros(1, dtype=torch.int64))])
         return probabilities[0]
 
     def top_classes(self, picture: np.ndarray, k: int = 5) -> list[tuple[str, float]]:

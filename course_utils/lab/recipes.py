@@ -273,6 +273,31 @@ WITH_DECAY = replace(
     optimizer_args={"weight_decay": 1e-2},
 )
 
+# What the code behind the log has, and the log does not say: five settings, two of them slips.
+SOURCE_DECAY = {"optimizer_args": {"weight_decay": 0.01}}
+SOURCE_CHANCES = {"flip": 0.3, "hole_chance": 0.3}
+SOURCE_MEAN = {"wrong_mean": True}
+SOURCE_HOLE = {"hole_fill": (0.247, 0.2435, 0.2616)}
+SOURCE_DROPOUT = {"network_args": {"dropout": 0.01}}
+RESNET_SOURCE = replace(
+    RESNET,
+    name="resnet-source",
+    about="R1: the assignment with all settings of the code behind its log",
+    **SOURCE_DECAY,
+    **SOURCE_CHANCES,
+    **SOURCE_MEAN,
+    **SOURCE_HOLE,
+    **SOURCE_DROPOUT,
+)
+SOURCE_RANGE_TEST = replace(
+    RESNET_SOURCE,
+    name="resnet-lr-range-source",
+    about="R2: the range test of the code behind the log",
+    epochs=0,
+    schedule="range_test",
+    schedule_args={"lr_min": 1e-6, "lr_max": 100.0, "steps": 100},
+)
+
 EIGHT_EPOCHS = replace(
     RESNET,
     name="resnet-8",
@@ -291,7 +316,9 @@ EIGHT_EPOCHS_SGD = replace(
 )
 RESNET_CLAIMS = [
     RANGE_TEST,
+    SOURCE_RANGE_TEST,
     WITH_DECAY,
+    RESNET_SOURCE,
     EIGHT_EPOCHS,
     replace(EIGHT_EPOCHS, name="resnet-8-no-crop", about="R3: no crop", crop=0),
     replace(EIGHT_EPOCHS, name="resnet-8-no-flip", about="R3: no flip", flip=0.0),
@@ -352,6 +379,7 @@ RECIPES = {
 # the book looks into.
 COUNTED = ("smallnet-deep", "smallnet-wide", "smallnet-deep-0.01", "smallnet-sgd-0.01", "smallnet-gelu")
 KEPT = (*(recipe.name for recipe in HEADLINES), *COUNTED)
+
 
 def get(name: str) -> Recipe:
     """The recipe called `name`; a ValueError that lists all names if there is none."""

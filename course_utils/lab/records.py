@@ -1,5 +1,6 @@
 """A run as it was recorded: one JSON file for each recipe and seed, and how to write, read and tabulate them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from course_utils.lab import checkpoints, machine, recipes
+from course_utils.lab import machine, recipes
 from course_utils.lessons import Recipe
 
 SCHEMA = 1
@@ -107,7 +108,7 @@ def backbone_weights(recipe: Recipe) -> str | None:
     if backbone not in recipes.RECIPES:
         return None
     path = weights_of(backbone, 0)
-    return checkpoints.sha256(path) if path.exists() else "not there"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "not there"
 
 
 def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
@@ -131,11 +132,16 @@ def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
     )
 
 
+def where(record: dict[str, Any]) -> str:
+    """What a record's run was made on, in words."""
+    return machine.in_words(record["machine"], record["precision"])
+
+
 def by_machine(recorded: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Records by what they ran on, {processor, threads and precision: records}: times are compared on one only."""
     found = {}
     for record in recorded:
-        found.setdefault(machine.in_words(record["machine"], record["precision"]), []).append(record)
+        found.setdefault(where(record), []).append(record)
     return found
 
 

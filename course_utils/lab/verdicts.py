@@ -1,278 +1,81 @@
-"""The rule that confirms, qualifies or refutes a claim from recorded runs.
+"""The rule that turns recorded runs into verdicts on claims, in five lines:
 
-A claim has parts. Each part names a quantity (an accuracy, the difference between two recipes'
-accuracies, a ratio of times, …) and the range in which that quantity lies if the claim holds. In words:
-
-* **confirmed**: the whole 95 % interval of the quantity lies in the range;
-* **refuted**: the whole interval lies outside the range, with no effect in the claimed direction, or
-  with one less than half the way from none to the range;
-* **qualified**: anything between: either the interval lies across an edge of the range, or it lies outside
-  with an effect in the claimed direction, at least half the way to the range or beyond it;
-* **not run yet**: a recipe that the part needs has no record.
-
-Intervals are over seeds: Student's t for one recipe, Welch's for a difference, which lets the two
-spread differently (B. L. Welch, Biometrika 34, 1947). One run has no interval. It is given an allowance
-of half a point (or epoch) either side; or, if that is more, of the largest fall of its validation
-accuracy from one of its last five epochs to the next, which shows by how much chance moves it. A
-difference of two recipes gets both allowances. Where the other recipe has several seeds, the single run
-is given their spread (Student's t with one spread for both), if that makes a wider interval. A verdict
-that rests on a single run is provisional and says so. Times and other ratios are given a tenth. The
-interval of range tests goes from the lowest rate that one suggests to the highest. A claim is confirmed
-if all its parts are, refuted if all are, qualified otherwise, and not run yet while any part is.
-
-Only records made by the recipe as it stands count: a recipe that was changed has to run again.
+A part of a claim names a quantity, and the range in which it lies if the claim is right. The runs give the quantity's
+mean over seeds and its 95 % interval by Student's t. The part *holds* where the whole interval lies in the range,
+*does not hold* where all of it lies outside, and is *undecided* otherwise, as it always is on one seed. Two recipes
+that share two or more seeds, and so split and order, are compared seed by seed; others by Welch's t.
 """
 
 import json
 import math
-from collections.abc import Sequence
+import re
+import warnings
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import fmean, geometric_mean, median, variance
-from typing import Any, ClassVar, Protocol
+from statistics import fmean, median
+from typing import Any, ClassVar
 
 from course_utils.lab import recipes, records
 from course_utils.schedules import RangeTest
 
-CONFIRMED, QUALIFIED, REFUTED, NOT_RUN = "confirmed", "qualified", "refuted", "not run yet"
-CANNOT_TELL = "the interval is partly in the range"
-
-# Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom. The normal's 1.96 would make
-# the interval of three seeds half as wide as it is, and SciPy is much to install for ten numbers.
-T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-SINGLE_RUN = "one run: no interval"  # what an estimate without seeds to compare says of itself
-BORROWED = "one run, given the other recipe's spread"
-ALLOWANCE = 0.5  # points either side at least, for each recipe, where there is but a single run
-LAST_EPOCHS = 5  # whose unrest can make it more
-RATIO_ALLOWANCE = 0.1  # of a ratio's value, either side
+HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run yet"
+PLURALS = {HOLDS: "hold", FAILS: "do not hold"}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value with its interval, and what it was measured on."""
+    """A mean over `n` seeds with its 95 % interval, which is infinite for one seed."""
 
     value: float
     low: float
     high: float
-    basis: str
-    provisional: bool = False  # whether a recipe in it has but a single run
+    n: int
 
 
-class Quantity(Protocol):
-    """Something that can be measured from records; `neutral` is its value where there is no effect, if any."""
+def interval(ours: list[float], theirs: list[float] | None = None) -> Estimate | None:
+    """The mean of `ours`, or what it is above that of `theirs` (Welch), with its interval; None without values."""
+    samples = [ours] if theirs is None else [ours, theirs]
+    if not all(samples):
+        return None
+    n, value = min(map(len, samples)), fmean(ours) - fmean(theirs or [0])
+    if n < 2 or math.isinf(value):  # of an epoch that a run never comes to
+        certain = n > 1 and len(set(ours)) == 1
+        return Estimate(value, value if certain else -math.inf, math.inf, n)
+    from scipy import stats  # slow to import, and many pages show no verdict
 
-    unit: ClassVar[str]
-    neutral: ClassVar[float | None]
+    with warnings.catch_warnings(action="ignore"):  # of runs that agree to the last digit
+        test = stats.ttest_ind(*samples, equal_var=False) if theirs else stats.ttest_1samp(ours, 0)
+    return Estimate(value, *map(float, test.confidence_interval(0.95)), n)
 
-    @property
-    def recipes(self) -> tuple[str, ...]: ...
 
-    def estimate(self) -> Estimate | None: ...
+def judge(found: Estimate | None, low: float, high: float) -> str:
+    """The verdict on a quantity that is claimed to lie between `low` and `high`."""
+    if found is None:
+        return NOT_RUN
+    if low <= found.low and found.high <= high:
+        return HOLDS
+    return FAILS if found.high < low or high < found.low else UNDECIDED
+
+
+def tally(words: list[str]) -> str:
+    """The word that all parts have in common, or how many have which: "2 hold, 1 does not hold, 1 undecided"."""
+    counts = {word: words.count(word) for word in (HOLDS, FAILS, UNDECIDED, NOT_RUN) if word in words}
+    each = (f"{n} {PLURALS.get(word, word) if n > 1 else word}" for word, n in counts.items())
+    return words[0] if len(counts) == 1 else ", ".join(each)
 
 
 def runs_of(name: str) -> list[dict[str, Any]]:
-    """The records of the recipe `name` that it would still make, by seed."""
+    """The records of the recipe `name` that it would still make, by seed: no others count."""
     recipe = recipes.get(name)
     return [record for record in records.of_recipe(name) if records.same_recipe(record, recipe)]
 
 
+def by_seed(name: str) -> dict[int, float]:
+    """Test accuracy in per cent of each seed of the recipe; empty if it was not run, or tests nothing."""
+    return {run["seed"]: 100 * run["test_accuracy"] for run in runs_of(name) if records.tested(run)}
+
+
 def percents(name: str) -> list[float]:
-    """Test accuracies of the recipe's runs in per cent; empty if it was not run, or tests nothing."""
-    accuracies = [record["test_accuracy"] for record in runs_of(name)]
-    return [100 * accuracy for accuracy in accuracies if accuracy is not None]
-
-
-def epoch_seconds(name: str) -> dict[str, float]:
-    """For each machine the seconds of its runs' median epoch, in the mean: a pause in one epoch does not count."""
-    return {
-        where: fmean(median(record["history"]["seconds"]) for record in runs)
-        for where, runs in records.by_machine(runs_of(name)).items()
-    }
-
-
-def unrest(name: str) -> float:
-    """The largest fall of validation accuracy between two of a run's last epochs, in points, among all runs."""
-    curves = [record["history"]["validation_accuracy"][-LAST_EPOCHS:] for record in runs_of(name)]
-    falls = [100 * (a - b) for curve in curves for a, b in pairwise(curve) if a is not None and b is not None]
-    return max(falls, default=0.0)
-
-
-def accuracy_interval(*names: str) -> Estimate | None:
-    """The test accuracy of a recipe in per cent, or the first's minus the second's in points."""
-    return t_interval(*map(percents, names), allowances=[max(ALLOWANCE, unrest(name)) for name in names])
-
-
-def t_interval(*samples: list[float], allowances: Sequence[float] = ()) -> Estimate | None:
-    """The mean of one sample, or the first's mean minus the second's, with its 95 % interval.
-
-    Where a sample has but one value, the interval goes as far either side as all `allowances` together
-    (they are `ALLOWANCE` for each sample if not given), or as the other sample's spread asks for. Where all values
-    of each sample are equal, as epochs are counted whole, the allowances take the place of a spread.
-    """
-    if not all(samples):
-        return None
-    value = fmean(samples[0]) - (fmean(samples[1]) if len(samples) > 1 else 0)
-    allowed = sum(allowances or [ALLOWANCE] * len(samples))
-    if min(map(len, samples)) == 1:
-        borrowed = pooled_half(samples)
-        half, basis = (borrowed, BORROWED) if borrowed > allowed else (allowed, SINGLE_RUN)
-        return Estimate(value, value - half, value + half, basis, provisional=True)
-    squares = [variance(sample) / len(sample) for sample in samples]
-    half = allowed
-    if any(squares):
-        freedom = sum(squares) ** 2 / sum(
-            s**2 / (len(sample) - 1) for s, sample in zip(squares, samples, strict=True)
-        )
-        # Rounded down, which widens the interval; the sum of squares may end in 1.9999.
-        half = T_95[min(int(freedom + 1e-9), len(T_95)) - 1] * math.sqrt(sum(squares))
-    return Estimate(value, value - half, value + half, " and ".join(f"{len(s)}" for s in samples) + " seeds")
-
-
-def pooled_half(samples: Sequence[list[float]]) -> float:
-    """Half the 95 % interval if all samples have the same spread; 0 where none has two values to show it."""
-    freedom = sum(len(sample) - 1 for sample in samples)
-    if not freedom:
-        return 0.0
-    pooled = sum((len(s) - 1) * variance(s) for s in samples if len(s) > 1) / freedom
-    return T_95[min(freedom, len(T_95)) - 1] * math.sqrt(pooled * sum(1 / len(s) for s in samples))
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Test accuracy of a recipe, in per cent."""
-
-    recipe: str
-    unit: ClassVar[str] = "%"
-    neutral: ClassVar[float | None] = None
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe,)
-
-    def estimate(self) -> Estimate | None:
-        return accuracy_interval(self.recipe)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What the quantities that set a recipe against its baseline have in common."""
-
-    recipe: str
-    baseline: str
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe, self.baseline)
-
-
-@dataclass(frozen=True)
-class Difference(Comparison):
-    """Test accuracy of a recipe minus that of its baseline, in points."""
-
-    unit: ClassVar[str] = "points"
-    neutral: ClassVar[float | None] = 0.0
-
-    def estimate(self) -> Estimate | None:
-        return accuracy_interval(self.recipe, self.baseline)
-
-
-@dataclass(frozen=True)
-class SecondsRatio(Comparison):
-    """Seconds an epoch of a recipe over those of its baseline, in the mean over the machines that ran both."""
-
-    unit: ClassVar[str] = "×"
-    neutral: ClassVar[float | None] = 1.0
-
-    def estimate(self) -> Estimate | None:
-        ours, theirs = epoch_seconds(self.recipe), epoch_seconds(self.baseline)
-        ratios = [ours[where] / theirs[where] for where in ours if where in theirs]
-        return ratio(fmean(ratios), "median epochs") if ratios else None
-
-
-@dataclass(frozen=True)
-class WeightsRatio(Comparison):
-    """Number of weights of a recipe's network over that of its baseline's; exact."""
-
-    unit: ClassVar[str] = "×"
-    neutral: ClassVar[float | None] = 1.0
-
-    def estimate(self) -> Estimate | None:
-        ours, theirs = runs_of(self.recipe), runs_of(self.baseline)
-        if not (ours and theirs):
-            return None
-        a, b = ours[0]["parameters"], theirs[0]["parameters"]
-        return Estimate(a / b, a / b, a / b, f"{a:,} over {b:,} weights")
-
-
-@dataclass(frozen=True)
-class FirstEpoch:
-    """The first epoch, counted from 1, whose accuracy reaches `percent`; infinite if a run has none."""
-
-    recipe: str
-    percent: float
-    unit: ClassVar[str] = ""
-    neutral: ClassVar[float | None] = None
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe,)
-
-    def estimate(self) -> Estimate | None:
-        curves = [record["history"]["validation_accuracy"] for record in runs_of(self.recipe)]
-        reached = [
-            next((float(k) for k, value in enumerate(curve, 1) if 100 * value >= self.percent), math.inf)
-            for curve in curves
-        ]
-        if math.inf in reached:
-            single = len(reached) == 1
-            basis = SINGLE_RUN if single else f"{len(reached)} seeds"
-            return Estimate(math.inf, min(reached), math.inf, basis, provisional=single)
-        return t_interval(reached)
-
-
-def suggestion(record: dict[str, Any]) -> float:
-    """The learning rate that the recorded range test suggests."""
-    return RangeTest(record["history"]["learning_rate"], record["history"]["train_loss"]).suggestion
-
-
-@dataclass(frozen=True)
-class SuggestedRate:
-    """The learning rate that a recorded range test suggests."""
-
-    recipe: str
-    unit: ClassVar[str] = ""
-    neutral: ClassVar[float | None] = None
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return (self.recipe,)
-
-    def estimate(self) -> Estimate | None:
-        rates = [suggestion(record) for record in runs_of(self.recipe)]
-        single = len(rates) == 1
-        basis = "1 run" if single else f"{len(rates)} runs"
-        return Estimate(geometric_mean(rates), min(rates), max(rates), basis, single) if rates else None
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A row of the speed table, by its first column."""
-
-    row: str
-    unit: ClassVar[str] = "×"
-    neutral: ClassVar[float | None] = 1.0
-
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        return ()
-
-    def estimate(self) -> Estimate | None:
-        rows = {row["what"]: row["value"] for row in bench_table().get("rows", [])}
-        return ratio(rows[self.row], "speed table") if self.row in rows else None
-
-
-def ratio(value: float, basis: str) -> Estimate:
-    return Estimate(value, value * (1 - RATIO_ALLOWANCE), value * (1 + RATIO_ALLOWANCE), basis)
+    return list(by_seed(name).values())
 
 
 def bench_table() -> dict[str, Any]:
@@ -282,9 +85,125 @@ def bench_table() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    word: str
-    reason: str
+class Quantity:
+    """What can be measured from the runs of a recipe, and of a `baseline` where it compares.
+
+    `values` has a number for each seed, which pages show as dots; `estimate` is their mean with its interval.
+    """
+
+    recipe: str
+    baseline: str = ""
+    unit: ClassVar[str] = ""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.recipe, self.baseline)))
+
+    def values(self) -> list[float]:
+        raise NotImplementedError
+
+    def estimate(self) -> Estimate | None:
+        return interval(self.values())
+
+
+class Accuracy(Quantity):
+    """Test accuracy, in per cent."""
+
+    unit = "%"
+
+    def values(self) -> list[float]:
+        return percents(self.recipe)
+
+    def dead(self) -> int:
+        """How many of the runs end at chance: not half as good again as a guess."""
+        classes = int(re.sub(r"\D", "", recipes.get(self.recipe).data))  # "cifar100" has 100
+        return sum(percent <= 150 / classes for percent in self.values())
+
+
+class Difference(Quantity):
+    """Test accuracy minus the baseline's, in points: seed by seed, or each run's minus the baseline's mean."""
+
+    unit = "points"
+
+    def values(self) -> list[float]:
+        ours, theirs = by_seed(self.recipe), by_seed(self.baseline)
+        if shared := sorted(ours.keys() & theirs.keys()):
+            return [ours[seed] - theirs[seed] for seed in shared]
+        return [one - fmean(theirs.values()) for one in ours.values()] if theirs else []
+
+    def estimate(self) -> Estimate | None:
+        ours, theirs = by_seed(self.recipe), by_seed(self.baseline)
+        paired = len(ours.keys() & theirs.keys()) > 1
+        return interval(self.values()) if paired else interval([*ours.values()], [*theirs.values()])
+
+
+class SecondsRatio(Quantity):
+    """Seconds of the median epoch over the baseline's, for each seed that one machine ran of both."""
+
+    unit = "×"
+
+    def values(self) -> list[float]:
+        ours, theirs = (
+            {(run["seed"], records.where(run)): median(run["history"]["seconds"]) for run in runs_of(name)}
+            for name in self.recipes
+        )
+        return [ours[run] / theirs[run] for run in ours if run in theirs]
+
+
+class WeightsRatio(Quantity):
+    """Number of weights over the baseline's: exact, whatever the seeds."""
+
+    unit = "×"
+
+    def values(self) -> list[float]:
+        ours, theirs = map(runs_of, self.recipes)
+        return [ours[0]["parameters"] / theirs[0]["parameters"]] if ours and theirs else []
+
+    def estimate(self) -> Estimate | None:
+        return next((Estimate(ratio, ratio, ratio, 1) for ratio in self.values()), None)
+
+
+@dataclass(frozen=True)
+class FirstEpoch(Quantity):
+    """The first epoch, counted from 1, whose accuracy reaches `percent`; infinite if a run has none."""
+
+    percent: float = 90
+
+    def values(self) -> list[float]:
+        curves = [run["history"]["validation_accuracy"] for run in runs_of(self.recipe)]
+        reached = ([k for k, value in enumerate(curve, 1) if 100 * value >= self.percent] for curve in curves)
+        return [float(min(epochs, default=math.inf)) for epochs in reached]
+
+
+def suggestion(record: dict[str, Any], rule: str = "suggestion") -> float:
+    """The learning rate that a recorded range test suggests by a rule of `RangeTest`, "suggestion" or "steepest"."""
+    return getattr(RangeTest(record["history"]["learning_rate"], record["history"]["train_loss"]), rule)
+
+
+@dataclass(frozen=True)
+class SuggestedRate(Quantity):
+    """The learning rate that a range test suggests; averaged as a power of ten."""
+
+    rule: str = "suggestion"
+
+    def values(self) -> list[float]:
+        return [suggestion(run, self.rule) for run in runs_of(self.recipe)]
+
+    def estimate(self) -> Estimate | None:
+        if found := interval([math.log10(rate) for rate in self.values()]):
+            return Estimate(*(10.0**power for power in (found.value, found.low, found.high)), found.n)
+        return None
+
+
+class Bench(Quantity):
+    """A row of the speed table, by its first column; several values where the table has kept its "rounds"."""
+
+    unit = "×"
+    recipes = ()
+
+    def values(self) -> list[float]:
+        rows = {row["what"]: row.get("rounds", [row["value"]]) for row in bench_table().get("rows", [])}
+        return rows.get(self.recipe, [])
 
 
 @dataclass(frozen=True)
@@ -297,32 +216,6 @@ class Part:
     high: float
     figure: str = "no figure"
 
-    def judge(self) -> Verdict:
-        return judge(self.quantity.estimate(), self.low, self.high, self.quantity.neutral)
-
-
-def judge(found: Estimate | None, low: float, high: float, neutral: float | None) -> Verdict:
-    """The verdict on one part: see the rule at the top of this module."""
-    if found is None:
-        return Verdict(NOT_RUN, "no record of what it needs")
-    if low <= found.low and found.high <= high:
-        return Verdict(CONFIRMED, "the whole interval is in the range")
-    if low <= found.high and found.low <= high:
-        return Verdict(QUALIFIED, CANNOT_TELL)
-    if neutral is not None and half_as_large(found, low, high, neutral):
-        return Verdict(QUALIFIED, "the direction is right, the size is not")
-    return Verdict(REFUTED, "the whole interval is outside the range")
-
-
-def half_as_large(found: Estimate, low: float, high: float, neutral: float) -> bool:
-    """Whether the effect has the range's direction, and at least half the way from `neutral` to the range."""
-    if low >= neutral:
-        return found.low > neutral and found.value >= (neutral + low) / 2
-    return high <= neutral and found.high < neutral and found.value <= (neutral + high) / 2
-
-
-def together(words: list[str]) -> str:
-    """The verdict on a claim from those on its parts."""
-    if NOT_RUN in words:
-        return NOT_RUN
-    return words[0] if len(set(words)) == 1 else QUALIFIED
+    @property
+    def word(self) -> str:
+        return judge(self.quantity.estimate(), self.low, self.high)

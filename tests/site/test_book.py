@@ -14,7 +14,7 @@ import yaml
 
 from course_utils.authoring import sync as authoring
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 
 LOADING_LINKS = {"stylesheet", "preload", "modulepreload", "icon", "shortcut", "manifest"}
@@ -99,11 +99,10 @@ def test_site_has_every_page_with_its_title(site):
 
 def test_ci_runs_what_the_readme_says():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    install = "pip install -r requirements.txt && "
-    book, tests = (line.removeprefix(install) for line in lines if line.startswith(install))
+    book, tests = (line for line in lines if line.startswith("pip install -r"))
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert install + tests in script
-    assert f"{book} -W --keep-going -n" in script
+    assert tests in script
+    assert f"{book.partition(' && ')[2]} -W --keep-going -n" in script
 
 
 def test_index_leads_to_the_front_page(site):

@@ -1,6 +1,6 @@
 """The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone.
 
-Costs about a minute, nearly all of it one visit to every page. `pytest tests/test_site.py --site _build/html`
+Costs about a minute, nearly all of it one visit to every page. `pytest tests/site --site _build/html`
 looks at a site that has been built already, with every figure in it.
 """
 
@@ -14,12 +14,10 @@ from urllib.request import url2pathname
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page
 
 PHONE = {"width": 390, "height": 844}
 PAGE_BYTES, FIRST_VIEW_BYTES = 1_500_000, 500_000
 
-AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 RUN_AXE = """async options => {
     const found = await axe.run(document, {preload: false, resultTypes: ['violations'], ...options});
     const grave = found.violations.filter(rule => ['serious', 'critical'].includes(rule.impact));
@@ -46,7 +44,7 @@ class Visit:
     violations: list[str]
 
 
-def visit(page: Page, path: Path) -> Visit:
+def visit(page, path: Path) -> Visit:
     errors, requests = [], []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -62,13 +60,15 @@ def visit(page: Page, path: Path) -> Visit:
 
 
 @pytest.fixture(scope="module")
-def visits(site: Path, browser: Browser) -> dict[str, Visit]:
+def visits(site: Path, browser) -> dict[str, Visit]:
     """A visit to every page, by its address within the site; index.html only leads to the first."""
+    pytest.importorskip("axe_playwright_python", reason="pip install -r tests/requirements.txt")
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     paths = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
     paths.remove(site / "index.html")
     found = {}
     with browser.new_context(viewport=PHONE, color_scheme="light") as context:
-        context.add_init_script(AXE)
+        context.add_init_script(axe)
         for path in paths:
             with context.new_page() as page:
                 found[path.relative_to(site).as_posix()] = visit(page, path)

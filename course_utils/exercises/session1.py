@@ -1,0 +1,192 @@
+"""The self-checks of Session 1's exercises; `self_check.py` says how they work."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from course_utils.exercises.self_check import compare, drawn, refuse, result_of, self_check
+from course_utils.models import SmallNet, count_parameters
+
+
+@self_check
+def weights(answer: int, network: SmallNet) -> str:
+    """The number of weights of `network`, counted by hand."""
+    right = count_parameters(network)
+    biases = sum(p.numel() for name, p in network.named_parameters() if name.endswith("bias"))
+    shifts = sum(layer.num_features for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
+    first, last = network.head[1], network.head[-1]
+    flat = first.weight.numel()
+    mistakes = {
+        "the biases are missing: every layer has one for each channel or value that comes out": right
+        - biases,
+        "the biases of the convolutions and of the dense layers are missing": right - biases + shifts,
+        "batch normalisation is missing: it learns two numbers a channel": right - 2 * shifts,
+        "you counted the running mean and variance: they are measured, not learned": right + 2 * shifts,
+        "the last dense layer is missing": right - count_parameters(last),
+        "the first dense layer gets fewer values: does the last stage pool as well?": right + 3 * flat,
+        "the first dense layer gets more values: how often is the picture halved?": right - 3 * flat // 4,
+    }
+    compare(answer, right, "not this number: which row of layer_table(network) differs from yours?", mistakes)
+    return f"{right:,} weights, {count_parameters(first) / right:.0%} of them in the first dense layer"
+
+
+@self_check
+def receptive_field(answer: int, features: nn.Sequential) -> str:
+    """The side, in pixels, of the square of the picture that one value at the end of `features` can see."""
+    side, distance, last_pool, late, convolutions = 1, 1, 0, 1, 1
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            side, late, convolutions = side + 2 * distance, late + 2 * distance, convolutions + 2
+        elif isinstance(layer, nn.MaxPool2d):
+            last_pool, side, distance = distance, side + distance, 2 * distance
+            late += distance
+    mistakes = {
+        "the pooling is missing: after it, a step to the next value is two pixels wide": convolutions,
+        "that is before the last pooling, which looks at neighbours as well": side - last_pool,
+        "a pooling adds the distance that neighbours have before it, not after it": late,
+        "that is how far apart neighbours are at the end, not how much one of them sees": distance,
+        "not quite the whole picture: add up what each layer contributes": 32,
+    }
+    compare(answer, side, "not this side: write down the distance of neighbours before each layer", mistakes)
+    return f"{side} × {side} pixels of 32 × 32"
+
+
+@self_check
+def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: float) -> str:
+    """How many epochs of a step schedule have a rate so low that float32 rounds it away from a weight of 0.01."""
+    rates = lr * gamma ** (np.arange(epochs) // step_epochs)
+    half_a_gap = {weight: np.spacing(np.float32(weight)) / 2 for weight in (0.01, 1)}
+    dead = int((rates < half_a_gap[0.01]).sum())
+    too_soon = int((rates < 0.01 * np.finfo(np.float32).eps).sum())
+    alive = epochs - dead
+    mistakes = {
+        "one too many: count from the first dead epoch to the last, both included": dead + 1,
+        "one too few: count from the first dead epoch to the last, both included": dead - 1,
+        "that is how many epochs are alive": alive,
+        "that is the number of the first dead epoch; how many are there from it to the end?": alive + 1,
+        "that is the number of drops: each comes after several epochs": alive // step_epochs,
+        "that is for a weight of 1; the weight here is 0.01": int((rates < half_a_gap[1]).sum()),
+        "not so soon: what is the gap from 0.01 to the next float32, and what is rounded to nothing?": too_soon,
+    }
+    compare(answer, dead, "not this many: plot the rates on a log scale, with the threshold", mistakes)
+    return f"{dead} of {epochs} epochs do nothing"
+
+
+@self_check
+def flips(flip_batch: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """Whether `flip_batch(images, mask)` mirrors the masked ones of uint8 (N, H, W, 3) images, and no others."""
+    images, mask = drawn(6, 4, 5, 3, dtype=torch.uint8), torch.tensor([True, False, True, True, False, False])
+
+    def flipped(axis: int, which: Tensor) -> Tensor:
+        return torch.where(which[:, None, None, None], images.flip(axis), images)
+
+    mistakes = {
+        "the images stand on their heads: look again at the order of the axes": flipped(1, mask),
+        "the colours are swapped: look again at the order of the axes": flipped(3, mask),
+        "the wrong ones are mirrored: the mask says which to mirror": flipped(2, ~mask),
+        "all images are mirrored, the mask is ignored": images.flip(2),
+        "no image is mirrored: has the result been assigned to anything?": images,
+    }
+    found, right = result_of(flip_batch, images, mask), flipped(2, mask)
+    otherwise = "some pixels differ: compare one image with the loop's"
+    compare(found, right, otherwise, mistakes, "all images come back, mirrored or not")
+    return "mirrored where the mask says so, and the input is as it was"
+
+
+class Watched(nn.Sequential):
+    """Two logits from an image's first value through batch normalisation, and a note of how it was called.
+
+    Where first values are positive, eval mode answers class 0; train mode compares images, and answers 1 for some.
+    """
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(12, 2, bias=False), nn.BatchNorm1d(2))
+        with torch.no_grad():
+            self[1].weight.zero_()[0, 0] = 1
+        self.graph = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.graph |= torch.is_grad_enabled()
+        return super().forward(images)
+
+
+@self_check
+def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
+    """Whether `accuracy(network, images, labels)` measures in eval mode, and leaves the network as it found it."""
+    images = torch.arange(1.0, 11.0)[:, None, None, None].expand(10, 3, 2, 2)
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    share = "expected a share between 0 and 1, found a"
+    scales = {f"{share} percentage": 80.0, f"{share} count": 8.0}
+    modes = {True: "train", False: "eval"}
+    for mode in modes:
+        network = Watched().train(mode)
+        before = copy.deepcopy(network.state_dict())
+        found = result_of(accuracy, network, images, labels)
+        moved = any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
+        refuse(moved, "measuring has moved the running statistics: batch normalisation is in train mode")
+        compare(found, 0.8, "the share is wrong: compare the largest logit's place with the label", scales)
+        refuse(network.graph, "autograd takes notes for a backward pass that never comes: forbid it")
+        came_and_leaves = f"came in {modes[mode]} mode and leaves in {modes[network.training]} mode"
+        refuse(network.training != mode, f"the network {came_and_leaves}: put back what you found")
+    return "measured in eval mode, and the network is left as it was found"
+
+
+@self_check
+def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
+    """Whether `bare` (without a bias) and `bare_norm` do in eval mode what `conv` and `norm` do."""
+    refuse(bare.bias is not None, "the new convolution still has a bias")
+    refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
+    for name in ("weight", "bias", "running_var"):
+        copied = torch.equal(getattr(bare_norm, name), getattr(norm, name))
+        refuse(not copied, f"{name} of the batch normalisation was not copied, or need not change")
+    mistakes = {
+        "the running mean is the old one: it was measured with the bias in it": norm.running_mean,
+        "the running mean has moved the wrong way": norm.running_mean + conv.bias,
+        "the running mean lost what it had measured: only the bias has to leave it": -conv.bias,
+    }
+    right = norm.running_mean - conv.bias
+    compare(bare_norm.running_mean, right, "the running mean is off: what was it a mean of?", mistakes)
+    pairs, x = (nn.Sequential(conv, norm), nn.Sequential(bare, bare_norm)), drawn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected, found = (copy.deepcopy(pair).eval()(x) for pair in pairs)
+    advice = "is all else as in `conv` and `norm`?"
+    compare(found, expected, f"the weights are right, and the output is another: {advice}", {}, advice)
+    return f"the same output with {len(conv.bias)} weights fewer"
+
+
+@self_check
+def within_budget(network: nn.Module, budget: int, accuracy: float, to_beat: float) -> str:
+    """Whether `network` classifies (N, 3, 32, 32) in 100 classes, fits the budget, and beats another accuracy."""
+    with torch.no_grad():
+        shape = tuple(copy.deepcopy(network).cpu().eval()(torch.zeros(2, 3, 32, 32)).shape)
+    refuse(shape != (2, 100), f"expected 100 logits a picture, found the shape {shape} for two pictures")
+    over = count_parameters(network) - budget
+    refuse(over > 0, f"{over:,} weights over the budget: see what the first dense layer takes of it")
+    gain = accuracy - to_beat
+    refuse(gain <= 0, "no better than the starting network: is the budget where the seeing is done?")
+    refuse(gain < 0.15, "better by less than fifteen points, which another seed might do as well")
+    return "within the budget, and better than the starting network"
+
+
+@self_check
+def finds_confusions(two_worst: Callable[[np.ndarray], list[tuple[int, int]]]) -> str:
+    """Whether `two_worst(confusion)` gives the (true, predicted) pairs of the two commonest mistakes, worst first."""
+    matrix = np.array([[50, 9, 2, 0], [1, 60, 4, 8], [12, 3, 70, 1], [0, 7, 5, 40]])
+    answer = list(result_of(two_worst, matrix))
+    refuse(len(answer) != 2, f"expected two pairs, found {len(answer)}")
+    shapes, advice = (
+        {np.shape(pair) for pair in answer},
+        "np.unravel_index makes them of a flat matrix's places",
+    )
+    refuse(shapes != {(2,)}, f"expected pairs (true, predicted): {advice}")
+    pairs, right = [tuple(int(k) for k in pair) for pair in answer], [(2, 0), (0, 1)]
+    refuse(any(one == other for one, other in pairs), "the diagonal is what went right: leave it out")
+    mistakes = {
+        "the right pairs, but the commoner mistake comes first": right[::-1],
+        "true and predicted are swapped: a row is a true class": [pair[::-1] for pair in right],
+    }
+    compare(pairs, right, "not the commonest mistakes: try it on a small matrix of your own", mistakes)
+    return "the two commonest mistakes, the worst first"

@@ -1,0 +1,209 @@
+"""The self-checks of Session 2's exercises; `self_check.py` says how they work."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from course_utils.exercises.self_check import alike, compare, drawn, number, refuse, result_of, self_check
+from course_utils.models import count_parameters
+
+
+@self_check
+def cycle_rate(answer: float, epoch: int, epochs: int, lr_min: float, lr_max: float, peak_epoch: int) -> str:
+    """The rate with which `epoch` (the first is 1) of a linear cycle begins, somewhere behind its peak."""
+
+    def falling(gone: float, end: float = lr_min, peak: float = peak_epoch) -> float:
+        return float(lr_max + (gone - peak) / (epochs - peak) * (end - lr_max))
+
+    down, over = (epoch - 1 - peak_epoch) / (epochs - peak_epoch), epoch - 1
+    mistakes = {
+        "one epoch late: when epoch 1 begins, no epoch is over yet": falling(over + 1),
+        "one epoch early: when epoch 1 begins, no epoch is over yet": falling(over - 1),
+        "this cycle does not go down to zero": falling(over, end=0.0),
+        "this falls from the first epoch on; how long is the way down?": falling(over, peak=0),
+        "this falls from the first epoch on, and to zero": falling(over, end=0.0, peak=0),
+        "that is a straight line on a logarithmic scale only": float(lr_max * (lr_min / lr_max) ** down),
+        "that is how far it has come down: subtract it from the top": lr_min + (lr_max - lr_min) * down,
+    }
+    compare(answer, falling(over), "not this rate: sketch the line from the peak to the end", mistakes)
+    return f"epoch {epoch} begins at {falling(over):g}"
+
+
+@self_check
+def cycle(rates, epochs: int, steps_per_epoch: int, lr_min: float, lr_max: float, peak_epoch: int) -> str:
+    """Whether `rates`, one a step, are a linear cycle with its peak where it should be and its end at zero."""
+    rates, steps = np.asarray(rates, dtype=float), epochs * steps_per_epoch
+    hint = ": a rate a step, not one an epoch" if rates.shape == (epochs,) else ""
+    refuse(rates.shape != (steps,), f"expected {steps} rates, found {rates.shape}{hint}")
+    top, found = rates.max(), rates.argmax() / steps_per_epoch
+    refuse(not alike(top, float(lr_max)), f"the highest rate should be {lr_max:g}, found {top:g}")
+    refuse(found != peak_epoch, f"the peak should come after {peak_epoch} epochs, found it after {found:g}")
+    refuse(not alike(rates[0], lr_min), f"the first rate should be {lr_min:g}, found {rates[0]:g}")
+    peak = peak_epoch * steps_per_epoch
+    last_step = lr_max / (steps - peak)
+    refuse(rates[-1] > 1.5 * last_step, f"the last rate is {rates[-1]:.2g}: this cycle goes down to zero")
+    lines = np.interp(np.arange(steps), [0, peak, steps], [lr_min, lr_max, 0])
+    curved = np.abs(rates - lines).max() > 2 * max(last_step, lr_max / peak)
+    refuse(curved, "the corners are right, but between them the rate should go in straight lines: plot it")
+    return f"up for {peak_epoch} epochs, down to zero in the other {epochs - peak_epoch}"
+
+
+@self_check
+def picked_rate(answer: float, rates: np.ndarray, losses: np.ndarray) -> str:
+    """Whether a rate picked from a range test lies in the middle of where the loss falls."""
+    answer, lowest = number(answer), rates[int(np.argmin(losses))]
+    begun = rates[losses < losses[0] - 0.25 * (losses[0] - losses.min())][0]
+    axis = f"expected a rate from the curve's axis, {rates[0]:g} to {rates[-1]:g}"
+    refuse(not rates[0] <= answer <= rates[-1], f"{axis}, found {answer:g}")
+    refuse(answer > 1.5 * lowest, "up there the loss is rising already")
+    refuse(answer > lowest / 2.5, "at the lowest point the loss is about to rise: keep a distance")
+    refuse(answer < begun, "at this rate the loss has hardly begun to fall: training would crawl")
+    return "a rate at which the loss falls fast, well away from where it rises"
+
+
+@self_check
+def unnormalises(unnormalise: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
+    """Whether `unnormalise(batch, mean, std)` gives the pixels back: float (N, 3, H, W) to uint8 (N, H, W, 3)."""
+    images = drawn(2, 5, 4, 3, dtype=torch.uint8)
+    mean, std = torch.tensor([[0.5, 0.4, 0.3], [0.2, 0.25, 0.3]])
+    batch = ((images.double() / 255 - mean) / std).float().permute(0, 3, 1, 2)
+    found = result_of(unnormalise, batch, mean, std)
+    unit_scale = isinstance(found, Tensor) and found.max() < 2
+    refuse(unit_scale, "the values are still on the scale of [0, 1]: pixels go up to 255")
+    close = isinstance(found, Tensor) and found.shape == images.shape
+    close = close and (found.int() - images.int()).abs().max() == 1
+    cut = {"some pixels are off by one: converting to uint8 cuts the fraction off": found} if close else {}
+    otherwise = "the pixels differ: normalising subtracts, then divides; undo the last thing first"
+    compare(found, images, otherwise, cut, "uint8 images have their channels last")
+    return "every pixel is back"
+
+
+@self_check
+def crops(crop_batch: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> str:
+    """Whether `crop_batch(padded, top, left, size)` cuts each image's own window out of uint8 (N, H, W, 3)."""
+    padded, size = drawn(3, 10, 10, 3, dtype=torch.uint8), 6
+    top, left = torch.tensor([0, 3, 4]), torch.tensor([4, 1, 2])
+
+    def windows(top: Tensor, left: Tensor) -> Tensor:
+        places = zip(padded, top.tolist(), left.tolist(), strict=True)
+        return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
+
+    right = windows(top, left)
+    mistakes = {
+        "top and left are swapped: rows come before columns": windows(left, top),
+        "every image gets the first one's window": windows(top[:1].expand(3), left[:1].expand(3)),
+        "every window starts in the corner: add top and left": windows(0 * top, 0 * left),
+        "rows and columns are exchanged: which index goes along which axis?": right.transpose(1, 2),
+    }
+    otherwise = "some pixels differ: compare the first image with a slice of it"
+    found = result_of(crop_batch, padded, top, left, size)
+    compare(found, right, otherwise, mistakes, "one window an image, channels last")
+    return "each image has its own window"
+
+
+@self_check
+def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
+    """Whether `block(c_in, c_out, stride)` returns shortcut(x) + branch(x), with a 1×1 shortcut where shapes differ."""
+    for c_out, stride in ((16, 2), (8, 1), (16, 1), (8, 2)):
+        network = block(8, c_out, stride).eval()
+        for name in ("branch", "shortcut"):
+            missing = not isinstance(getattr(network, name, None), nn.Module)
+            refuse(missing, f"the block has no layers in self.{name} yet")
+        with torch.no_grad():
+            check_sum(network, drawn(2, 8, 6, 6), (c_out, 6 // stride), f"block(8, {c_out}, {stride})")
+        extra, stays = count_parameters(network.shortcut), (c_out, stride) == (8, 1)
+        refuse(stays and extra > 0, "where the shape stays, the shortcut is x itself: it needs no weights")
+        refuse(extra > 11 * c_out, "the shortcut is more than a 1×1 convolution: that is a second branch")
+        check_branch(network.branch)
+    return "shapes agree, and the way around the branch is as short as it can be"
+
+
+def check_sum(network: nn.Module, x: Tensor, right: tuple[int, int], what: str) -> None:
+    branch, shortcut = network.branch(x), network.shortcut(x)
+    turns, gives = ("×".join(map(str, out.shape[1:])) for out in (branch, shortcut))
+    refuse(branch.shape[1:3] != right, f"{what}: the branch turns 8×6×6 into {turns}")
+    shapes = f"{what}: the branch gives {turns}, the shortcut {gives}"
+    refuse(branch.shape != shortcut.shape, f"{shapes}; shapes must agree before they are added")
+    mistakes = {
+        "forward returns the branch alone: nothing goes around it": branch,
+        "forward returns the shortcut alone": shortcut,
+        "the sum is cut off at zero: leave the way around free of a ReLU": (branch + shortcut).relu(),
+    }
+    found, otherwise = result_of(network.forward, x), "forward does not return the sum of the two"
+    compare(found, branch + shortcut, otherwise, mistakes, "forward should add the two")
+
+
+def check_branch(branch: nn.Module) -> None:
+    """Two 3×3 convolutions, two normalisations, and between them something that is not linear."""
+    kinds = [(type(layer), getattr(layer, "kernel_size", None)) for layer in branch.modules()]
+    found = kinds.count((nn.Conv2d, (3, 3))), kinds.count((nn.BatchNorm2d, None))
+    expected = "the branch should have two 3×3 convolutions and two batch normalisations"
+    refuse(found != (2, 2), f"{expected}, found {found[0]} and {found[1]}")
+    x = drawn(2, 8, 6, 6)
+    with torch.no_grad():
+        bend = branch(x) + branch(-x) - 2 * branch(0 * x)
+    refuse(bend.abs().max() < 1e-5, "the branch is linear: what belongs between its two convolutions?")
+
+
+@self_check
+def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
+    """Whether `smoothed(logits, labels, smoothing)` is cross entropy with smoothed labels, averaged over the batch."""
+    logits, labels, smoothing = 3 * drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), 0.2
+    found = result_of(smoothed, logits, labels, smoothing)
+    several = isinstance(found, Tensor) and found.numel() > 1
+    refuse(several, "expected one number, found a tensor of several: average over the batch")
+
+    def loss(logits: Tensor, smoothing: float = smoothing, **how) -> float:
+        return float(nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, **how))
+
+    mistakes = {
+        "that is the loss without smoothing": loss(logits, smoothing=0.0),
+        "spread the share over all classes, the true one included": loss(logits, smoothing=0.2 * 4 / 3),
+        "softmax comes twice: the functions that take logits contain it": loss(logits.softmax(1)),
+        "that is the batch's sum: divide by the number of pictures": loss(logits, reduction="sum"),
+        "sum over the classes, average over the pictures only": loss(logits) / 4,
+        "the sign: the logarithm of a probability is negative, a loss is not": -loss(logits),
+    }
+    otherwise = "not this value: print the target of one picture; it must sum to 1"
+    compare(found, loss(logits), otherwise, mistakes)
+    return "the same as nn.CrossEntropyLoss"
+
+
+class Lopsided(nn.Module):
+    """Logits (N, 2) from the top left and the bottom right pixel: not the same for a mirrored image."""
+
+    def __init__(self, asked: list):
+        super().__init__()
+        self.asked = asked  # (in train mode, autograd takes notes) of each question, shared with copies
+
+    def __deepcopy__(self, memo) -> "Lopsided":
+        return Lopsided(self.asked).train(self.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append((self.training, torch.is_grad_enabled()))
+        return torch.stack([images[:, 0, 0, 0], images[:, 0, -1, -1] ** 2], dim=1)
+
+
+@self_check
+def averages_flips(flip_averaged: Callable[[nn.Module, Tensor], Tensor]) -> str:
+    """Whether `flip_averaged(network, images)` is the mean of the logits for images (N, 3, H, W) and mirrored ones."""
+    images, network = drawn(5, 3, 4, 4), Lopsided(asked=[])
+    found = result_of(flip_averaged, network, images)
+    training = any(training for training, _ in network.asked)
+    refuse(training, "the network is asked in train mode: its answers depend on the rest of the batch")
+    graph = any(graph for _, graph in network.asked)
+    refuse(graph, "autograd takes notes for a backward pass that never comes: forbid it")
+    once, mirrored, upside_down, recoloured = map(network, (images, *(images.flip(k) for k in (3, 2, 1))))
+    mistakes = {
+        "that is the answer to the images alone": once,
+        "that is the answer to the mirrored images alone": mirrored,
+        "that is the sum of the two: its softmax would be far too sure": once + mirrored,
+        "the images stand on their heads: channels come first here": (once + upside_down) / 2,
+        "the colours are swapped: the last axis goes from left to right": (once + recoloured) / 2,
+        "those are probabilities: average the logits": (once.softmax(1) + mirrored.softmax(1)) / 2,
+    }
+    right, otherwise = (once + mirrored) / 2, "not the mean of the two answers"
+    compare(found, right, otherwise, mistakes, "one row of logits an image")
+    return "the mean of the answers to a picture and to its mirror image"

@@ -1,0 +1,296 @@
+"""Figures of the book's pages, from the records and what `examine` found: for the last line of a cell.
+
+Everything here works with no records, some or all of them: what was not run says so. Figures come closed, so that a
+notebook draws them once.
+"""
+
+import functools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from course_utils import plots
+from course_utils.datasets import pictures
+from course_utils.datasets.cifar import CLASSES
+from course_utils.lab import published, recipes, records, verdicts
+from course_utils.lab.tables import Html, examined, petaflop, tag
+from course_utils.lab.verdicts import NOT_RUN, runs_of
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the course's style, and close the figure: what a cell ends with, a notebook draws anyway."""
+
+    @functools.wraps(draw)
+    def closed(*args, **kwargs) -> Figure:
+        plt.draw_if_interactive()  # loads the backend, which must not happen inside the context
+        with plt.style.context(["default", plots.STYLE]):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return closed
+
+
+def of_examined(draw: Callable[..., Figure]) -> Callable[..., Figure | Html]:
+    """Give `draw` what `examine` found of a recipe in place of its name; say so where there is nothing."""
+
+    @functools.wraps(draw)
+    def shown(name: str, *args, **kwargs) -> Figure | Html:
+        found = examined(name)
+        return (
+            styled(draw)(found | {"data": recipes.get(name).data}, *args, **kwargs)
+            if found
+            else missing(name)
+        )
+
+    return shown
+
+
+def missing(*names: str) -> Html:
+    return tag("p", f"{', '.join(names)}: {NOT_RUN}.")
+
+
+# ---- accuracies ----
+
+LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance looks like an effect
+
+
+@styled
+def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = "") -> Figure:
+    """A row for each of `{label: recipe}`: a dot a run, a bar at their mean; `mark` is (label, %), a vertical."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.46 * len(names)), layout="constrained")
+    draw_accuracies(axes, names, mark)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float] | None) -> None:
+    clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
+    for height, name in enumerate(names.values()):
+        percents = verdicts.percents(name)
+        if not percents:
+            across = axes.get_yaxis_transform()
+            axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35", bbox=clear)
+            continue
+        axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
+        axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
+        beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "bbox": clear}
+        axes.annotate(f"{fmean(percents):.1f}", (max(percents), height), **beside)
+    if mark:
+        axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.set_yticks(range(len(names)), [textwrap.fill(label, 16) for label in names])
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy (%)")
+    axes.locator_params(axis="x", nbins=5)
+    axes.margins(x=0.15)
+    low, high = axes.get_xlim()
+    more = max(0, LEAST_SPAN - (high - low)) / 2
+    axes.set_xlim(low - more, high + more)
+
+
+# ---- curves ----
+
+
+def curves(
+    names: Mapping[str, str],
+    quantity: str = "validation_accuracy",
+    title: str = "",
+    beside: Mapping[str, Sequence[float]] | None = None,
+) -> Figure | Html:
+    """A line for each of `{label: recipe}`, the mean over its seeds, which are thin lines behind it.
+
+    `beside` adds others' curves of test accuracy, in per cent. A recipe that holds nothing out has no validation
+    curve: it is named as missing, like one that was not run.
+    """
+    _, factor = plots.QUANTITIES[quantity]
+    recorded = {label: runs_of(name) for label, name in names.items()}
+    found = {
+        label: SimpleNamespace(**{quantity: np.array(curve) / 100}) for label, curve in (beside or {}).items()
+    }
+    found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
+    found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
+    if not found:
+        return missing(*names.values())
+    left_out = ", ".join(label for label in names if label not in found)
+    figure = plots.compare_histories(
+        found, quantity, title + (f"\n{NOT_RUN}: {left_out}" if left_out else "")
+    )
+    (axes,) = figure.axes
+    if beside:
+        axes.set_ylabel("test accuracy (%)")
+    for mean in [line for line in axes.lines if len(recorded.get(line.get_label(), ())) > 1]:
+        thin = {"color": mean.get_color(), "linestyle": "-", "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
+        for run in recorded[mean.get_label()]:
+            values = factor * np.array(run["history"][quantity])
+            axes.plot(np.arange(1, len(values) + 1), values, **thin)
+    plt.close(figure)
+    return figure
+
+
+def range_test(name: str) -> Figure | Html:
+    """The first recorded range test of a recipe, its suggestion marked."""
+    if not (recorded := runs_of(name)):
+        return missing(name)
+    history = recorded[0]["history"]
+    suggested = verdicts.suggestion(recorded[0])
+    figure = plots.range_test(history["learning_rate"], history["train_loss"], suggested)
+    plt.close(figure)
+    return figure
+
+
+COSTS = {
+    "weights": "weights (millions)",
+    "minutes": "minutes of training",
+    "PFLOP": "operations of training (PFLOP)",
+}
+
+
+@styled
+def against(cost: str, data: str, title: str = "") -> Figure:
+    """Accuracy on `data` against one of `COSTS`: our recorded headlines, the sources, others' results by name."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.6), layout="constrained")
+    others = sorted(published.REFERENCES, key=lambda one: one.percent)
+    points = [(one, "^", "0.35", (6, -15) if k % 2 else (0, 7)) for k, one in enumerate(others)]
+    points += [(one, "s", plots.VERMILION, (0, -15)) for one in published.SOURCES]
+    ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
+    points += [(one, "o", plots.BLUE, (8, -4)) for one in ours]
+    for one, mark, colour, place in points:
+        x = getattr(one, cost, None)
+        if one.data == data and x:
+            side = {0: "center", 6: "right", 8: "left"}[place[0]]
+            x = x / 1e6 if cost == "weights" else x
+            axes.plot(x, one.percent, mark, color=colour)
+            look = {"textcoords": "offset points", "ha": side, "size": plots.SMALL_LETTERS}
+            axes.annotate(one.name, (x, one.percent), place, **look)
+    if not any(one.data == data and getattr(one, cost) for one in ours):
+        title += f"\nour own: {NOT_RUN}"
+    axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
+    axes.set(ylabel="test accuracy (%)", title=title)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.4, y=0.15)
+    return figure
+
+
+def headline(name: str) -> SimpleNamespace:
+    """A recorded recipe with what `against` asks of it; its minutes are those on the machine of its first seed."""
+    here = next(iter(records.by_machine(runs_of(name)).values()))
+    return SimpleNamespace(
+        name=name,
+        data=recipes.get(name).data,
+        percent=fmean(verdicts.percents(name)),
+        weights=here[0]["parameters"],
+        minutes=fmean(map(records.minutes, here)),
+        PFLOP=petaflop(name),
+    )
+
+
+# ---- what `examine` found ----
+
+
+@of_examined
+def filters(found: dict) -> Figure:
+    """The filters of the first convolution, the longest first."""
+    return plots.filters(found["filters"].reshape(-1, 3, 3, 3))
+
+
+@of_examined
+def feature_maps(found: dict) -> Figure:
+    """The course's drawn picture, and behind each stage eight channels, from the one that varies most to the least.
+
+    Each channel goes from black for zero to white for its own largest value; one without any is black.
+    """
+    picture, stages = pictures.drawn(found["data"]), found["maps"]
+    size = (plots.WIDTH, 0.74 * (1 + len(stages)))
+    rows = {"picture": [picture, *picture.transpose(2, 0, 1)]}
+    for stage, channels in stages.items():
+        maps = [np.frombuffer(bytes.fromhex(one), np.uint8) for one in channels]
+        rows[stage] = [one.reshape((int(len(one) ** 0.5),) * 2) for one in maps]
+    figure, axes = plt.subplots(
+        len(rows), 1 + max(map(len, rows.values())), figsize=size, layout="compressed"
+    )
+    for places, (stage, shown) in zip(axes, rows.items(), strict=True):
+        note = f"{len(shown)} of {found['units'][stage]}" if stage in stages else "and R, G, B"
+        words = f"{stage}\n{len(shown[0])} × {len(shown[0])}\n{note}"
+        right = {"transform": places[0].transAxes, "ha": "right", "va": "center"}
+        places[0].text(1, 0.5, words, size=plots.SMALL_LETTERS, **right)
+        for place in places:
+            place.set_axis_off()
+        for place, image in zip(places[1:], shown, strict=False):
+            place.imshow(image, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+@of_examined
+def superclasses(found: dict) -> Figure:
+    """CIFAR-100's superclasses: what share (%) of each one's images is said to be of each; 2 % and more in figures."""
+    counts = found["superclasses"]
+    shares = 100 * counts / counts.sum(1, keepdims=True)
+    labels = found["superclass_names"]
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 6.6), layout="compressed")
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    for (true, said), share in np.ndenumerate(shares):
+        if share >= 2:
+            colour = "white" if share > 35 else "black"
+            axes.text(said, true, f"{share:.0f}", ha="center", va="center", color=colour, size=9)
+    axes.set_xticks(range(len(labels)), labels, rotation=90)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(length=0, labelsize=plots.SMALL_LETTERS, labeltop=True, labelbottom=False)
+    axes.set(xlabel="said", ylabel="true superclass")
+    axes.xaxis.set_label_position("top")
+    axes.grid(False)
+    return figure
+
+
+def class_names(found: dict) -> list[str]:
+    return [one.replace("_", " ") for one in CLASSES[found["data"]]]
+
+
+@of_examined
+def confusion(found: dict) -> Figure:
+    """The confusion matrix of all classes, in per cent of each true class; for ten classes or so."""
+    return plots.confusion(found["confusion"], class_names(found))
+
+
+@of_examined
+def most_confused(found: dict, n: int = 12) -> Figure:
+    """The `n` commonest mistakes, as bars: true class → what was said."""
+    return plots.most_confused(found["confusion"], class_names(found), n)
+
+
+FEW = 30  # images: the accuracy of a bin with fewer says little
+
+
+@styled
+def reliability(names: Mapping[str, str]) -> Figure:
+    """For each of `{label: recipe}`: accuracy against confidence ± two standard errors, and how often it is how sure.
+
+    On the dashed line confidence is accuracy. Bins of fewer than `FEW` images are left out above.
+    Source: C. Guo and others, "On calibration of modern neural networks", ICML 2017.
+    """
+    size = {"figsize": (plots.WIDTH, 6.6), "height_ratios": (5, 2)}
+    figure, (above, below) = plt.subplots(2, 1, sharex=True, layout="constrained", **size)
+    above.plot([0, 100], [0, 100], "--", color="0.35", linewidth=1)
+    for x, y, side in ((14, 62, "too careful"), (84, 34, "too sure")):
+        above.text(x, y, side, color="0.35", ha="center", style="italic")
+    for (label, name), colour, marker in zip(names.items(), plots.COLOURS, "os^Dv", strict=False):
+        found = examined(name)
+        note = f"ECE {100 * found['ece']:.1f} points" if found else NOT_RUN
+        look = {"color": colour, "marker": marker, "markersize": 5, "label": f"{label}: {note}"}
+        bins = np.array(list(found["calibration"].values()) if found else np.empty((3, 0)), dtype=float)
+        count, sure, right = bins[:, bins[0] >= FEW]
+        error = 2 * np.sqrt(right * (1 - right) / count)
+        above.errorbar(100 * sure, 100 * right, 100 * error, **look)
+        if found:
+            edges = np.linspace(0, 100, bins.shape[1] + 1)
+            below.stairs(100 * bins[0] / bins[0].sum(), edges, color=colour, linewidth=1.5)
+    above.set(ylabel="right (%)", ylim=(0, 102), xlim=(0, 100))
+    above.legend(loc="upper left", frameon=False)
+    below.set(xlabel="confidence: the highest probability (%)", ylabel="images (%)", ylim=(0, None))
+    return figure

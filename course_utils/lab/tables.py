@@ -1,0 +1,421 @@
+"""Tables and verdict boxes of the book's pages, as HTML, from the records: for the last line of a cell.
+
+Everything here works with no records, some or all of them: what was not run says so. `tag` escapes what it is given
+unless it is `Html` already, so that nothing that stands in a record becomes markup.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from html import escape
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from course_utils import lessons
+from course_utils.lab import machine, published, recipes, records, verdicts
+from course_utils.lab.claims import CLAIMS, Claim
+from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED, Accuracy, Part, runs_of
+
+NBSP = "\u00a0"  # a space at which no line breaks
+MINUS = "\u2212"  # as wide as a plus, and not taken for a hyphen
+DASH = "–"  # for what is not known
+
+
+# ---- HTML ----
+
+
+class Html(str):
+    """Text that a notebook shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def text(content: object) -> Html:
+    """`content` as HTML, escaped unless it is that; no line breaks between a number and its per cent sign."""
+    return content if isinstance(content, Html) else Html(escape(str(content)).replace(" %", f"{NBSP}%"))
+
+
+def tag(name: str, *contents: object, **attributes: object) -> Html:
+    """The `contents`, a line each, in an element; a key `aria_label` gives "aria-label", and `class_` "class"."""
+    keys = {key: key.rstrip("_").replace("_", "-") for key in attributes}
+    given = "".join(f' {keys[key]}="{escape(str(value))}"' for key, value in attributes.items())
+    return Html(f"<{name}{given}>{'<br/>'.join(text(one) for one in contents if one != '')}</{name}>")
+
+
+def row(*cells: object) -> Html:
+    """A table's row; a cell that is a tuple has a line for each of its entries."""
+    return tag("tr", Html("".join(tag("td", *(one if isinstance(one, tuple) else (one,))) for one in cells)))
+
+
+def table(head: Iterable[str], rows: Iterable[Html], name: str) -> Html:
+    """A table that scrolls in its own frame where the page is narrow."""
+    headings = Html("".join(tag("th", one, scope="col") for one in head))
+    parts = tag("thead", tag("tr", headings)) + tag("tbody", Html("".join(rows)))
+    inner = tag("table", Html(parts), class_="table")
+    return tag(
+        "div", inner, class_="pst-scrollable-table-container", tabindex=0, role="region", aria_label=name
+    )
+
+
+# ---- numbers ----
+
+
+def accuracy(name: str) -> str:
+    """Test accuracy of a recipe: "51.00 ± 0.30 % (3 seeds)", or "not run yet".
+
+    Where runs died a mean would be like none of them: "1.00, 1.00, 5.17 % (3 seeds, 2 at chance)".
+    """
+    percents = verdicts.percents(name)
+    if not percents:
+        return NOT_RUN
+    seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
+    if dead := Accuracy(name).dead():
+        return f"{', '.join(f'{one:.2f}' for one in sorted(percents))} % ({seeds}, {dead} at chance)"
+    spread = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
+    return f"{fmean(percents):.2f}{spread} % ({seeds})"
+
+
+def minutes(name: str) -> str:
+    """Minutes that a run takes, as a mean over the recipe's runs; for each machine, if there are several."""
+    paces = [fmean(map(records.minutes, runs)) for runs in records.by_machine(runs_of(name)).values()]
+    return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
+
+
+def petaflop(name: str) -> float | None:
+    """Operations that a run of the recipe takes in training, in units of 10¹⁵; None where they are not counted."""
+    path = records.RECORDED / "flops.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found.get(name)
+
+
+def number(value: float, unit: str = "") -> str:
+    return (f"{round(value, 1):+g}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+# ---- runs ----
+
+BUDGET = 1_000_000  # weights, Session 1's
+RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time", "PFLOP")
+
+
+def runs(names: Mapping[str, str]) -> Html:
+    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time on each machine, operations."""
+    several = any(len(records.by_machine(runs_of(name))) > 1 for name in names.values())
+    note = "Where a row has two times, they are those of two computers, which the leaderboard names."
+    found = table(RUN_HEAD, [run_row(name, label) for label, name in names.items()], "Runs")
+    return Html(found + (tag("p", note) if several else ""))
+
+
+def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
+    recorded = runs_of(name)
+    weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
+    time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
+    return row(
+        (label, tag("code", name), made_on),
+        accuracy(name),
+        weights,
+        time,
+        f"{work:.3g}" if (work := petaflop(name)) else DASH,
+    )
+
+
+def leaderboard(data: str) -> Html:
+    """Runs on `data` ("cifar10" or "cifar100") by accuracy, headlines first where not run, then others' results."""
+    ours = sorted(competing(data), key=lambda name: -fmean(verdicts.percents(name) or [math.inf]))
+    machines = list(dict.fromkeys(where for name in ours for where in records.by_machine(runs_of(name))))
+    rows = [run_row(name, made_on=made_on(name, machines)) for name in ours]
+    others = [one for one in published.SOURCES + published.REFERENCES if one.data == data]
+    for one in sorted(others, key=lambda one: -one.percent):
+        weights = f"{one.weights:,}" if one.weights else "not stated"
+        who = (one.name, tag("small", "published"))
+        rows.append(row(who, f"{one.percent:.2f} %", weights, one.cost, DASH))
+    notes = [tag("p", f"Machine {k}: {where}") for k, where in enumerate(machines, 1)]
+    return Html(table(RUN_HEAD, rows, f"Leaderboard on {data}") + "".join(notes))
+
+
+def competing(data: str) -> list[str]:
+    """The recipes on `data` that belong on its board: those recorded, and the headlines even if they are not.
+
+    Session 1's budget holds on CIFAR-100, and nobody starts from weights that were trained elsewhere.
+    """
+    trained_here = [
+        one.name
+        for one in recipes.RECIPES.values()
+        if one.data == data and one.epochs and one.network != "TransferNet"
+        if verdicts.percents(one.name) or one in recipes.HEADLINES
+    ]
+    limit = BUDGET if data == "cifar100" else math.inf
+    return [name for name in trained_here if all(run["parameters"] <= limit for run in runs_of(name))]
+
+
+def made_on(name: str, machines: list[str]) -> Html:
+    """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
+    found = records.by_machine(runs_of(name)).items()
+    return tag(
+        "small", *(f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
+    )
+
+
+def bench() -> Html:
+    """The recorded speed table with its machine, or the word that there is none."""
+    recorded = verdicts.bench_table()
+    if not recorded:
+        return tag("p", f"Speed table: {NOT_RUN}.")
+    rows = [row(one["what"], one["bound"], f"{one['value']:#.4g}") for one in recorded["rows"]]
+    where = machine.in_words(recorded["machine"], recorded["precision"])
+    note = tag("p", f"{where}, torch {recorded['machine']['torch']}")
+    return Html(table(("What", "Bound", "Measured"), rows, "Speed table") + note)
+
+
+# ---- verdicts ----
+
+# A verdict is a word, a shape and a colour, so that nobody needs the colour. `course.css` has the classes.
+MARKS = {
+    HOLDS: ("✓", "holds"),
+    FAILS: ("✗", "fails"),
+    UNDECIDED: ("?", "undecided"),
+    NOT_RUN: (DASH, "waiting"),
+}
+MIXED = "parts differ"
+PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
+
+
+def claim(*ids: str) -> Html:
+    """A box for each claim: what the source says, its parts, and the verdict. For pages one folder down."""
+    return Html("".join(box(CLAIMS[one]) for one in ids))
+
+
+def box(one: Claim) -> Html:
+    title = tag("p", Html(f"Claim {one.id}: {verdict(one.verdict())}"), class_="admonition-title")
+    parts = table(PART_HEAD, map(part_row, one.parts), f"Claim {one.id}")
+    untested = tag("p", f"Not tested: {one.untested}") if one.untested else ""
+    runs = table(("Part", "95 % interval", "Runs"), map(runs_row, one.parts), f"Runs of {one.id}")
+    link = tag("a", "All claims, and the rule behind the verdicts", href=f"../claims.html#{one.id.lower()}")
+    details = tag("details", Html(tag("summary", "The runs") + runs + tag("p", link)))
+    return tag("div", Html(title + tag("p", one.says) + parts + untested + details), class_="admonition note")
+
+
+def ledger() -> Html:
+    """Every claim with its verdict, and below it a row for each of its parts. For a page in book/ itself."""
+    rows = []
+    for one in CLAIMS.values():
+        untested = f"Not tested: {one.untested}" if one.untested else ""
+        link = tag("a", f"Discussion of {one.id}", href=f"{one.page}.html")
+        words = tag("span", one.says, untested, link, style="font-weight: normal")
+        title = Html(f"{one.id}: {verdict(one.verdict())}")
+        rows.append(tag("tr", tag("th", title, words, colspan=4, scope="rowgroup", id=one.id.lower())))
+        rows += map(part_row, one.parts)
+    return table(PART_HEAD, rows, "All claims")
+
+
+def tally() -> Html:
+    """How many claims, and how many of their parts, there are of each verdict."""
+    claims = Counter(one.verdict() if one.verdict() in MARKS else MIXED for one in CLAIMS.values())
+    parts = Counter(part.word for one in CLAIMS.values() for part in one.parts)
+    rows = [
+        row(verdict(word), claims[word], parts[word] if word in MARKS else DASH) for word in (*MARKS, MIXED)
+    ]
+    return table(("Verdict", "Claims", "Their parts"), rows, "Claims by verdict")
+
+
+def verdict(word: str) -> Html:
+    mark, kind = MARKS.get(word, ("◐", "mixed"))
+    return tag("span", Html(f"{tag('span', mark, aria_hidden='true')} {word}"), class_=f"verdict {kind}")
+
+
+def part_row(part: Part) -> Html:
+    """What is compared, the source's figure and the range, the runs as dots beside it, and the verdict."""
+    measured = (dots(part), value(part)) if part.word != NOT_RUN else ()
+    return row(part.says, (part.figure, tag("small", span(part))), measured, verdict(part.word))
+
+
+def value(part: Part) -> str:
+    """What was measured on average; where runs died, or never come to a bar, each run for itself."""
+    unit, each = part.quantity.unit, part.quantity.values()
+    dead = []
+    if unit in ("%", "points"):
+        counts = {name: Accuracy(name).dead() for name in part.quantity.recipes}
+        dead = [f"{n} of {name} at chance" for name, n in counts.items() if n]
+    if not dead and all(map(math.isfinite, each)):
+        each = [part.quantity.estimate().value]
+    values = ", ".join(number(one, unit) for one in each).replace("inf", "never")
+    return "; ".join([f"{values} {unit}".strip(), *dead])
+
+
+def span(part: Part) -> str:
+    """The range in which a part holds, in words."""
+    unit = part.quantity.unit
+    if math.isinf(part.high):
+        return f"{number(part.low, unit)} {unit} or more".replace("1 points", "1 point")
+    if math.isinf(part.low) or (part.low <= 0 and unit == "×"):
+        return f"{number(part.high, unit)} {unit} or less".replace("1 points", "1 point")
+    return f"{number(part.low, unit)} to {number(part.high, unit)} {unit}"
+
+
+def dots(part: Part, width: int = 140) -> Html:
+    """The runs as dots on their interval, the claimed range as a band behind them, and an upright at no effect."""
+    unit, values, found = part.quantity.unit, part.quantity.values(), part.quantity.estimate()
+    no_effect = {"points": [0.0], "×": [1.0]}.get(unit, [])
+    shown = [one for one in (*values, *no_effect, part.low, part.high) if math.isfinite(one)]
+    margin = 0.1 * (max(shown) - min(shown)) or 1
+    left, right = min(shown) - margin, max(shown) + margin
+
+    def x(value: float) -> float:
+        return round(width * (min(max(value, left), right) - left) / (right - left), 1)
+
+    band = f'<path d="M{x(part.low)} 2V22H{x(part.high)}V2z" fill-opacity=".2"/>'
+    lines = "".join(f"M{x(one)} 0v24" for one in no_effect)
+    lines += f"M{x(found.low)} 12H{x(found.high)}" if len(values) > 1 else ""
+    circles = "".join(f'<circle cx="{x(one)}" cy="12" r="4" fill-opacity=".7"/>' for one in values)
+    said = f"measured: {', '.join(number(one, unit) for one in values)}; claimed: {span(part)}"
+    look = {"viewBox": f"0 0 {width} 24", "width": width, "height": 24, "fill": "currentColor"}
+    drawn = Html(f'{band}<path d="{lines}" stroke="currentColor"/>{circles}')
+    return tag("svg", drawn, role="img", aria_label=said, **look)
+
+
+def runs_row(part: Part) -> Html:
+    """The interval of what was measured, and the recipes that it was measured on."""
+    found, unit = part.quantity.estimate(), part.quantity.unit
+    known = found and math.isfinite(found.high - found.low)
+    interval = f"{number(found.low, unit)} to {number(found.high, unit)} {unit}" if known else DASH
+    made_by = (Html(f"{tag('code', name)} {text(accuracy(name))}") for name in part.quantity.recipes)
+    return row(part.says, interval, tuple(made_by))
+
+
+# ---- what the notebooks take ----
+
+TITLES = {
+    "01_smallnet": "Session 1",
+    "01_smallnet_solutions": "Session 1, the exercises solved",
+    "02_resnet": "Session 2",
+    "02_resnet_solutions": "Session 2, the exercises solved",
+    "03_failures": "A gallery of failures",
+}
+# What a notebook trains in the full profile: a lesson's recipe, how often, and the recorded run to whose pace its time
+# is scaled. The notebooks that are not here do the same in both profiles.
+FULL = {"01_smallnet": ("smallnet", 3, "smallnet-source"), "02_resnet": ("resnet", 1, "resnet-assignment")}
+
+
+def notebook_times(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """{notebook: seconds, date, precision, machine} as last executed; a ValueError if the file has anything else."""
+    path = path or records.RECORDED / "notebooks.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, entry in found.items():
+        if name not in TITLES or set(entry) != {"seconds", "date", "precision", "machine"}:
+            raise ValueError(f"{path}: expected the times of {', '.join(TITLES)}, found {name}: {entry}")
+    return found
+
+
+def keep_times(seconds: Mapping[str, float], path: Path | None = None) -> None:
+    """Note what these notebooks took just now, on this machine; what is known of the others stays."""
+    from course_utils import training
+
+    now = {
+        "date": date.today().isoformat(),
+        "precision": str(training.pick_precision(training.pick_device())).removeprefix("torch."),
+        "machine": machine.describe(),
+    }
+    path = path or records.RECORDED / "notebooks.json"
+    known = notebook_times(path) | {name: {"seconds": round(taken), **now} for name, taken in seconds.items()}
+    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def notebooks() -> Html:
+    """A row for each notebook: its seconds in the quick profile, its minutes in the full one, and the machines."""
+    known = notebook_times()
+    quick = {name: f"{entry['seconds']} s" for name, entry in known.items()}
+    rows = [row(title, quick.get(name, NOT_RUN), full_time(name)) for name, title in TITLES.items()]
+    machines = {machine.in_words(entry["machine"], entry["precision"]): None for entry in known.values()}
+    note = tag("p", f"Quick: measured on {'; '.join(machines)}.") if machines else ""
+    return Html(table(("Notebook", "Quick profile", "Full profile"), rows, "Time of the notebooks") + note)
+
+
+def full_time(notebook: str) -> str:
+    """The minutes that the full profile trains, at the pace of the first seed of a recorded run."""
+    if notebook not in FULL:
+        return "the same"
+    lesson, times, similar = FULL[notebook]
+    epochs = times * lessons.LESSONS[lesson]["full"].epochs
+    if not (recorded := runs_of(similar)):
+        return NOT_RUN
+    needed = epochs * records.minutes(recorded[0]) / len(recorded[0]["history"]["seconds"])
+    return f"{needed:.0f} min: {epochs} epochs at the pace of {similar} on {records.where(recorded[0])}"
+
+
+# ---- what `examine` found ----
+
+EXAMINED_SCHEMA = 2
+
+
+def examined_path(recipe: str, seed: int = 0) -> Path:
+    return records.path_of(recipe, seed).with_name(f"examined-seed{seed}.json")
+
+
+def examined(recipe: str, seed: int = 0) -> dict[str, Any] | None:
+    """What `diagnostics.examine` found of a saved network, its matrices as arrays; None where there is no file.
+
+    Raises ValueError, saying what to do, where the file is of other weights than the record's.
+    """
+    path, recorded = examined_path(recipe, seed), {run["seed"]: run for run in runs_of(recipe)}
+    if seed not in recorded or not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    expected = {"schema": EXAMINED_SCHEMA, "weights": recorded[seed]["weights"]}
+    identity = {key: found.get(key) for key in expected}
+    if identity != expected:
+        again = f"make it again: python -m course_utils examine {recipe}"
+        raise ValueError(f"{path}: expected {expected}, found {identity}: {again}")
+    for name, kind in {"confusion": int, "superclasses": int, "filters": float}.items():
+        found[name] = np.array([line.split() for line in found.get(name, [])], dtype=kind)
+    return found | {"parameters": recorded[seed]["parameters"]}
+
+
+# What a column of `networks` shows of an examined file, the record's number of "parameters" among its entries.
+COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "Filters": lambda found: len(found["filters"]),
+    "Cosine similarity to their random start": lambda found: f"{found['similarity']:.2f}",
+    "Dead units": lambda found: tag(
+        "span", *(f"{layer}: {found['dead'][layer]} of {n}" for layer, n in found["units"].items())
+    ),
+    "Dead neurons": lambda found: f"{found['dead']['dense layer']} of {found['units']['dense layer']}",
+    "Weights to and from them": lambda found: f"{found['dead_weights']:,}",
+    "Of all weights": lambda found: percent(found["dead_weights"] / found["parameters"]),
+    "Mistakes": lambda found: f"{found['mistakes']:,}",
+    "Inside the superclass": lambda found: percent(
+        (found["right_superclass"] - found["top1"]) / (1 - found["top1"])
+    ),
+    "Right superclass": lambda found: percent(found["right_superclass"]),
+    "Right": lambda found: percent(found["top1"], 2),
+    "Top 5": lambda found: percent(found["top5"], 2),
+    "Confidence": lambda found: percent(found["confidence"], 2),
+    "ECE": lambda found: f"{100 * found['ece']:.1f} points",
+}
+
+
+def networks(names: Mapping[str, str], *columns: str) -> Html:
+    """A row for each of `{label: recipe}`: what `examine` found of its saved network, in some of `COLUMNS`."""
+    rows = []
+    for label, name in names.items():
+        found = examined(name)
+        cells = [COLUMNS[column](found) if found else NOT_RUN for column in columns]
+        rows.append(row((label, tag("code", name)), *cells))
+    return table(("Run", *columns), rows, ", ".join(columns))
+
+
+def why_dead(name: str) -> Html:
+    """SmallNet's dead channels beside the median of their stage: filter, batch norm, and what would wake them."""
+    head = ("Channel", "Length of its filter", "Scale", "Shift", "Active from")
+    why = (examined(name) or {"why": {f"{name}: {NOT_RUN}": []}})["why"].items()
+    return table(
+        head, [row(channel, *(f"{one:.2f}" for one in values)) for channel, values in why], "Dead channels"
+    )

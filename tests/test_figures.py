@@ -1,0 +1,126 @@
+"""Figures of the book's pages: drawn with records, with some and with none, and true to them."""
+
+import subprocess
+import sys
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from made_up import write
+from matplotlib.figure import Figure
+
+from course_utils.lab import figures, published, records, tables
+from course_utils.lab.verdicts import NOT_RUN
+
+SOURCE, BEST, WITHOUT = "smallnet-source", "smallnet-best", "smallnet-no-dropout"
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A folder for made-up records, empty so far."""
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    return tmp_path
+
+
+DRAWN = {
+    "accuracies": lambda: figures.accuracies({"a": SOURCE, "b": BEST}, mark=("the source", 50.48)),
+    "curves": lambda: figures.curves({"a": SOURCE, "b": BEST}),
+    "range test": lambda: figures.range_test("resnet-lr-range"),
+    "weights": lambda: figures.against("weights", "cifar100"),
+    "minutes": lambda: figures.against("minutes", "cifar10"),
+    "PFLOP": lambda: figures.against("PFLOP", "cifar10"),
+    "filters": lambda: figures.filters(SOURCE),
+    "feature maps": lambda: figures.feature_maps(SOURCE),
+    "superclasses": lambda: figures.superclasses(SOURCE),
+    "confusion": lambda: figures.confusion("resnet-fast"),
+    "most confused": lambda: figures.most_confused(SOURCE),
+    "reliability": lambda: figures.reliability({"a run": SOURCE, "another": BEST}),
+}
+
+
+def words(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_what_was_run_is_drawn_and_closed(draw):
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert not plt.fignum_exists(figure.number)
+    assert NOT_RUN not in words(figure)
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_what_was_not_run_says_so(draw, empty):
+    shown = draw()
+    assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
+
+
+def test_pages_that_show_records_need_no_torch():
+    code = "import sys, course_utils.lab.figures, course_utils.lab.tables; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_a_dollar_in_a_name_is_a_dollar(empty):
+    write(SOURCE, 50.0, 51.0)
+    names = {"costs $5 or $x_{": SOURCE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in (figures.accuracies(names, title="$5_{"), figures.curves(names, title="$5_{")):
+            figure.draw_without_rendering()
+            assert "$" in words(figure)
+
+
+def test_seeds_are_thin_lines_behind_their_mean(empty):
+    write(SOURCE, 50.0, 52.0)
+    write(WITHOUT, 40.0)
+    (axes,) = figures.curves({"a": SOURCE, "b": WITHOUT}).axes
+    last = {(float(line.get_ydata()[-1]), line.get_linewidth() < 1) for line in axes.lines}
+    assert last == {(51.0, False), (50.0, True), (52.0, True), (40.0, False)}
+
+
+def test_others_curves_stand_beside_ours():
+    shown = figures.curves({"here": "resnet-assignment"}, beside={"published": published.RESNET_CURVE})
+    (axes,) = shown.axes
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(lines["published"], published.RESNET_CURVE)
+    assert "here" in lines and axes.get_ylabel() == "test accuracy (%)"
+
+
+def test_runs_that_hold_nothing_out_have_no_validation_curve(empty):
+    write(SOURCE, 50.0)
+    write("resnet-fast", 90.0, curve=[None, None])
+    figure = figures.curves({"with": SOURCE, "all images": "resnet-fast"})
+    assert [line.get_label() for line in figure.axes[0].lines] == ["with"]
+    assert "not run yet: all images" in figure.get_suptitle()
+
+
+def test_a_small_difference_is_not_drawn_large(empty):
+    write("smallnet-start", 50.0)
+    write("smallnet-wide", 50.5)
+    shown = {"one": "smallnet-start", "other": "smallnet-wide"}
+    low, high = figures.accuracies(shown).axes[0].get_xlim()
+    assert high - low == pytest.approx(figures.LEAST_SPAN)
+    assert (low + high) / 2 == pytest.approx(50.25)
+    low, high = figures.accuracies(shown, mark=("far", 90.0)).axes[0].get_xlim()
+    assert 40 < high - low < 60
+
+
+def test_the_heat_map_writes_shares_of_the_true_superclass():
+    counts = tables.examined(SOURCE)["superclasses"]
+    axes = figures.superclasses(SOURCE).axes[0]
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    wrong = counts - np.diag(np.diag(counts))
+    true, said = np.unravel_index(wrong.argmax(), wrong.shape)
+    assert written[said, true] == f"{100 * counts[true, said] / counts[true].sum():.0f}"
+
+
+def test_bins_of_few_images_are_left_out_of_the_curve():
+    found = tables.examined(SOURCE)
+    curve, _ = figures.reliability({"a run": SOURCE}).axes
+    count = np.array(found["calibration"]["count"])
+    assert len(curve.containers[0].lines[0].get_xdata()) == (count >= figures.FEW).sum() < len(count)
+    (label,) = curve.get_legend().get_texts()
+    assert label.get_text() == f"a run: ECE {100 * found['ece']:.1f} points"
