@@ -11,7 +11,6 @@ them after their MD5.
 """
 
 import hashlib
-import math
 import os
 import shutil
 import tempfile
@@ -27,11 +26,17 @@ from urllib.parse import urlsplit
 import filelock
 import numpy as np
 
-from course_utils.datasets.download import Unavailable, check_space, download
+from course_utils.datasets.download import Unavailable, download
 
 MIN_RATE = 100_000.0  # bytes a second; CIFAR's own server gives 55,000 to 80,000 since June 2026
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+SHAPES = {
+    "x_train": (50000, 32, 32, 3),
+    "y_train": (50000,),
+    "x_test": (10000, 32, 32, 3),
+    "y_test": (10000,),
+}
 Arrays = dict[str, np.ndarray]
 
 
@@ -41,29 +46,16 @@ class FetchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Source:
-    """One data set as its authors publish it (the names and the MD5 are torchvision's), and where it can be had."""
+    """What torchvision does not know of a data set; the archive's name, folder and MD5 are torchvision's."""
 
-    archive: str  # file name, at every mirror and in the data folder
     size: int  # of the archive, in bytes
-    md5: str
-    folder: str  # inside the archive
     fingerprints: dict[str, str]  # of the training and the test set, see `fingerprint`
-    mirrors: tuple[str, ...]  # in the order in which they are asked
-    n_train: int = 50_000
-    n_test: int = 10_000
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        n, m = self.n_train, self.n_test
-        return {"x_train": (n, 32, 32, 3), "y_train": (n,), "x_test": (m, 32, 32, 3), "y_test": (m,)}
+    mirrors: tuple[str, ...]  # of the archive, in the order in which they are asked
 
 
 SOURCES = {
     "cifar10": Source(
-        archive="cifar-10-python.tar.gz",
         size=170_498_071,
-        md5="c58f30108f718f92721af3b95e74349a",
-        folder="cifar-10-batches-py",
         fingerprints={
             "train": "684be5c4233c633ec183dcd842ad2eac1e1a5bfa5340af8660609d54b533e408",
             "test": "f9cfae85b360acdb9dba728668e18513366c261da441e1d331b5962a08a67266",
@@ -76,10 +68,7 @@ SOURCES = {
         ),
     ),
     "cifar100": Source(
-        archive="cifar-100-python.tar.gz",
         size=169_001_437,
-        md5="eb9058c3a382ffc7106e4002c42a8d85",
-        folder="cifar-100-python",
         fingerprints={
             "train": "fad61349b6d9e3bed94becec487801a58051edde135c4573825e07777a0f76ec",
             "test": "5e3a6f2efee610990eeb9849cbd3fb7f72cc7bd1e254d81be752ae97667e2145",
@@ -140,13 +129,17 @@ def load_arrays(name: str, root: str | Path | None = None) -> Arrays:
     damaged; it is then left in place.
     """
     root = Path(root).expanduser() if root else data_folder()
-    path, source = root / f"{name}.npz", SOURCES[name]
+    path = root / f"{name}.npz"
     if path.exists():
         return _read_npz(path)
+    reader = _reader(name)
     tried = [f"{path.name}: not there"]
     lock = filelock.FileLock(root / f".{name}.lock")  # it ends with its process, even a killed one
     try:
-        for local, read in ((root / source.folder, _read_folder), (root / source.archive, _read_archive)):
+        for local, read in (
+            (root / reader.base_folder, _read_folder),
+            (root / reader.filename, _read_archive),
+        ):
             try:
                 arrays = read(local, name)
             except Unavailable as reason:
@@ -157,6 +150,12 @@ def load_arrays(name: str, root: str | Path | None = None) -> Arrays:
                 _save_npz(path, arrays)
             return arrays
         root.mkdir(parents=True, exist_ok=True)
+        needed, free = (
+            2.1 * SOURCES[name].size,
+            shutil.disk_usage(root).free,
+        )  # the archive and, not packed, the .npz
+        if free < needed:
+            raise OSError(f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
         print(f"{name}: fetching it, or waiting for another process that does", flush=True)
         with lock:
             return _read_npz(path) if path.exists() else _fetch(path, tried)
@@ -173,16 +172,13 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
     All have the same bytes, so one goes on where another ended. Each has a second turn, as connections break. The last
     may be ten times slower than the others, because a slow download is better than none.
     """
-    name, source = path.stem, SOURCES[path.stem]
-    part = path.with_name(f"{source.archive}.part")
+    name, source, archive = path.stem, SOURCES[path.stem], _reader(path.stem).filename
+    part = path.with_name(f"{archive}.part")
     own = os.environ.get("COURSE_CIFAR_URL", "").rstrip("/")
-    mirrors = [f"{own}/{source.archive}"] * bool(own) + list(source.mirrors)
-    npz_size = sum(map(math.prod, source.shapes.values()))
+    mirrors = [f"{own}/{archive}"] * bool(own) + list(source.mirrors)
     for url in mirrors * 2:
-        have = part.stat().st_size if part.exists() else 0
-        check_space(path.parent, source.size - have + npz_size)
         host = urlsplit(url).netloc or url
-        print(f"{source.archive}: asking {host}", flush=True)
+        print(f"{archive}: asking {host}", flush=True)
         try:
             download(url, part, source.size, MIN_RATE / (10 if url == mirrors[-1] else 1))
             arrays = _read_archive(part, name)
@@ -196,29 +192,23 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
         part.unlink()
         print(f"{name}: from {host}, kept as {path.name}")
         return arrays
-    raise FetchError(_what_to_do(path, part, source, tried))
-
-
-def _what_to_do(path: Path, part: Path, source: Source, tried: list[str]) -> str:
-    folder = path.parent.resolve()
-    lines = [f"{path.stem} is not in {folder} and could not be fetched. Tried, in this order:"]
-    lines += [*(f"  {line}" for line in tried), "What you can do:"]
-    if part.exists():
-        arrived = f"{part.stat().st_size / 1e6:,.0f} MB"
-        lines += [f"  * Try again: the next try goes on from the {arrived} that are kept in {part.name}."]
-    return "\n".join(
-        [
-            *lines,
-            f"  * With another computer or a browser, fetch {source.archive} from one of the addresses below, or get",
-            f"    {path.name} from somebody who has it, and put it into {folder}.",
-            f"  * Set COURSE_CIFAR_URL to the address of a folder nearby that holds {source.archive}.",
-            *(f"    {url}" for url in source.mirrors),
-        ]
+    kept = f", going on from the {part.stat().st_size / 1e6:,.0f} MB in {part.name}" if part.exists() else ""
+    raise FetchError(
+        f"{name} is not in {path.parent.resolve()} and could not be fetched. Tried, in this order:\n  "
+        + "\n  ".join(tried)
+        + f"\nTry again later{kept}. Or get {path.name} from somebody who has it, or {archive} with a "
+        f"browser from an address below, and put it into that folder. Or set COURSE_CIFAR_URL to the address of a folder "
+        "nearby that holds it.\n  " + "\n  ".join(source.mirrors)
     )
 
 
+def _reader(name: str) -> type:
+    from torchvision import datasets  # here, so that a page reads the class names without torch
+
+    return getattr(datasets, name.upper())
+
+
 def _read_archive(archive: Path, name: str) -> Arrays:
-    source = SOURCES[name]
     if not archive.is_file():
         raise Unavailable("not there")
     try:
@@ -226,30 +216,26 @@ def _read_archive(archive: Path, name: str) -> Arrays:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise Unavailable(f"cannot be read: {error.strerror}") from None
-    if found != source.md5:
-        raise Unavailable(f"wrong bytes: MD5 {found}, expected {source.md5}")
+    if found != _reader(name).tgz_md5:
+        raise Unavailable(f"wrong bytes: MD5 {found}, expected {_reader(name).tgz_md5}")
     with tempfile.TemporaryDirectory() as folder:
         shutil.unpack_archive(archive, folder, "gztar", filter="data")
-        return _read_folder(Path(folder, source.folder), name)
+        return _read_folder(Path(folder, _reader(name).base_folder), name)
 
 
 def _read_folder(folder: Path, name: str) -> Arrays:
     if not folder.is_dir():
         raise Unavailable("not there")
-    from torchvision import datasets  # here, so that a page reads the class names without torch
-
     arrays = {}
     for part in ("train", "test"):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what NumPy says of the pickles of 2009
-                data = getattr(datasets, name.upper())(folder.parent, train=part == "train")
+                data = _reader(name)(folder.parent, train=part == "train")
         except (RuntimeError, OSError) as error:
             raise Unavailable(f"torchvision says: {error}") from None
-        arrays |= {
-            f"x_{part}": np.ascontiguousarray(data.data),
-            f"y_{part}": np.array(data.targets, np.uint8),
-        }
+        arrays[f"x_{part}"] = np.ascontiguousarray(data.data)
+        arrays[f"y_{part}"] = np.array(data.targets, np.uint8)
     _verify(arrays, SOURCES[name])
     return arrays
 
@@ -265,7 +251,7 @@ def _read_npz(path: Path) -> Arrays:
     name = path.stem
     with path.open("rb") as file:
         try:
-            arrays = _read_members(file, SOURCES[name])
+            arrays = _read_members(file)
             _verify(arrays, SOURCES[name])
         except MemoryError:
             raise
@@ -278,11 +264,11 @@ def _read_npz(path: Path) -> Arrays:
     return arrays
 
 
-def _read_members(file: BinaryIO, source: Source) -> Arrays:
+def _read_members(file: BinaryIO) -> Arrays:
     """The arrays of an `.npz`, each read after its header: a small file can hold gigabytes."""
     arrays = {}
     with zipfile.ZipFile(file) as npz:
-        for key, expected in source.shapes.items():
+        for key, expected in SHAPES.items():
             with npz.open(f"{key}.npy") as member:
                 np.lib.format.read_magic(member)
                 shape, _, dtype = np.lib.format.read_array_header_1_0(member)

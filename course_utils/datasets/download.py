@@ -1,17 +1,16 @@
 """One file from one web server: continued where an earlier try ended, and given up where the server is too slow.
 
-Built on urllib, because requests and pooch (which cannot resume) limit each read of the socket, not the whole: a header
-that trickles, or `100 Continue` without end, keeps them for ever.
+Built on urllib, because pooch cannot resume, and requests waits for ever for a header that trickles, for the end of
+`100 Continue`, and for the body of a redirect.
 """
 
 import http.client
-import shutil
 import socket
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -27,8 +26,8 @@ class Unavailable(Exception):
 def download(url: str, part: Path, size: int, min_rate: float) -> None:
     """Append to `part` what it lacks of a file of `size` bytes. Raises Unavailable if this server does not give it.
 
-    The header must come within `TIMEOUT` seconds, and after it `min_rate` bytes a second on average over as long. What
-    a server sends again, because it cannot begin in the middle, is passed over: nothing that came before is lost.
+    The whole header must come within `TIMEOUT` seconds, and then `min_rate` bytes a second, on average over as long.
+    What a server sends again, because it cannot begin in the middle, is passed over: nothing that came before is lost.
     """
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
@@ -38,21 +37,10 @@ def download(url: str, part: Path, size: int, min_rate: float) -> None:
         again = 0 if response.status == 206 else have
         with part.open("ab") as file, _bar(part.stem, size, have) as bar:
             for received in _chunks(response, min_rate):
-                chunk = received[again:]
-                again -= len(received) - len(chunk)
-                have += file.write(chunk)
-                bar.update(len(chunk))
-                if have > size:
-                    raise Unavailable(f"sends more than the {size:,} bytes expected")
-    if have < size:
+                bar.update(file.write(received[again:]))
+                again = max(again - len(received), 0)
+    if (have := part.stat().st_size) < size:
         raise Unavailable(f"closed the connection after {have:,} of {size:,} bytes")
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raises OSError if the disk of this folder has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{needed / 1e6:,.0f} MB are needed in {folder}, which has {free / 1e6:,.0f} MB free")
 
 
 def _open(url: str, start: int) -> http.client.HTTPResponse:
@@ -77,69 +65,18 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
     raise Unavailable("answered with one redirect after another")
 
 
-def _check(response: http.client.HTTPResponse, have: int, size: int) -> None:
-    """Raises Unavailable unless this answer may bring what is missing after the first `have` of `size` bytes."""
-    if response.status not in (200, 206):
-        raise Unavailable(f"answered {response.status} {response.reason}")
-    if response.headers.get_content_type() == "text/html":
-        raise Unavailable("answered with a web page, as networks do that want you to log in first")
-    part, expected = response.headers.get("Content-Range"), f"bytes {have}-{size - 1}/{size}"
-    if response.status == 206 and (not have or part != expected):
-        raise Unavailable(f"answered with the part {part!r}, expected {expected!r}")
-    offered = have + response.length if response.status == 206 and response.length else response.length
-    if offered not in (None, size):
-        raise Unavailable(f"offers {offered:,} bytes, expected {size:,}")
-
-
-def _chunks(response: http.client.HTTPResponse, min_rate: float) -> Iterator[bytes]:
-    while True:
-        missing = min_rate * TIMEOUT
-        with _deadline(response.socket, f"too slow: less than {missing / 1000:,.0f} kB in {TIMEOUT:g} s"):
-            while missing > 0:
-                try:
-                    chunk = response.read1(1 << 16)
-                except (OSError, http.client.HTTPException) as error:
-                    raise Unavailable(f"the connection broke: {error}") from None
-                if not chunk:
-                    return
-                missing -= len(chunk)
-                yield chunk
-
-
-@contextmanager
-def _deadline(connected: socket.socket, reason: str) -> Iterator[None]:
-    """After `TIMEOUT` seconds, shut the socket, so that whatever waits for it ends, and raise Unavailable.
-
-    The socket's own time limit is no such limit: it begins anew with every byte that trickles in.
-    """
-    over = threading.Event()
-
-    def shut() -> None:
-        over.set()
-        with suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(TIMEOUT, shut)
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException, Unavailable):
-        if not over.is_set():
-            raise
-    finally:
-        timer.cancel()
-    if over.is_set():
-        raise Unavailable(reason)
-
-
 class _Connection(http.client.HTTPConnection):
-    """Its header has a deadline, and the answer keeps the socket at hand for those of the body."""
-
     def getresponse(self) -> http.client.HTTPResponse:
-        connected = self.sock
-        with _deadline(connected, f"no header came within {TIMEOUT:g} s"):
+        """As ever, but the timeout is for the whole header: the socket's own begins anew with every byte."""
+        timer = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,))
+        timer.start()
+        try:
             response = super().getresponse()
-            response.socket = connected
+        finally:
+            over = timer.finished.is_set()
+            timer.cancel()
+        if over:
+            raise TimeoutError(f"no header came within {TIMEOUT:g} s")
         return response
 
 
@@ -153,6 +90,39 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_SecureConnection, request)
+
+
+def _check(response: http.client.HTTPResponse, have: int, size: int) -> None:
+    """Raises Unavailable unless this answer is the whole of `size` bytes, or what is missing after the first `have`."""
+    if response.status not in (200, 206):
+        raise Unavailable(f"answered {response.status} {response.reason}")
+    if response.headers.get_content_type() == "text/html":
+        raise Unavailable("answered with a web page, as networks do that want you to log in first")
+    part, expected = response.headers.get("Content-Range"), f"bytes {have}-{size - 1}/{size}"
+    if response.status == 206 and (not have or part != expected):
+        raise Unavailable(f"answered with the part {part}, expected {expected}")
+    missing = size - have if response.status == 206 else size
+    if response.length != missing:
+        raise Unavailable(f"offers {response.length} bytes, expected {missing}")
+
+
+def _chunks(response: http.client.HTTPResponse, min_rate: float) -> Iterator[bytes]:
+    """The body as it comes. Raises Unavailable as soon as it comes too slowly."""
+    since, count = time.monotonic(), 0
+    while True:
+        try:
+            chunk = response.read1(1 << 16)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the connection broke: {error}") from None
+        if not chunk:
+            return
+        yield chunk
+        count += len(chunk)
+        if (seconds := time.monotonic() - since) > TIMEOUT:
+            if count < min_rate * seconds:
+                rates = f"{count / seconds / 1000:,.0f} kB/s, expected at least {min_rate / 1000:,.0f}"
+                raise Unavailable(f"too slow: {rates}")
+            since, count = time.monotonic(), 0
 
 
 def _bar(name: str, size: int, done: int) -> tqdm:
