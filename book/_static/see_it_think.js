@@ -168,7 +168,7 @@
     refresh();
   };
 
-  LIVE.pictures.slice(0, parts.strip.dataset.show).forEach((_, index) => {
+  LIVE.pictures.forEach((_, index) => {
     const image = new ImageData(LIVE.pixelsOf(index), 32), name = named(LIVE.labels[index]), canvas = canvasOf(32, 32);
     pen2d(canvas).putImageData(image, 0, 0);
     const button = Object.assign(document.createElement("button"), { type: "button", title: name, ariaLabel: name });
