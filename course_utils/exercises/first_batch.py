@@ -99,7 +99,7 @@ def check_schedule(run, per_batch: bool) -> None:
             "make one for as many epochs as `fit` is asked for, and after a finished run (or its checkpoint) a new one"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
-    if not per_batch and period > needed and period >= len(run.loader):
+    if not per_batch and period > needed and period % len(run.loader) == 0:
         name = type(run.scheduler).__name__
         warn(f"{name}'s {period} steps are epochs, of which {needed} come: divide batches by len(loader)")
 
@@ -208,7 +208,9 @@ def check_loss(loss: Tensor, training: bool) -> None:
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
-    if training and not loss.requires_grad:
+    if (
+        training and not torch.is_inference_mode_enabled() and not loss.requires_grad
+    ):  # else eval() was forgotten
         raise TrainingError("expected a loss with a gradient, found one without: leave out .detach()")
 
 

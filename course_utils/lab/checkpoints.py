@@ -109,7 +109,7 @@ def describe(run: training.Run) -> dict[str, Any]:
     groups = [
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]
-    changing = {"params"} | (
+    changing = {"params", "initial_lr"} | (
         {"momentum", "betas"} if getattr(run.scheduler, "cycle_momentum", False) else set()
     )
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]

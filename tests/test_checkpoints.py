@@ -1,0 +1,367 @@
+"""Checkpoints: a run that was cut off gives the same bits, another run is refused, and a wrong checksum is damage."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training import cross_entropy, same_weights, sgd, tiny_net, tiny_run, tiny_set
+from torch import nn
+from torch.optim import lr_scheduler
+
+from course_utils import models, training
+from course_utils.data import BatchLoader
+from course_utils.lab.checkpoints import Checkpoint
+from course_utils.models import SmallNet
+
+
+class Cut(Exception):
+    pass
+
+
+class CutAfter:
+    """A hook that ends a run after an epoch, as a lost session does."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def start(self, run): ...
+
+    def after_epoch(self, run):
+        if len(run.history) == self.epochs:
+            raise Cut
+
+
+def cut(path, epochs=2, of=4, **recipe):
+    with pytest.raises(Cut):
+        tiny_run(of, hooks=[Checkpoint(path, recipe or None), CutAfter(epochs)])
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A run of four epochs that nothing has cut off."""
+    return tiny_run(4)
+
+
+def test_resume_gives_the_same_bits(tmp_path, capsys, whole):
+    cut(tmp_path / "run.pt")
+    torch.rand(1000)
+    resumed, continued = tiny_run(4, hooks=[Checkpoint(tmp_path / "run.pt")])
+    assert capsys.readouterr().out == "continuing after epoch 2 from run.pt\n"
+    assert same_weights(whole[0], resumed)
+    assert whole[1].train_loss == continued.train_loss
+    assert whole[1].validation_loss == continued.validation_loss
+    assert sorted(os.listdir(tmp_path)) == ["run.pt", "run.pt.previous"]
+
+
+def fit(
+    hooks,
+    epochs,
+    model=None,
+    loader=None,
+    optimizer=sgd,
+    make=None,
+    loss_fn=cross_entropy,
+    precision="float32",
+):
+    training.seed_everything(0)
+    model = model or tiny_net()
+    optimizer = optimizer(model)
+    loader = loader or BatchLoader(tiny_set(), 16, shuffle=True)
+    options = {"epochs": epochs, "hooks": hooks, "precision": precision, "verbose": False}
+    training.fit(model, loader, loader, loss_fn, optimizer, make and make(optimizer), **options)
+    return model
+
+
+SCHEDULERS = {
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.05, 24),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.05, step_size_up=7),
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1, 3]),
+    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, total_iters=2), lr_scheduler.CosineAnnealingLR(o, 9)], [2]
+    ),
+    "StepLR with NumPy's numbers": lambda o: lr_scheduler.StepLR(o, np.int64(2), gamma=np.float32(0.3)),
+}
+OPTIMIZERS = {
+    "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01, amsgrad=True),
+    "NumPy's numbers": lambda m: torch.optim.SGD(
+        m.parameters(), np.geomspace(0.01, 0.1, 3)[1], np.float32(0.9)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"make": make} for make in SCHEDULERS.values()]
+    + [{"optimizer": make} for make in OPTIMIZERS.values()]
+    + [{"precision": "float16"}, {"loader": list(BatchLoader(tiny_set(), 16))}],
+    ids=[*SCHEDULERS, *OPTIMIZERS, "float16", "a list of batches"],
+)
+def test_every_part_resumes_as_it_was(tmp_path, parts):
+    one = fit([], 4, **parts)
+    fit([Checkpoint(tmp_path / "run.pt")], 2, **parts)
+    two = fit([Checkpoint(tmp_path / "run.pt")], 4, **parts)
+    assert same_weights(one, two)
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_loader_that_was_used_before_resumes_where_it_was(tmp_path):
+    def used():
+        loader = BatchLoader(tiny_set(), 16, shuffle=True)
+        next(iter(loader))
+        return loader
+
+    one = fit([], 4, loader=used())
+    for epochs in (2, 4):
+        two = fit([Checkpoint(tmp_path / "run.pt")], epochs, loader=used())
+    assert same_weights(one, two)
+
+
+def test_a_cell_that_is_run_again_goes_on(tmp_path):
+    """With the very same model, optimizer and scheduler, which have moved on since: that is no other run."""
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16, shuffle=True)
+    optimizer = sgd(model)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 0.05, 24)
+    for epochs in (1, 1, 4):
+        hooks = [Checkpoint(tmp_path / "run.pt")]
+        history = training.fit(
+            model,
+            loader,
+            None,
+            cross_entropy,
+            optimizer,
+            scheduler,
+            epochs=epochs,
+            hooks=hooks,
+            verbose=False,
+        )
+    assert len(history) == 4
+
+
+# --- Another run.
+
+OTHERS = {
+    "expected recipe name 'yours', found 'mine'": {"hooks": "yours"},
+    r"expected optimizer groups lr 0\.1, found 0\.05": {"optimizer": lambda model: sgd(model, 0.1)},
+    "expected optimizer type 'Adam', found 'SGD'": {
+        "optimizer": lambda model: torch.optim.Adam(model.parameters())
+    },
+    "expected schedule .*StepLR.*, found None": {"make": lambda o: lr_scheduler.StepLR(o, 3)},
+    "expected precision 'torch.bfloat16', found 'torch.float32'": {"precision": "bfloat16"},
+    "expected data batch_size 32, found 16": {"loader": BatchLoader(tiny_set(), 32, shuffle=True)},
+    "expected data images 90, found 96": {"loader": BatchLoader(tiny_set(90), 16, shuffle=True)},
+    "expected data contents": {
+        "loader": BatchLoader(tiny_set(192).subset(np.arange(96, 192)), 16, shuffle=True)
+    },
+    "expected data batches 6, found None": {"loader": list(BatchLoader(tiny_set(), 16))},
+    r"expected loss .*CrossEntropyLoss.*, found '<function cross_entropy>'": {
+        "loss_fn": nn.CrossEntropyLoss()
+    },
+    r"expected model 3 p 0\.5, found 0\.2": {
+        "model": nn.Sequential(*tiny_net()[:3], models.Dropout(0.5), *tiny_net()[4:])
+    },
+}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_another_run_is_refused_with_both_values(tmp_path, message):
+    path, parts = tmp_path / "run.pt", dict(OTHERS[message])
+    fit([Checkpoint(path, {"name": "mine"})], 1)
+    hooks = [Checkpoint(path, {"name": parts.pop("hooks", "mine")})]
+    with pytest.raises(
+        ValueError, match=f"checkpoint .*run.pt belongs to another run: {message}.*Delete the file"
+    ):
+        fit(hooks, 2, **parts)
+
+
+def test_class_weights_are_part_of_a_run(tmp_path):
+    weighted = [nn.CrossEntropyLoss(weight=torch.tensor(w)) for w in ([1.0, 1, 1], [1.0, 2, 1])]
+    fit([Checkpoint(tmp_path / "run.pt")], 1, loss_fn=weighted[0])
+    with pytest.raises(ValueError, match=r"expected loss weights weight 2\.0, found 1\.0"):
+        fit([Checkpoint(tmp_path / "run.pt")], 2, loss_fn=weighted[1])
+
+
+def test_another_schedule_is_refused_and_more_epochs_than_it_has(tmp_path):
+    path = tmp_path / "run.pt"
+    tiny_run(2, hooks=[Checkpoint(path)])
+    with pytest.raises(ValueError, match="checkpoint .* expected schedule total_steps 24, found 12"):
+        tiny_run(4, hooks=[Checkpoint(path)])
+    with pytest.raises(ValueError, match="the schedule ends after 12 batches, .* checkpoint"):
+        tiny_run(4, planned=2, hooks=[Checkpoint(path)])
+
+
+def test_a_deleted_file_starts_anew_whatever_lies_beside_it(tmp_path, capsys, whole):
+    path = tmp_path / "run.pt"
+    cut(path, name="mine")
+    path.unlink()
+    cut(path, epochs=1, name="yours")
+    assert "continuing" not in capsys.readouterr().out
+    assert not Checkpoint(path).previous.exists(), "that of another run"
+    resumed, _ = tiny_run(4, hooks=[Checkpoint(path, {"name": "yours"})])
+    assert same_weights(resumed, whole[0])
+
+
+def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
+    cut(tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run\.pt holds more than weights .*is it a checkpoint of `fit`\?"):
+        models.load_weights(tiny_net(), tmp_path / "run.pt")
+    models.save_weights(tiny_net(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint: it has no about, history"):
+        tiny_run(hooks=[Checkpoint(tmp_path / "weights.pt")])
+
+
+# --- Refused before the first batch.
+
+Point = namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Path("/x"), r"\['about'\]\['recipe'\]\['value'\], a \w*Path"),
+        ({"a", "b"}, "a set"),
+        (torch.float32, "a dtype"),
+        ([1, range(3)], r"\['value'\]\[1\], a range"),
+        (np.arange(3), "a ndarray"),
+        (BatchLoader, "a type"),
+        (float("nan"), "expected a number for recipe value, found NaN"),
+        ([np.float64("nan")], "expected a number for recipe value, found NaN"),
+    ],
+)
+def test_a_recipe_that_could_not_be_read_back(tmp_path, value, said):
+    model = tiny_net()
+    before = [weight.clone() for weight in model.parameters()]
+    with pytest.raises(ValueError, match=said):
+        fit([Checkpoint(tmp_path / "run.pt", {"value": value})], 1, model)
+    assert all(map(torch.equal, before, model.parameters()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_recipe_of_plain_values_and_numpys_numbers(tmp_path):
+    recipe = {
+        "lr": np.float64(0.1),
+        "n": np.int64(3),
+        "on": np.True_,
+        "w": (1, [2]),
+        "p": Point(1, 2),
+        "none": None,
+    }
+    for epochs in (1, 2):
+        fit([Checkpoint(tmp_path / "run.pt", recipe)], epochs)
+    assert models.read_tensors(tmp_path / "run.pt")["about"]["recipe"]["p"] == (1, 2)
+
+
+@pytest.mark.parametrize("place", ["file/run.pt", "folder", "/proc/run.pt"])
+def test_a_path_that_cannot_be_written_is_found_before_the_first_batch(tmp_path, place):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    (tmp_path / "folder").mkdir()
+    model = tiny_net()
+    before = [weight.clone() for weight in model.parameters()]
+    with pytest.raises(ValueError, match=f"checkpoint .*{place} cannot be written"):
+        fit([Checkpoint(tmp_path / place)], 1, model)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_path_from_home(tmp_path, monkeypatch):
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    fit([Checkpoint("~/runs/run.pt")], 1)
+    assert (tmp_path / "runs" / "run.pt").exists()
+
+
+# --- Damage.
+
+
+def test_a_damaged_file_is_set_aside_and_the_one_before_used(tmp_path, capsys, whole):
+    path = tmp_path / "run.pt"
+    cut(path, epochs=3)
+    sound = path.read_bytes()
+    for n, content in enumerate((sound[:-1000], b"x", sound[:5000] + b"\x99" + sound[5001:])):
+        path.write_bytes(content)
+        with pytest.raises(Cut):
+            tiny_run(4, hooks=[Checkpoint(path), CutAfter(3)])
+        aside = f"run.pt.damaged{n + 1 if n else ''}"
+        said = f"run.pt is damaged: set aside as {aside}\ncontinuing after epoch 2 from run.pt.previous\n"
+        assert capsys.readouterr().out == said
+        assert (tmp_path / aside).read_bytes() == content
+    resumed, _ = tiny_run(4, hooks=[Checkpoint(path)])
+    assert same_weights(whole[0], resumed)
+
+
+def test_two_damaged_files_start_the_run_anew(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    cut(path)
+    for name in ("run.pt", "run.pt.previous"):
+        (tmp_path / name).write_bytes(b"")
+    cut(path, epochs=1)
+    out = capsys.readouterr().out
+    assert "run.pt is damaged" in out and "run.pt.previous is damaged" in out and "continuing" not in out
+
+
+def in_python(program, **values):
+    """What a new process prints that runs `program` with this module's names."""
+    start = (
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_checkpoints import *\n"
+    )
+    program = start + textwrap.dedent(program).format(**values)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LITTLE_MEMORY = """
+    import resource
+    fit([], 1)  # what is imported only once is behind us
+    for megabytes in (20, 40, 60, 80):
+        model = SmallNet(3, hidden=4000)
+        now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + megabytes * 1_000_000, resource.RLIM_INFINITY))
+        try:
+            fit([Checkpoint({path!r})], 2, model)
+        except (MemoryError, RuntimeError) as error:
+            assert isinstance(error, MemoryError) or "allocate memory" in str(error), error
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            print("short of memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_memory_that_is_short_is_no_damage(tmp_path):
+    path = tmp_path / "run.pt"
+    fit([Checkpoint(path)], 1, SmallNet(3, hidden=4000))  # 33 MB of weights, and as much of momentum
+    before = path.read_bytes()
+    assert in_python(LITTLE_MEMORY, path=str(path)).count("short of memory") == 4
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
+
+
+KILLED = """
+    import os, signal, time
+    torch.set_num_threads(1)  # a process with more cannot be forked
+    tiny_run(2)
+    for moment in np.random.default_rng(0).uniform(0.05, 0.6, 10):
+        if not (child := os.fork()):
+            tiny_run(100_000, hooks=[Checkpoint({path!r})])
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_random_moments_and_resumed(tmp_path):
+    """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
+    in_python(KILLED, path=str(tmp_path / "run.pt"))
+    state = models.read_tensors(tmp_path / "run.pt")
+    reached = len(state["history"]["seconds"])
+    assert 10 < reached < 100_000
+    assert not list(tmp_path.glob("*damaged*"))
+    whole, curves = tiny_run(reached, planned=100_000)
+    assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in state["model"].items())
+    assert curves.train_loss == state["history"]["train_loss"]

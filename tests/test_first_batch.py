@@ -1,0 +1,320 @@
+"""What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
+
+import functools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
+from torch import nn
+from torch.optim import lr_scheduler
+
+from course_utils import schedules, training
+from course_utils.data import BatchLoader
+from course_utils.exercises import first_batch
+from course_utils.exercises.first_batch import TrainingError, TrainingWarning
+from course_utils.models import SmallNet
+
+cross_entropy = nn.functional.cross_entropy
+PIXELS, LABELS = torch.rand(32, 3, 32, 32), torch.arange(32) % 3
+
+
+def fit(loader, model=None, loss_fn=cross_entropy, validation=None, make=None, optimizer=None, epochs=1):
+    """An epoch of `fit`, and the warnings it gave."""
+    model = model or tiny_net()
+    optimizer = optimizer or sgd(model, 0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scheduler = make and make(optimizer)
+        training.fit(model, loader, validation, loss_fn, optimizer, scheduler, epochs=epochs, verbose=False)
+    assert all(warning.category is TrainingWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+def shuffled(**options):
+    return BatchLoader(tiny_set(), 16, shuffle=True, **options)
+
+
+def sorted_set(n=96):
+    images = tiny_set(n)
+    return images.subset(np.argsort(images.labels, kind="stable"))
+
+
+def batches(labels):
+    """An image for each label, as loaders of every other kind give them: a list of batches of 16."""
+    return list(
+        zip(torch.rand(len(labels), 3, 32, 32).split(16), torch.as_tensor(labels).split(16), strict=True)
+    )
+
+
+# --- Batches that no network of the course can take: the same line from every entrance.
+
+ENTRANCES = {
+    "fit": lambda model, loader, loss_fn: fit(loader, model, loss_fn),
+    "fit's validation": lambda model, loader, loss_fn: fit(batches([0, 1, 2] * 16), model, loss_fn, loader),
+    "validate_epoch": training.validate_epoch,
+    "evaluate": lambda model, loader, loss_fn: training.evaluate(model, loader),
+    "predict": lambda model, loader, loss_fn: training.predict(model, loader),
+    "lr_range_test": lambda model, loader, loss_fn: schedules.lr_range_test(
+        model, loader, loss_fn, sgd(model), 1e-6, 1e-2, steps=4
+    ),
+}
+NAN = torch.full_like(PIXELS, torch.nan)
+WRONG_BATCHES = {
+    "expected batches of two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {
+        "img": PIXELS,
+        "label": LABELS,
+    },
+    "found a tuple of .'Tensor', 'Tensor', 'list'.": (PIXELS, LABELS, ["a.png"] * 32),
+    "found a list of .'Tensor', 'list'.": [PIXELS, LABELS.tolist()],
+    r"expected images \(n, channels, height, width\) .* found \(32, 3072\) and \(32,\)": (
+        PIXELS.flatten(1),
+        LABELS,
+    ),
+    r"found \(32, 3, 32, 32\) and \(32, 3\)": (PIXELS, nn.functional.one_hot(LABELS)),
+    "expected the model's torch.float32, found torch.uint8 images: divide by 255": (
+        (255 * PIXELS).byte(),
+        LABELS,
+    ),
+    r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
+    r"found images torch.float32 \(32, 1, 32, 32\).* grey .*expand": (PIXELS[:, :1], LABELS),
+    r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (
+        torch.rand(32, 3, 64, 64),
+        LABELS,
+    ),
+    "expected finite images, found NaN or infinity": (NAN, LABELS),
+    "labels from 0 to 2, as the model returns 3 logits, found 0 to 3: .*last layer": (
+        PIXELS,
+        LABELS + LABELS // 2,
+    ),
+    "found -1 to 2": (PIXELS, torch.where(LABELS > 0, LABELS, -1)),
+    r"dtype int64, found torch.int32: call labels\.long\(\)": (PIXELS, LABELS.int()),
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("message", WRONG_BATCHES)
+def test_a_batch_that_does_not_fit(entrance, message):
+    model = SmallNet(3, widths=(4, 8), hidden=8)
+    with pytest.raises(TrainingError, match=message) as caught:
+        ENTRANCES[entrance](model, [WRONG_BATCHES[message]], cross_entropy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("outputs", [1, None])
+def test_a_model_of_one_output(entrance, outputs):
+    """One class, or a yes or no as one number: accuracy by argmax would be that of the first class alone."""
+    last = nn.Linear(8, 1) if outputs else nn.Sequential(nn.Linear(8, 1), nn.Flatten(0))
+    model = nn.Sequential(nn.Conv2d(3, 8, 32), nn.Flatten(), last)
+    with pytest.raises(TrainingError, match="of two classes or more, found .*: .* one output per class"):
+        ENTRANCES[entrance](model, [(PIXELS, LABELS * 0)], cross_entropy)
+
+
+def test_labels_of_later_batches():
+    with pytest.raises(TrainingError, match="Target 7 is out of bounds"):
+        fit(batches([0, 1] * 8 + [0, 7] * 8))
+    last = tiny_set().subset(np.array([0, 1, 3, 4, 2]))  # two batches, and no label 2 in the first
+    model = nn.Sequential(tiny_net()[:-1], nn.Linear(256, 2))
+    with pytest.raises(TrainingError, match="from 0 to 1, .* found 0 to 2"):
+        training.evaluate(model, BatchLoader(last, 3))
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (nn.CrossEntropyLoss(weight=torch.ones(3, dtype=torch.float64)), r"the loss's weight .* \.float\(\)"),
+        (nn.CrossEntropyLoss(reduction="none"), r'a loss of one number, found \(16,\): use reduction="mean"'),
+        (
+            lambda logits, labels: cross_entropy(logits, labels).item(),
+            r"one number, found float.*no \.item\(\)",
+        ),
+        (
+            lambda logits, labels: cross_entropy(logits, labels).detach(),
+            "a loss with a gradient, found one without",
+        ),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
+    with pytest.raises(TrainingError, match=message):
+        fit(shuffled(), loss_fn=loss_fn)
+
+
+def test_a_loss_in_float64_is_as_good():
+    assert fit(shuffled(), loss_fn=lambda logits, labels: cross_entropy(logits.double(), labels)) == []
+
+
+def test_a_batch_of_one_for_batch_norm():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with pytest.raises(TrainingError, match="BatchNorm cannot train on one image, .*drop_last=True"):
+        fit([(PIXELS, LABELS), (PIXELS[:1], LABELS[:1])], model)
+    assert fit(BatchLoader(tiny_set(33), 16, shuffle=True), model) == []
+
+
+def test_a_model_in_float64():
+    with pytest.raises(TrainingError, match="expected the model's torch.float64, found torch.float32"):
+        fit(shuffled(), tiny_net().double())
+
+
+def test_memory_that_is_short_is_no_mistake_in_the_batch():
+    class Greedy(nn.Module):
+        def forward(self, x):
+            return torch.empty(2**50)
+
+    with pytest.raises(RuntimeError, match="allocate") as caught:
+        fit(shuffled(), nn.Sequential(tiny_net(), Greedy()))
+    assert not isinstance(caught.value, TrainingError)
+
+
+def test_an_empty_loader_and_a_model_over_budget():
+    for entrance in ENTRANCES.values():
+        with pytest.raises(ValueError, match="the loader is empty"):
+            entrance(tiny_net(), [], cross_entropy)
+    with pytest.raises(TrainingError, match="996,376 trainable weights, over the budget of 500,000"):
+        training.fit(SmallNet(), [], [], cross_entropy, None, epochs=1, max_parameters=500_000)
+
+
+# --- Parts that do not belong together.
+
+
+def test_an_optimizer_of_another_model():
+    model, old = tiny_net(), tiny_net()
+    for run in (ENTRANCES["fit"], ENTRANCES["lr_range_test"]):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(TrainingError, match="0 of the model's 6 .*6 of an"),
+        ):
+            patch.setitem(globals(), "sgd", lambda *_: torch.optim.SGD(old.parameters(), 0.1))
+            run(model, shuffled(), cross_entropy)
+    optimizer = sgd(model)
+    model[-1] = nn.Linear(256, 3)  # a new head, after the optimizer was made
+    with pytest.raises(TrainingError, match="4 of the model's 6 trainable tensors, and 2 of another model"):
+        fit(shuffled(), model, optimizer=optimizer)
+    [message] = fit(shuffled(), model, optimizer=torch.optim.SGD(model[-1].parameters(), 0.1))
+    assert "2 of the model's 6 trainable tensors" in message and "requires_grad_(False)" in message
+    model[:-1].requires_grad_(False)
+    assert fit(shuffled(), model, optimizer=torch.optim.SGD(model[-1].parameters(), 0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: lr_scheduler.StepLR(sgd(tiny_net()), 1), "belongs to another optimizer"),
+        (lambda o: lr_scheduler.ReduceLROnPlateau(o), "ReduceLROnPlateau .* expected a validation loader"),
+        (
+            lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1),
+            "ends after 12 batches, .* go to 18: .*checkpoint",
+        ),
+        (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 17), "ends after 17 batches, and this run would go to 18"),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, 2), "ends after 2 epochs, and this run would go to 3"),
+        (lambda o: lr_scheduler.PolynomialLR(o, 2), "ends after 2 epochs"),
+        (
+            lambda o: lr_scheduler.SequentialLR(
+                o, [lr_scheduler.LinearLR(o), lr_scheduler.CosineAnnealingLR(o, 1)], [1]
+            ),
+            "ends after 2 epochs",
+        ),
+    ],
+)
+def test_a_schedule_that_does_not_fit(make, message):
+    with pytest.raises(TrainingError, match=message):
+        fit(shuffled(), make=make, epochs=3)
+
+
+def test_a_schedule_that_has_come_to_its_end():
+    model = tiny_net()
+    optimizer = sgd(model)
+    scheduler = schedules.one_cycle(optimizer, 2, 6, 0.01, 0.1, 1)
+    fit(shuffled(), model, optimizer=optimizer, make=lambda _: scheduler, epochs=2)
+    with pytest.raises(TrainingError, match="ends after 12 batches, and this run would go to 18"):
+        fit(shuffled(), model, optimizer=optimizer, make=lambda _: scheduler, epochs=1)
+
+
+def test_a_schedule_by_epochs_that_was_given_batches():
+    [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
+    assert "StepLR's 30 steps are epochs, of which 2 come" in message and "len(loader)" in message
+    assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
+
+
+# --- What probably is not meant.
+
+
+@pytest.mark.parametrize(
+    "loss_fn", [cross_entropy, nn.CrossEntropyLoss(), functools.partial(cross_entropy, label_smoothing=0.1)]
+)
+def test_a_softmax_before_cross_entropy(loss_fn):
+    [message] = fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), loss_fn)
+    assert "returns probabilities" in message and "softmax" in message
+    assert first_batch.are_probabilities(torch.randn(64, 100).softmax(1).bfloat16())
+
+
+def test_a_softmax_under_another_loss_is_no_mistake():
+    def own(probabilities, labels):
+        return nn.functional.nll_loss(probabilities.log(), labels)
+
+    assert fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), own) == []
+
+
+@pytest.mark.parametrize("size", [16, 20, 48])
+def test_sorted_classes(size):
+    """Whether the first batch holds one class, or one and the start of the next."""
+    found = fit(BatchLoader(sorted_set(), size))
+    assert found == [] if size < 32 else "sorted by class (2 of them so far): give" in found[0]
+    assert first_batch.are_sorted(torch.arange(100)) is False
+    assert fit(BatchLoader(sorted_set(12), 6)) == []
+
+
+def test_raw_bytes_and_two_normalisations():
+    [message] = fit(shuffled(std=(1 / 255,) * 3))
+    assert "raw bytes" in message and "divide pixels by 255" in message
+    scaled = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
+    [message] = fit(shuffled(**scaled), validation=BatchLoader(tiny_set(30), 10))
+    assert "normalise differently" in message
+    assert fit(shuffled(**scaled), validation=BatchLoader(tiny_set(30), 10, **scaled)) == []
+
+
+def test_more_threads_than_the_container_has_cpus(tmp_path, monkeypatch):
+    cpus = first_batch.available_cpus(tmp_path / "not there")
+    for content, expected in (("max 100000", cpus), ("50000 100000", 1), (f"{cpus * 9}00000 100000", cpus)):
+        (tmp_path / "cpu.max").write_text(content + "\n")
+        assert first_batch.available_cpus(tmp_path / "cpu.max") == expected
+    monkeypatch.setattr(first_batch, "available_cpus", lambda: torch.get_num_threads() - 0.5)
+    [message] = fit(shuffled())
+    assert "torch.set_num_threads" in message
+
+
+# --- And nothing else, at no cost.
+
+
+@pytest.mark.parametrize("call", ["fit", "train_epoch", "lr_range_test"])
+def test_a_warning_is_given_at_the_line_that_called(call):
+    model, loader = tiny_net(), BatchLoader(sorted_set(), 48)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if call == "fit":
+            training.fit(model, loader, None, cross_entropy, sgd(model), epochs=1, verbose=False)
+        elif call == "train_epoch":
+            training.train_epoch(model, loader, cross_entropy, sgd(model))
+        else:
+            schedules.lr_range_test(model, loader, cross_entropy, sgd(model), 1e-4, 1e-3, steps=2)
+    assert "sorted by class" in str(caught[0].message)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_healthy_runs_give_none():
+    labels = np.random.default_rng(0).integers(0, 3, 96)
+    for loader in (shuffled(), batches(labels), BatchLoader(tiny_set(), 4), BatchLoader(tiny_set(), 96)):
+        assert fit(loader, validation=shuffled()) == []
+
+
+def test_looking_changes_no_bit(monkeypatch):
+    watched, curves = tiny_run()
+    state = torch.get_rng_state()
+    for name in ("check", "check_parts", "check_schedule", "check_loss"):
+        monkeypatch.setattr(first_batch, name, lambda *arguments: None)
+    unwatched, same_curves = tiny_run()
+    assert torch.equal(state, torch.get_rng_state())
+    assert same_weights(watched, unwatched)
+    assert curves.train_loss == same_curves.train_loss
+    assert curves.validation_loss == same_curves.validation_loss
