@@ -1,143 +1,135 @@
-"""The command line: `python -m course_utils VERB`. Each verb's module is imported only when it is called."""
+"""The command line: `python -m course_utils VERB`. Each verb's modules are imported only when it is called."""
 
 import argparse
+import importlib
+import os
 import sys
 from pathlib import Path
 
 
-def fetch(args) -> None:
-    from course_utils.datasets import cifar
-
-    cifar.fetch(args.names, args.root)
-
-
-def list_recipes(args) -> None:
+def list_recipes() -> None:
     from course_utils.lab.recipes import RECIPES
 
     for recipe in RECIPES.values():
         print(f"{recipe.name:24s} {recipe.epochs:3d} epochs  {recipe.about}")
 
 
-def run(args) -> None:
-    from course_utils.lab import parallel, recipes, sweeps
+def run(recipe: str, seed: int, root: Path | None) -> None:
+    from course_utils.lab import recipes, runs, sweeps
 
-    sweeps.run(recipes.get(args.recipe), args.seed, args.root)
-    parallel.stop()
-
-
-def sweep(args) -> None:
-    from course_utils.lab import parallel, sweeps
-
-    sweeps.sweep(args.pattern, args.seeds, args.root)
-    parallel.stop()
+    sweeps.run(recipes.get(recipe), seed, root)
+    runs.stop()
 
 
-def verify(args) -> None:
-    from course_utils.lab import sweeps
-
-    sweeps.verify(args.pattern, args.root)
-
-
-def examine(args) -> None:
-    from course_utils.lab import diagnostics
-
-    diagnostics.examine(args.pattern, args.root)
-
-
-def table(args) -> None:
+def table(pattern: str) -> None:
     from course_utils.lab import records
 
-    print(records.table(args.pattern))
+    print(records.table(pattern))
 
 
-def bench(args) -> None:
-    from course_utils.lab import bench
-
-    bench.main(args.json)
-
-
-def sync(args) -> None:
-    from course_utils.authoring import sync as authoring
-
-    authoring.sync()
-
-
-def exercises(args) -> None:
-    from course_utils.authoring import exercises
-
-    exercises.write()
-
-
-def execute(args) -> None:
-    from course_utils.authoring import sync as authoring
-
-    authoring.execute()
-
-
-def standalone(args) -> None:
+def standalone(out: Path) -> None:
     from course_utils.authoring import standalone
 
-    for path in standalone.write(args.out):
-        print(path)
+    print(*standalone.write(out), sep="\n")
+
+
+def sync(notebook: Path | None) -> None:
+    from course_utils.authoring import sync
+
+    if notebook:
+        sync.take_over(notebook)
+    sync.sync()
+
+
+def exercises() -> None:
+    from course_utils.authoring import exercises, sync
+
+    sync.update(exercises.made(sync.NOTEBOOKS))
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"seeds are 0 or more, found {text!r}")
+    return int(text)
+
+
+def path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # the shell leaves the ~ of --root=~/data alone
+
+
+# The arguments, then the verbs: what each calls, in which order of arguments, and what the help says of it.
+NAMES = ("names", {"nargs": "+", "metavar": "NAME", "help": "cifar10 or cifar100"})
+RECIPE = ("recipe", {"metavar": "RECIPE", "help": "its name; `list` shows them all"})
+PATTERN = ("pattern", {"nargs": "?", "default": "*", "help": "recipes, e.g. 'smallnet-*' (default: all)"})
+ROOT = ("--root", {"type": path, "help": "folder of the data sets (default: $COURSE_DATA, then ./data)"})
+SEED = ("--seed", {"type": seed, "default": 0, "help": "of weights, batches and split (default: 0)"})
+SEEDS = ("--seeds", {"type": seed, "nargs": "+", "default": [0, 1, 2], "help": "default: 0 1 2"})
+JSON = ("--json", {"type": path, "metavar": "FILE", "help": "write the table to FILE as well"})
+OUT = ("--out", {"type": path, "metavar": "DIR", "default": Path("_build", "standalone"), "help": "where to"})
+TAKE = ("--from-notebook", {"type": path, "metavar": "FILE", "help": "first take an .ipynb into its .py"})
+
+STUDENTS = {
+    "list": (list_recipes, "the named recipes"),
+    "fetch": ("datasets.cifar.fetch", "download and verify data sets, to need no network later", NAMES, ROOT),
+    "run": (run, "train one recipe and record the run", RECIPE, SEED, ROOT),
+    "table": (table, "the recorded runs: test accuracy over seeds, weights, minutes", PATTERN),
+    "verify": ("lab.sweeps.verify", "test saved weights again, compare with their records", PATTERN, ROOT),
+    "bench": ("lab.bench.main", "measure how fast this machine's processor trains, as ratios", JSON),
+    "standalone": (standalone, "write each notebook with the package inside, to open anywhere", OUT),
+}
+AUTHORS = {
+    "sweep": ("lab.sweeps.sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
+    "examine": (
+        "lab.diagnostics.examine",
+        "store what saved networks get wrong, for the book",
+        PATTERN,
+        ROOT,
+    ),
+    "sync": (sync, "bring the notebooks up to their sources", TAKE),
+    "exercises": (exercises, "bring the exercises up to their solutions"),
+    "execute": ("authoring.sync.execute", "sync, then run every notebook in the quick profile"),
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m course_utils", description=__doc__.splitlines()[0])
-    verbs = top.add_subparsers(metavar="VERB", required=True)
-
-    root = {"type": Path, "help": "folder of the data sets (default: $COURSE_DATA, then ./data)"}
-    pattern = {"nargs": "?", "default": "*", "help": "which recipes, e.g. 'smallnet-*' (default: all)"}
-
-    def verb(function, name: str, about: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=about, description=about)
-        sub.set_defaults(function=function)
-        return sub
-
-    sub = verb(fetch, "fetch", "download and verify data sets, so that later no network is needed")
-    sub.add_argument("names", nargs="+", metavar="NAME", help="cifar10 or cifar100")
-    sub.add_argument("--root", **root)
-
-    verb(list_recipes, "list", "the named recipes")
-
-    sub = verb(run, "run", "train one recipe and record the run")
-    sub.add_argument("recipe", metavar="RECIPE")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--root", **root)
-
-    sub = verb(
-        sweep, "sweep", "run many recipes with several seeds; skips what is recorded, resumes what is not"
+    about = "Train, record and compare the course's networks; write its notebooks."
+    for title, group in {"for students": STUDENTS, "for authors": AUTHORS}.items():
+        about += f"\n\n{title}:\n" + "\n".join(f"    {verb:12s}{what[1]}" for verb, what in group.items())
+    top = argparse.ArgumentParser(
+        prog="python -m course_utils",
+        usage="%(prog)s VERB …    (VERB --help says more)",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sub.add_argument("pattern", **pattern)
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    sub.add_argument("--root", **root)
-
-    sub = verb(verify, "verify", "evaluate the kept weights again and compare with their records")
-    sub.add_argument("pattern", **pattern)
-    sub.add_argument("--root", **root)
-
-    sub = verb(examine, "examine", "store how the kept networks do on the test set: confusion, calibration")
-    sub.add_argument("pattern", **pattern)
-    sub.add_argument("--root", **root)
-
-    sub = verb(table, "table", "the recorded runs: test accuracy over seeds, weights, minutes")
-    sub.add_argument("pattern", **pattern)
-
-    sub = verb(bench, "bench", "measure how fast this machine's processor trains, as ratios")
-    sub.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE as well")
-
-    verb(sync, "sync", "bring the notebooks up to their .py twins")
-    verb(exercises, "exercises", "write the exercise notebooks from their solutions")
-    verb(execute, "execute", "sync, then run every notebook in the quick profile and store its outputs")
-
-    sub = verb(standalone, "standalone", "write each notebook with the package inside, to open anywhere")
-    sub.add_argument("--out", type=Path, metavar="DIR", default=Path("_build", "standalone"))
+    verbs = top.add_subparsers(metavar="VERB", required=True, help=argparse.SUPPRESS)
+    for verb, (function, what, *arguments) in (STUDENTS | AUTHORS).items():
+        sub = verbs.add_parser(verb, prog=f"{top.prog} {verb}", description=what)
+        given = [sub.add_argument(flag, **options).dest for flag, options in arguments]
+        sub.set_defaults(function=function, given=given)
     return top
 
 
+def call(function, *given) -> None:
+    if isinstance(function, str):
+        module, name = function.rsplit(".", 1)
+        function = getattr(importlib.import_module(f"course_utils.{module}"), name)
+    function(*given)
+
+
 def main() -> int:
-    args = parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
     try:
-        args.function(args)
+        try:
+            args = parser().parse_args()
+            call(args.function, *(getattr(args, name) for name in args.given))
+        finally:
+            sys.stdout.flush()  # here, where a broken pipe can be caught
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -122,11 +122,9 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
-        if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
-            names = ", ".join(image_set.classes[c] for c in without)
-            warnings.warn(
-                f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2
-            )
+        if quota.any() and (without := np.flatnonzero(left_out & (count > 0))).size:
+            names = ", ".join(image_set.classes[label] for label in without)
+            warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
     return (
@@ -185,7 +183,7 @@ class BatchLoader:
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
     With `mean=0, std=1` pixels are scaled to [0, 1] and no more. `fill` is the colour, in [0, 1], of what the crop and
-    the cutout uncover; by default it is `mean`.
+    the cutout uncover, by default `mean`; `hole_fill` that of the cutout, where it is another.
     """
 
     def __init__(
@@ -197,6 +195,7 @@ class BatchLoader:
         std: np.ndarray | tuple = (1.0, 1.0, 1.0),
         augment: Augment | None = None,
         fill: np.ndarray | tuple | None = None,
+        hole_fill: np.ndarray | tuple | None = None,
         shuffle: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -217,8 +216,11 @@ class BatchLoader:
         self.epoch = 0
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
-        colour = transforms.mean_colour(mean if fill is None else fill)
-        self.fill = torch.tensor(colour, dtype=torch.uint8, device=self.device)
+        fill = mean if fill is None else fill
+        self.fill, self.hole_fill = (
+            torch.tensor(transforms.mean_colour(colour), dtype=torch.uint8, device=self.device)
+            for colour in (fill, fill if hole_fill is None else hole_fill)
+        )
         self.store = torch.from_numpy(np.ascontiguousarray(image_set.images)).to(self.device)
         self.labels = torch.from_numpy(image_set.labels).to(self.device)
         if augment and augment.padding:
@@ -247,7 +249,7 @@ class BatchLoader:
         if self.augment is None:
             return self.store[batch]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
-        return self.augment(self.store, batch, draws, self.fill)
+        return self.augment(self.store, batch, draws, self.hole_fill)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -257,7 +259,7 @@ class BatchLoader:
             **{
                 "seed": self.seed,
                 "augment": self.augment and asdict(self.augment),
-                "fill": self.fill.tolist(),
+                "fill": self.fill.tolist() + self.hole_fill.tolist(),
             },
             **{"mean": self.mean.tolist(), "std": self.std.tolist()},
             "contents": zlib.crc32(

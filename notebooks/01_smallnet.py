@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -38,12 +37,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
-from course_utils import data, plots, training
-from course_utils import lessons, models
-from course_utils import schedules, training
-from course_utils.lab import records
+from course_utils import data, lessons, models, plots, schedules, training
 from course_utils.data import BatchLoader
+from course_utils.datasets.pictures import drawn, read_picture
+from course_utils.lab import pictures, records
 from course_utils.models import (
     SmallNet,
     TransferNet,
@@ -215,9 +214,7 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 
 # %%
 planned = schedules.rates_of(
-    lambda optimizer: schedules.step_decay(
-        optimizer, step_epochs=5, gamma=0.2, steps_per_epoch=1
-    ),
+    lambda optimizer: StepLR(optimizer, step_size=5, gamma=0.2),
     steps=330,
     lr=0.1,
 )
@@ -249,9 +246,19 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # makes ten of it in the end, puts that off by ten epochs. The remaining 260 epochs, 43 minutes of the hour, compute gradients
 # and throw them away. **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
-# So this lesson stops where the schedule does.
+# So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
+# numbers. The schedule itself is PyTorch's `StepLR`.
+
 
 # %%
+def step_decay(optimizer):
+    return StepLR(
+        optimizer,
+        step_size=recipe.schedule_args["step_epochs"],
+        gamma=recipe.schedule_args["gamma"],
+    )
+
+
 print(recipe.optimizer, recipe.optimizer_args)
 print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 
@@ -259,7 +266,7 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 # ## Training
 #
 # `fit` is a short loop over `train_epoch` and `validate_epoch`: open `course_utils/training.py` and read it. It
-# refuses a network over the budget, steps the scheduler once a batch, and prints a line an epoch. All that it changes
+# refuses a network over the budget, steps a scheduler like `StepLR` once per epoch, and prints a line per epoch. All that it changes
 # (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the same run every time.
 
 # %% tags=["nbval-ignore-output"]
@@ -267,9 +274,7 @@ device = training.pick_device()
 training.seed_everything(0)
 model = SmallNet(n_classes, **recipe.network_args).to(device)
 optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer_args)
-scheduler = schedules.step_decay(
-    optimizer, **recipe.schedule_args, steps_per_epoch=len(train_loader)
-)
+scheduler = step_decay(optimizer)
 train_loader.epoch = 0  # the same order of pictures every time
 
 history = training.fit(
@@ -308,8 +313,8 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss. Each seed gives slightly different weights; so one run is a
-# sample, and a result is a mean with its spread.
+# nearly flat, and the training loss lies far below the validation loss. Each seed gives entirely different weights
+# and a slightly different accuracy; so one run is a sample, and a result is a mean with its spread.
 
 # %%
 print("test accuracy on CIFAR-100")
@@ -331,9 +336,7 @@ def train_variant(network, loader):
     """
     network = network.to(device)
     optimizer = torch.optim.SGD(network.parameters(), **recipe.optimizer_args)
-    scheduler = schedules.step_decay(
-        optimizer, **recipe.schedule_args, steps_per_epoch=len(loader)
-    )
+    scheduler = step_decay(optimizer)
     curves = training.fit(
         network,
         loader,
@@ -401,12 +404,12 @@ for (name, run), on_train in zip(
 
 # %% [markdown]
 # The remedies narrow the gap, augmentation most of all. That is not the same as a higher validation accuracy: a network
-# that is kept from memorising needs more epochs to learn, and in a run as short as the quick profile's the one without
+# that is hindered from memorising needs more epochs to learn, and in a run as short as the quick profile's the one without
 # any remedy may well come out ahead. A remedy and its number of epochs are chosen together.
 #
 # ## Save, load, and test once
 #
-# What is worth keeping is the *state dict*: tensors by name, no code. `weights_only=True`, which `load_weights`
+# What is worth saving is the *state dict*: tensors by name, no code. `weights_only=True`, which `load_weights`
 # uses, refuses anything else, so that a file from a stranger cannot run a program on your machine.
 
 # %%
@@ -437,7 +440,7 @@ print(f"a guess: {1 / n_classes:.0%}")
 
 # %% tags=["nbval-ignore-output"]
 probabilities, truth = training.predict(restored, test_loader)
-confusion = training.confusion_matrix(truth, probabilities.argmax(1), n_classes)
+confusion = plots.confusion_matrix(truth, probabilities.argmax(1), n_classes)
 plots.confusion(confusion, test_set.classes, title="Confusion on the test set")
 plt.show()
 
@@ -547,8 +550,6 @@ else:
 # the course, that network looks instead; the line above the figure says which it was.
 
 # %% tags=["nbval-ignore-output"]
-from course_utils.lab import pictures
-
 my_picture = None  # or "path/to/picture.jpg"
 
 viewer = pictures.Viewer(
@@ -559,9 +560,7 @@ viewer = pictures.Viewer(
 )
 if lessons.profile() == "quick":
     viewer = pictures.kept_viewer("smallnet-best", "smallnet-source") or viewer
-picture = (
-    pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)
-)
+picture = read_picture(my_picture) if my_picture else drawn(viewer.data)
 
 best, probability = viewer.top_classes(picture)[0]
 print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")

@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,mystnb,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -42,10 +41,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 from course_utils import data, plots, schedules, training
-from course_utils.exercises import checks
 from course_utils.data import BatchLoader
+from course_utils.exercises import session1 as checks
 from course_utils.models import SmallNet, count_parameters
 
 device = training.pick_device()
@@ -130,7 +130,7 @@ checks.receptive_field(side, SmallNet().features)
 # <solution>
 # stub: dead = ...
 def drops(optimizer):
-    return schedules.step_decay(optimizer, 8, gamma=0.2, steps_per_epoch=1)
+    return StepLR(optimizer, step_size=8, gamma=0.2)
 
 
 rates = schedules.rates_of(drops, steps=120, lr=0.05)
@@ -293,7 +293,7 @@ def accuracy(network, images, labels):
 checks.measures(accuracy)
 
 # %% [markdown]
-# With yours, all roads lead to the same number.
+# With yours, both ways of asking give the same number.
 
 # %% tags=["nbval-ignore-output"]
 print(f"all at once:         {accuracy(network, test_images, test_labels):.1%}")
@@ -450,7 +450,7 @@ checks.finds_confusions(two_worst)
 # %% tags=["nbval-ignore-output"]
 probabilities, truth = training.predict(mine, validation_loader)
 guesses = probabilities.argmax(1)
-confusion = training.confusion_matrix(truth, guesses, 100)
+confusion = plots.confusion_matrix(truth, guesses, 100)
 for true, predicted in two_worst(confusion):
     wrong = np.flatnonzero((truth == true) & (guesses == predicted))[:4]
     examples = np.flatnonzero(truth == predicted)[:4]

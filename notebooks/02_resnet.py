@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -38,9 +37,18 @@ import torch
 from torch import nn
 from torchsummary import summary
 
-from course_utils import data, plots, schedules, training, transforms
-from course_utils.lab import checkpoints, published, recipes, records
+from course_utils import (
+    data,
+    lessons,
+    models,
+    plots,
+    schedules,
+    training,
+    transforms,
+)
 from course_utils.data import BatchLoader
+from course_utils.datasets.pictures import drawn, read_picture
+from course_utils.lab import pictures, published, records
 from course_utils.models import CustomResNet, count_parameters
 from course_utils.transforms import Augment
 
@@ -91,7 +99,7 @@ del everything
 # ## Augmentation
 #
 # Three changes leave a picture's class alone: shift it by up to four pixels (pad, then crop), mirror it, and cut an 8×8
-# hole into it, so that the network cannot hang its answer on one detail. Border and hole are filled with the mean
+# square out of it (*cutout*), so that the network cannot rely on one detail. Border and square are filled with the mean
 # colour, which normalisation turns into zero: "nothing to see here".
 #
 # The assignment does this an image at a time, torchvision for the crop and albumentations for the rest.
@@ -139,7 +147,7 @@ plt.show()
 # ## The network
 #
 # A *residual* layer computes $X + R(X)$: its branch $R$ need only learn what to *change* about $X$, and the sum gives
-# gradients a straight road back. Follow the shapes through the network's five stages.
+# gradients a direct way back. Follow the shapes through the network's five stages.
 
 # %%
 network = CustomResNet()
@@ -222,7 +230,7 @@ found = schedules.lr_range_test(
     lr_max=0.1,
     steps=100,
 )
-plots.range_test(found.rates, found.losses, found.suggestion)
+plots.range_test(found.rates, found.losses, {"suggestion": found.suggestion})
 plt.show()
 
 # %% [markdown]
@@ -315,7 +323,7 @@ plots.learning_curves(history, title=f"ResNet on {recipe.data}")
 plt.show()
 
 # %% [markdown]
-# The training loss is measured on pictures with holes in them, while the network still moves, so early on it can even lie
+# The training loss is measured on pictures with squares cut out, while the network still moves, so early on it can even lie
 # *above* the validation loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens before
 # the run is half over, as the recorded runs show: the network learns the training images nearly by heart.
 #
@@ -370,7 +378,7 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
 
 # %% tags=["nbval-ignore-output"]
 probabilities, truth = training.predict(restored, test_loader)
-confusion = training.confusion_matrix(
+confusion = plots.confusion_matrix(
     truth, probabilities.argmax(1), test_set.n_classes
 )
 plots.confusion(confusion, test_set.classes, title="Confusion on the test set")
@@ -385,7 +393,7 @@ plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# These are the mistakes that the network was surest of. Ask of each: would a hole, a shift or a mirror image have taught
+# These are the mistakes that the network was surest of. Ask of each: would cutout, a shift or a mirror image have taught
 # it better, or is the label wrong?
 #
 # ## Your own picture
@@ -397,8 +405,6 @@ plt.show()
 # the course, that network looks instead; the line above the figure says which it was.
 
 # %% tags=["nbval-ignore-output"]
-from course_utils.lab import pictures
-
 my_picture = None  # or "path/to/picture.jpg"
 
 viewer = pictures.Viewer(
@@ -410,11 +416,9 @@ viewer = pictures.Viewer(
     std,
 )
 if lessons.profile() == "quick":
-    kept = ("resnet-best", "resnet-assignment", "resnet-fast")  # best first
-    viewer = pictures.kept_viewer(*kept) or viewer
-picture = (
-    pictures.read(my_picture) if my_picture else pictures.drawn(viewer.data)
-)
+    saved = ("resnet-best", "resnet-fast", "resnet-assignment")  # best first
+    viewer = pictures.kept_viewer(*saved) or viewer
+picture = read_picture(my_picture) if my_picture else drawn(viewer.data)
 
 best, probability = viewer.top_classes(picture)[0]
 print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")

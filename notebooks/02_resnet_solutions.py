@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,mystnb,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -42,8 +41,8 @@ import torch
 from torch import nn
 
 from course_utils import data, plots, schedules, training
-from course_utils.exercises import checks
 from course_utils.data import BatchLoader
+from course_utils.exercises import session2 as checks
 from course_utils.models import CustomResNet
 from course_utils.transforms import pad
 
@@ -431,7 +430,7 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # Three questions. Choose before you unfold.
 #
-# **1.** Every other training picture gets one hole of 8×8 pixels, wherever it fits into 32×32. Which share of all
+# **1.** Every other training picture gets one cutout of 8×8 pixels, wherever it fits into 32×32. Which share of all
 # training pixels is hidden?
 #
 # - **a)** 3 %
@@ -440,15 +439,15 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # <details><summary>Answer</summary>
 #
-# **a.** A hole covers 64 of 1,024 pixels, 6 %, and half of the pictures have one. It does not cover all places alike:
+# **a.** A cutout covers 64 of 1,024 pixels, 6 %, and half of the pictures have one. It does not cover all places alike:
 # because it has to fit, a pixel in the middle is hidden far more often than one in a corner.
 #
 # </details>
 #
-# **2.** You fill the border and the holes with black before you normalise, and not with the mean colour. The network then sees
+# **2.** You fill the border and the cutout with black before you normalise, and not with the mean colour. The network then sees
 #
 # - **a)** zeros there, as before
-# - **b)** the same strongly negative values in every hole
+# - **b)** the same strongly negative values in every cutout
 # - **c)** random values there
 #
 # <details><summary>Answer</summary>

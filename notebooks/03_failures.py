@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -47,8 +46,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils import data, plots, schedules, training
-from course_utils.lab import recipes
+from course_utils import data, lessons, plots, schedules, training
 from course_utils.data import BatchLoader
 from course_utils.models import SmallNet
 
@@ -90,7 +88,7 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle, which starts at a fifth of its
-# highest rate, the same seed, the same order of the pictures. `fit` looks at the first two batches and warns of the mistakes that
+# highest rate, the same seed, the same order of the pictures. `fit` looks at the first batch and warns of the mistakes that
 # it can see there. The function prints these warnings, so that you see which failures announce themselves and which do not.
 
 
@@ -281,7 +279,7 @@ permuted = train(new_model(), train_loader(permuted_set))
 beside_healthy("train_loss", {"labels permuted": permuted})
 
 # %% [markdown]
-# **How to recognise it.** The loss goes to that of a guess and rests there, without any unrest: there is nothing to learn, and
+# **How to recognise it.** The loss goes to that of a guess and rests there, smoothly: there is nothing to learn, and
 # the network finds out quickly. Do not rely on it, though. This network is small and the run is short. A large one, given
 # enough epochs, can learn every wrong label by heart; then the training loss falls, the validation accuracy stays at a guess,
 # and it looks like overfitting at its worst.
@@ -456,7 +454,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 turned_model = texture_models["turned"]
 probabilities, truth = training.predict(turned_model, texture_validation_loader)
-confusion = training.confusion_matrix(truth, probabilities.argmax(1), 4)
+confusion = plots.confusion_matrix(truth, probabilities.argmax(1), 4)
 plots.confusion(confusion, names, title="Trained on turned pictures")
 plt.show()
 
@@ -470,29 +468,23 @@ plt.show()
 # plots.show_augmented(originals, augmented)
 # ```
 #
-# ## 9. Neurons that never speak
+# ## 9. Dead units
 #
-# A rate of 0.1 in place of 0.03, and that from the first step on, without the climb of the cycle. It is not so high that
-# nothing is learned.
+# The healthy run's rate of 0.03, but from the first step on: the cycle starts at its top, without the climb.
 
 # %%
-silenced_model = new_model()
-no_warm_up = train(
-    silenced_model,
-    train_loader(),
-    optimizer=sgd(silenced_model.parameters(), rate=0.1),
-    start=1,
-)
-beside_healthy("train_loss", {"0.1 from the start": no_warm_up})
+dead_model = new_model()
+no_warm_up = train(dead_model, train_loader(), start=1)
+beside_healthy("train_loss", {"no warm-up": no_warm_up})
 
 # %% [markdown]
-# **How to recognise it.** The loss falls, and slowly, as it does where a network is too small. This one has the size of the
-# healthy one, on paper. Count the neurons of its dense layer that *no* validation picture brings above zero.
+# **How to recognise it.** The loss falls, but more slowly, as it does where a network is too small. This one has the size of the
+# healthy one, on paper. Count the units of its dense layer that *no* validation picture brings above zero: they are **dead**.
 
 
 # %% tags=["nbval-ignore-output"]
 @torch.no_grad()
-def silent_neurons(model):
+def dead_units(model):
     images, _ = next(iter(validation_loader))  # all 500
     values = model.eval().features(images.to(device))
     for layer in model.head[:3]:  # flatten, dense layer, activation
@@ -500,36 +492,36 @@ def silent_neurons(model):
     return int((values.amax(0) <= 0).sum())
 
 
-print("silent neurons, of 64 in the dense layer")
-print(f"healthy:                    {silent_neurons(healthy_model):2d}")
-print(f"0.1 from the start:         {silent_neurons(silenced_model):2d}")
-print(f"exhibit 1, a rate of 3:     {silent_neurons(ruined_model):2d}")
+healthy_dead, dead = dead_units(healthy_model), dead_units(dead_model)
+print("dead units, of 64 in the dense layer")
+print(f"healthy:                    {healthy_dead:2d}")
+print(f"no warm-up:                 {dead:2d}")
+print(f"exhibit 1, a rate of 3:     {dead_units(ruined_model):2d}")
+assert healthy_dead < dead < 60  # a small network, but not an empty one
 
 # %% [markdown]
-# Nothing normalises this layer. One step that is too long can push a neuron below zero for every picture. There ReLU is flat:
-# it passes nothing on and no gradient back, so that the neuron stays where it is. What is left is indeed a small network, and
+# Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is flat:
+# it passes nothing on and no gradient back, so that the unit stays where it is. What is left is indeed a small network, and
 # in exhibit 1 none at all. Even the healthy run has lost some.
 #
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little gradient
-# through below zero.
+# through below zero, so that a unit can come back.
 
 # %% tags=["nbval-ignore-output"]
 gelu_model = new_model(partial(SmallNet, activation="GELU"))
 with_gelu = train(
     gelu_model,
     train_loader(),
-    optimizer=sgd(gelu_model.parameters(), rate=0.1),
     start=1,
 )
 beside_healthy(
     "validation_accuracy",
-    {"0.1, ReLU": no_warm_up, "0.1, GELU": with_gelu},
+    {"no warm-up, ReLU": no_warm_up, "no warm-up, GELU": with_gelu},
 )
-print(f"silent with GELU: {silent_neurons(gelu_model)} of 64")
 
 # %% [markdown]
 # With it the run is as good as the healthy one. The network of Session 1 has this failure, as it was handed in: the book's page
-# *Inside the network* counts its silent neurons.
+# *Inside the network* counts its dead units.
 #
 # **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
@@ -553,12 +545,17 @@ gallery = {
     "7 decay on everything": decay_on_all,
     "8 textures, healthy": texture_runs["healthy"],
     "8 textures, turned": texture_runs["turned"],
-    "9 silent neurons": no_warm_up,
+    "9 dead units": no_warm_up,
 }
 print("after 4 epochs           training loss   validation accuracy")
 for name, run in gallery.items():
     loss, accuracy = run.train_loss[-1], run.validation_accuracy[-1]
     print(f"{name:24s} {loss:13.2f} {accuracy:21.1%}")
+
+at_a_guess = [
+    name for name, run in gallery.items() if run.validation_accuracy[-1] < 0.15
+]
+assert len(at_a_guess) == 4, at_a_guess
 
 # %% [markdown]
 # Four of the nine end at a guess, so the last number tells you least. What tells them apart is where the training loss started,
@@ -577,7 +574,7 @@ for name, run in gallery.items():
 # | the same network gives two answers to one picture | `eval()` (2) |
 # | the accuracy depends on the batch size of the evaluation | `eval()` (2) |
 # | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
-# | training and validation accuracy both stay too low | augmented pictures (8); silent neurons (9); then the size of the network |
+# | training and validation accuracy both stay too low | augmented pictures (8); dead units (9); then the size of the network |
 # | two classes get the same answers | the augmentation (8); then their labels (5) |
 # | nothing at all, and a number that is a little too low | `eval()` (2), the softmax (6): the quiet ones |
 #
@@ -586,6 +583,6 @@ for name, run in gallery.items():
 # * **Know the loss of a guess** before you train. It separates "learned nothing" from "made it worse" and from "slow".
 # * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
 #   found there.
-# * **Count what works.** A network can be smaller than its table of layers says.
+# * **Count what is alive.** A network can be smaller than its table of layers says.
 # * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
 # * **A curve that looks right proves little.** A forgotten `eval()` has one, and so, but for its height, has a second softmax.

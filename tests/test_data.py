@@ -1,6 +1,7 @@
-"""Image sets: what they refuse, how they are split, and where `load` and `from_folder` get them."""
+"""Image sets and batches of them: what they refuse, how they are split, and where `load` and `from_folder` get them."""
 
 import dataclasses
+import hashlib
 import os
 import re
 import zlib
@@ -8,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cifar_server import FaultyServer, small_cifar
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from course_utils import data
-from course_utils.datasets import cifar as fetch, shapes
+from course_utils import data, transforms
+from course_utils.data import BatchLoader, PerImageDataset
+from course_utils.datasets import cifar as fetch
+from course_utils.datasets import shapes
+from course_utils.transforms import Augment
 
 
 def image_set(counts: list[int], size: int = 8, seed: int = 0) -> data.ImageSet:
@@ -65,10 +71,10 @@ def test_a_subset_by_places_or_by_mask():
 
 
 def test_the_split_is_disjoint_complete_and_stratified():
-    whole = image_set([40, 25, 8, 1])
+    whole = image_set([40, 25, 8, 0])
     train, validation = data.split(whole, validation=0.2, seed=3)
     assert np.bincount(validation.labels, minlength=4).tolist() == [8, 5, 2, 0]
-    assert np.bincount(train.labels, minlength=4).tolist() == [32, 20, 6, 1]
+    assert np.bincount(train.labels, minlength=4).tolist() == [32, 20, 6, 0]
     assert contents(train) | contents(validation) == contents(whole)
     assert (train.name, validation.name) == ("noise train", "noise validation")
 
@@ -90,6 +96,19 @@ def test_the_split_does_not_depend_on_the_order_of_the_file():
 def test_a_share_of_nothing_is_a_split_too():
     train, validation = data.split(image_set([4, 4]), validation=0)
     assert (len(train), len(validation)) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "said"),
+    [
+        (0.2, [40, 2, 8, 1], "noise train: class 1, class 3 too small to have a validation picture"),
+        (0.9, [40, 2, 8, 1], "noise train: class 1, class 3 too small to have a training picture"),
+    ],
+)
+def test_classes_that_the_split_leaves_out_are_named(share, counts, said):
+    with pytest.warns(UserWarning, match=said) as caught:
+        data.split(image_set(counts), validation=share)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 10])
@@ -115,6 +134,125 @@ def test_channel_stats_are_those_of_the_pixels():
     pixels = whole.images.reshape(-1, 3) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-10)
     np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-10)
+
+
+# --- Batches.
+
+MEAN, STD = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.25, 0.3])
+
+
+def numbered(n=50):
+    """Noise of which each picture can be told from the others."""
+    return image_set([n // 5] * 5, size=32)
+
+
+def epoch(image_set=None, number=0, **options):
+    loader = BatchLoader(
+        image_set or numbered(), **({"batch_size": 16, "fill": MEAN, "shuffle": True} | options)
+    )
+    loader.epoch = number
+    torch.rand(7)  # other people's random numbers do not matter
+    return torch.cat([images for images, _ in loader])
+
+
+@pytest.mark.parametrize("augment", [None, Augment(0, 0, 0, 0)])
+def test_batches_cover_every_image_once_with_its_label(augment):
+    whole = numbered()
+    loader = BatchLoader(whole, 16, shuffle=True, seed=3, augment=augment)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
+    assert (len(loader), loader.epoch) == (4, 1)
+    seen = set()
+    for images, labels in batches:
+        assert (images.dtype, labels.dtype, images.shape[1:]) == (torch.float32, torch.int64, (3, 32, 32))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        pixels = (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+        seen |= {(image.tobytes(), int(label)) for image, label in zip(pixels, labels, strict=True)}
+    assert seen == contents(whole)
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    for augment in (None, Augment(jitter=0.2)):
+        first = epoch(number=3, augment=augment)
+        assert torch.equal(first, epoch(number=3, augment=augment))
+        assert not torch.equal(first, epoch(number=4, augment=augment))
+        assert not torch.equal(first, epoch(number=3, seed=1, augment=augment))
+
+
+def test_epochs_are_those_of_the_recorded_runs():
+    """Order, crop, flip and hole of the third epoch with seed 1, as they were before this loader was rewritten."""
+    images = epoch(number=2, seed=1, augment=Augment(), mean=MEAN, std=STD)
+    assert hashlib.sha256(images.numpy().tobytes()).hexdigest()[:12] == "baeb9fb244b1"
+
+
+def test_evaluation_keeps_the_order_and_both_pipelines_agree():
+    whole = numbered()
+    one = DataLoader(PerImageDataset(whole, transforms.per_image(MEAN, STD, train=False)), batch_size=16)
+    for (images, labels), (twins, twin_labels) in zip(
+        one, BatchLoader(whole, 16, mean=MEAN, std=STD), strict=True
+    ):
+        torch.testing.assert_close(images, twins, rtol=0, atol=1e-5)
+        assert torch.equal(labels, twin_labels)
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [(33, 16, [16, 17]), (1, 16, [1]), (32, 16, [16, 16]), (3, 1, [1, 1, 1]), (17, 16, [17])],
+)
+def test_a_last_image_joins_the_batch_before(n, size, sizes):
+    loader = BatchLoader(image_set([n]), size, shuffle=True)
+    assert [len(labels) for _, labels in loader] == sizes
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize("size", [0, -1, 32.0, "32", None])
+def test_a_batch_size_that_is_none(size):
+    with pytest.raises(
+        ValueError, match=f"expected a whole number of images a batch.* found batch_size={size!r}"
+    ):
+        BatchLoader(numbered(), size)
+    assert BatchLoader(numbered(), np.int64(32)).batch_size == 32
+
+
+def test_what_no_batches_can_be_made_of():
+    with pytest.raises(ValueError, match="noise train: no images"):
+        BatchLoader(numbered().subset(np.array([], dtype=np.int64)))
+    wide = data.ImageSet(np.zeros((8, 20, 40, 3), np.uint8), np.zeros(8, np.int64), ("a",), "wide")
+    with pytest.raises(ValueError, match=r"wide: expected square images to augment, found 20×40"):
+        BatchLoader(wide, 8, augment=Augment())
+    flat = numbered()
+    flat.images[..., 2] = 7
+    mean, std = data.channel_stats(flat)
+    with pytest.raises(ValueError, match="standard deviations above 0, found 0 in the blue channel"):
+        BatchLoader(flat, mean=mean, std=std)
+
+
+def test_any_order_in_memory_will_do():
+    planes = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    pixels = planes.transpose(0, 2, 3, 1)  # as it comes from (n, 3, H, W)
+    whole = data.ImageSet(pixels, np.zeros(8, np.int64), ("a",), "planes")
+    images, _ = next(iter(BatchLoader(whole, 8, augment=Augment(0, 0, 0, 0))))
+    np.testing.assert_allclose(images.numpy() * 255, planes, atol=1e-3)
+    assert (
+        BatchLoader(whole).about["contents"]
+        == BatchLoader(dataclasses.replace(whole, images=pixels.copy())).about["contents"]
+    )
+
+
+@pytest.mark.parametrize(
+    "default", [lambda: torch.set_default_device("meta"), lambda: torch.set_default_dtype(torch.float64)]
+)
+def test_a_default_device_or_dtype_changes_no_batch(default):
+    options = {"augment": Augment(jitter=0.2), "mean": MEAN, "std": STD}
+    expected = epoch(**options)
+    try:
+        default()
+        found = epoch(**options)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert (found.device.type, found.dtype) == ("cpu", torch.float32)
+    assert torch.equal(found, expected)
 
 
 # --- load.

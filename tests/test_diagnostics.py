@@ -9,7 +9,7 @@ import torch
 
 from course_utils import data, training
 from course_utils.datasets.cifar import CLASSES
-from course_utils.lab import checkpoints, diagnostics, recipes, records, runs, sweeps, tables
+from course_utils.lab import diagnostics, recipes, records, runs, sweeps, tables
 from course_utils.lab.runs import Outcome
 from course_utils.lessons import LESSONS
 from course_utils.models import CustomResNet, SmallNet
@@ -108,7 +108,7 @@ def record(tmp_path, monkeypatch):
         with torch.no_grad():
             layer.bias.fill_(100.0)[DEAD] = -100.0
         accuracy = runs.test_accuracy(network, runs.prepare(recipe, 0))
-        weights = checkpoints.save_half(network, records.weights_of("tiny", 0))
+        weights = runs.save_half(network, records.weights_of("tiny", 0))
         history = training.History(*([1.0] for _ in range(6)))
         made = sweeps.describe(replace(recipe, curve_on_test=True), 0, Outcome(network, history, accuracy))
         records.write(made | {"recipe": recipe.plain(), "weights": weights}, records.path_of("tiny", 0))

@@ -1,67 +1,21 @@
-"""The notebooks as files: twins agree, Jupyter opens both, stored outputs are clean, syncs lose nothing. Takes 10 s."""
+"""The notebooks as files: like their sources, clean, safe in Jupyter; and what syncing them writes and refuses."""
 
 import ast
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
+import jupytext
 import nbformat
 import pytest
+from jupytext import TextFileContentsManager
 
-from course_utils.authoring import sync as authoring
+from course_utils.authoring import exercises, sync
 
-NOTEBOOKS = sorted(authoring.NOTEBOOKS.glob("*.ipynb"))
-TEXTS = sorted(authoring.NOTEBOOKS.glob("*.py"))
-EXERCISES = [path for path in NOTEBOOKS if authoring.is_exercise(path)]
-EXECUTED = [path for path in NOTEBOOKS if path not in EXERCISES]
+MADE = sync.lessons(sync.NOTEBOOKS) | exercises.made(sync.NOTEBOOKS)
+EXECUTED = list(sync.lessons(sync.NOTEBOOKS))
 LESSONS = [path for path in EXECUTED if not path.stem.endswith("_solutions")]
-
-
-def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
-
-
-@pytest.fixture
-def server(tmp_path):
-    """The address of Jupyter's server, started as `jupyter lab` starts it, from the course's folder."""
-    pytest.importorskip("jupyter_server")
-    token = "for-this-test"
-    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--port=0"]
-    process = subprocess.Popen(
-        [*command, f"--IdentityProvider.token={token}"],
-        cwd=authoring.NOTEBOOKS.parent,
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not (said := "".join(path.read_text() for path in tmp_path.glob("jpserver-*.json"))):
-            assert process.poll() is None, "the server stopped"
-            time.sleep(0.1)
-        port = json.loads(said)["port"]
-
-        def get(path):
-            return json.load(urlopen(f"http://127.0.0.1:{port}/api/{path}?token={token}", timeout=60))
-
-        for attempt in range(100):  # the file is written a moment before anybody listens at the port
-            with suppress(URLError):
-                get("status")
-                break
-            assert process.poll() is None and attempt < 99, "the server does not answer"
-            time.sleep(0.1)
-        yield get
-    finally:
-        process.terminate()
-        process.wait()
-
 
 TEXT = """\
 # %% [markdown]
@@ -72,14 +26,21 @@ width = 32
 print(width)
 
 # %%
-height = 16
-print(height)
+import os
+print(os.environ["COURSE_PROFILE"], os.getcwd())
 """
 
 
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
 def outputs(path: Path) -> list:
-    cells = nbformat.read(path, as_version=4).cells
-    return [output for cell in cells for output in cell.get("outputs", [])]
+    return [output for cell in read(path).cells for output in cell.get("outputs", [])]
 
 
 def output_text(output) -> str:
@@ -88,173 +49,212 @@ def output_text(output) -> str:
     return "".join([output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")])
 
 
-def test_every_notebook_has_a_twin():
-    assert [path.stem for path in NOTEBOOKS] == [path.stem for path in TEXTS]
-    assert {"01_smallnet", "02_resnet"} <= {path.stem for path in NOTEBOOKS}
+# --- The course's own notebooks.
 
 
-@each(NOTEBOOKS)
-def test_twins_agree(path):
-    assert authoring.differences(path, path.with_suffix(".py")) == []
+def test_every_notebook_has_a_source():
+    assert sorted(sync.NOTEBOOKS.glob("*.ipynb")) == sorted(MADE)
+    assert {"01_smallnet", "02_resnet"} <= {path.stem for path in LESSONS}
+
+
+@each(MADE)
+def test_a_notebook_is_like_its_source(path):
+    assert sync.difference(read(path), MADE[path]) == "", "run `python -m course_utils sync`"
+    assert sync.made_with(read(path)) == sync.digest(MADE[path])
 
 
 @each(EXECUTED)
-def test_stored_outputs_are_clean(path):
-    notebook = nbformat.read(path, as_version=4)
+def test_stored_outputs_are_clean_and_in_order(path):
+    notebook = read(path)
     nbformat.validate(notebook)
     assert notebook.metadata["kernelspec"]["name"] == "python3"
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert re.search(r"\bquick\b", output_text(outputs(path)[0])) or path not in LESSONS
+    machine_paths = r"/(home|tmp|root|Users)/|[A-Z]:\\|<[\w.]+ at 0x[0-9a-f]+>"
     for output in outputs(path):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
-        machine_paths = r"/(home|tmp|root|Users)/|[A-Z]:\\|<[\w.]+ at 0x[0-9a-f]+>"
         assert not re.search(machine_paths, output_text(output)), output_text(output)
-
-
-@each(EXECUTED)
-def test_every_code_cell_was_run_in_order(path):
-    cells = nbformat.read(path, as_version=4).cells
-    counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
-    assert counts == list(range(1, len(counts) + 1))
-
-
-def test_jupyter_opens_every_text_as_a_notebook(server):
-    kernels = server("kernelspecs")["kernelspecs"]
-    for path in TEXTS:
-        found = server(f"contents/notebooks/{path.name}")
-        assert found["type"] == "notebook", path
-        cells = [cell["source"] for cell in found["content"]["cells"]]
-        assert cells == [
-            cell.source for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells
-        ]
-        assert found["content"]["metadata"]["kernelspec"]["name"] in kernels
-
-
-@each(EXERCISES)
-def test_exercises_were_not_run(path):
-    nbformat.validate(nbformat.read(path, as_version=4))
-    assert outputs(path) == []
 
 
 @each(LESSONS)
 def test_a_cell_that_trains_starts_anew(path):
     """Run twice, it would otherwise train on from the weights, or the schedule, that the first time left behind."""
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    training_cells = [cell for cell in cells if "training.fit(" in cell]
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    training_cells = [ast.parse(cell) for cell in cells if "training.fit(" in cell]
     assert training_cells
     for cell in training_cells:
-        nodes = list(ast.walk(ast.parse(cell)))
+        nodes = list(ast.walk(cell))
         made_here = {node.arg for node in nodes if isinstance(node, ast.arg)}
         made_here |= {
             node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         }
-        [call] = [
-            node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "training.fit"
-        ]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        [call] = [node for node in calls if ast.unparse(node.func) == "training.fit"]
         model, _, _, _, *optimizer_and_scheduler = call.args
         for argument in (model, *optimizer_and_scheduler):
             names = {node.id for node in ast.walk(argument) if isinstance(node, ast.Name)}
             assert names & made_here, ast.unparse(argument)
 
 
-@each(LESSONS)
-def test_first_output_says_the_profile(path):
-    assert re.search(r"\bquick\b", output_text(outputs(path)[0]))
+# --- In Jupyter, with Jupytext's extension.
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory) -> Path:
+    """The course's folder with each `.ipynb` edited where Jupytext is not, then copied: all files get a new time."""
+    root = tmp_path_factory.mktemp("course")
+    shutil.copy(sync.NOTEBOOKS.parent / "pyproject.toml", root)
+    shutil.copytree(sync.NOTEBOOKS, root / "notebooks")
+    for path in (root / "notebooks").glob("*.ipynb"):
+        notebook = read(path)
+        notebook.cells[-1].source = "my edit"
+        nbformat.write(notebook, path)
+    for path in sorted((root / "notebooks").iterdir()):
+        os.utime(path)  # in the order of names, the .py last
+    return root
+
+
+def opened(root: Path, path: str):
+    """What JupyterLab shows when somebody opens a file."""
+    manager = TextFileContentsManager(root_dir=str(root))
+    return manager.get(path)["content"]["cells"]
+
+
+@each(MADE)
+def test_an_edit_made_elsewhere_is_there_in_jupyter(edited, path):
+    assert opened(edited, f"notebooks/{path.name}")[-1]["source"] == "my edit"
+
+
+@each(EXECUTED)
+def test_jupyter_opens_a_source_as_a_notebook_and_saves_it_alone(edited, path):
+    name = f"notebooks/{path.stem}.py"
+    manager = TextFileContentsManager(root_dir=str(edited))
+    model, before = manager.get(name), (edited / name).with_suffix(".ipynb").read_bytes()
+    cells = [(cell["cell_type"], cell["source"]) for cell in model["content"]["cells"]]
+    assert cells == [(cell.cell_type, cell.source) for cell in MADE[path].cells]
+    manager.save(model, name)
+    assert (edited / name).with_suffix(".ipynb").read_bytes() == before
+    assert sync.difference(jupytext.read(edited / name), MADE[path]) == ""
+
+
+# --- Syncing.
 
 
 @pytest.fixture
 def pair(tmp_path) -> tuple[Path, Path]:
-    """A small notebook and its text, in agreement."""
-    text = tmp_path / "lesson.py"
-    text.write_text(TEXT, encoding="utf-8")
-    authoring.sync(tmp_path)
-    return tmp_path / "lesson.ipynb", text
+    """A small notebook and its text, in agreement, in a folder with a name that a pattern would misread."""
+    folder = tmp_path / "course [2026]"
+    folder.mkdir()
+    (folder / "lesson.py").write_text(TEXT, encoding="utf-8")
+    sync.sync(folder)
+    return folder / "lesson.ipynb", folder / "lesson.py"
 
 
-def edit(text: Path, old: str, new: str) -> None:
-    """Change `text` and make it the later file, whatever the clock's resolution."""
-    assert old in text.read_text(encoding="utf-8")
-    text.write_text(text.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    later = text.with_suffix(".ipynb").stat().st_mtime + 5
-    os.utime(text, (later, later))
-
-
-def test_a_new_twin_agrees(pair):
-    assert authoring.differences(*pair) == []
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a file and leave it with the time that it had: no clock is to be asked."""
+    before, text = path.stat(), path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
-        ("width = 32", "width = 64", ["cell 2: line 'width = 32' in .*, 'width = 64' in .*"]),
-        ("print(height)\n", "", ["cell 3: line 'print\\(height\\)' in .*, None in .*"]),
-        ("ignore-output", "skip", [r"cell 2: tags \['nbval-ignore-output'\] in .*"]),
-        (' tags=["nbval-ignore-output"]', "", [r"cell 2: tags \[.*\] in .*, \[\] in .*"]),
-        ("# %%\nheight = 16\nprint(height)\n", "", ["cell 3: only in lesson.ipynb"]),
-        ("print(height)\n", "print(height)\n\n# %%\n1\n", ["cell 4: only in lesson.py"]),
-        ("# %% [markdown]", "# %%", ["cell 1: type 'markdown' in .*, 'code' in .*", "cell 1: line"]),
+        ("", "", ""),
+        ("width = 32", "width = 64", "cell 2 has 'width = 32' where its source has 'width = 64'"),
+        ("print(width)\n", "", "cell 2 has 'print(width)' where its source has None"),
+        (
+            "ignore-output",
+            "skip",
+            "cell 2 has 'code nbval-ignore-output' where its source has 'code nbval-skip'",
+        ),
+        ("print(width)\n", "print(width)\n\n# %%\n1\n", "cell 3 has 'import os' where its source has '1'"),
+        ("# %% [markdown]", "# %%", "cell 1 has 'markdown' where its source has 'code'"),
     ],
-    ids=["line", "lines", "tag", "no tag", "missing cell", "new cell", "type"],
 )
-def test_differences_names_the_change(pair, old, new, found):
+def test_the_first_difference_is_named(pair, old, new, found):
     edit(pair[1], old, new)
-    changes = authoring.differences(*pair)
-    assert len(changes) == len(found)
-    assert all(re.match(pattern, change) for pattern, change in zip(found, changes, strict=True))
+    assert sync.difference(read(pair[0]), jupytext.read(pair[1])) == found
 
 
-def test_differences_sees_swapped_cells(pair):
-    title, first, second = TEXT.split("# %%")[1:]
-    pair[1].write_text("# %%" + "# %%".join([title, second + "\n", first]))
-    cells = {change.split(":")[0] for change in authoring.differences(*pair)}
-    assert cells == {"cell 2", "cell 3"}
-
-
-def test_sync_takes_the_text_and_keeps_the_outputs(pair):
+def test_execute_stores_outputs_and_sync_keeps_them(pair):
     notebook, text = pair
-    authoring.execute(notebook.parent)
+    sync.execute(notebook.parent, profile="full")
+    printed = ["32\n", f"full {notebook.parent}\n"]
+    assert [output.text for output in outputs(notebook)] == printed
+    assert "execution" not in read(notebook).cells[1].metadata
+    assert read(notebook).metadata["language_info"] == {"name": "python"}
     edit(text, "# # A title", "# # Another title")
-    authoring.sync(notebook.parent)
-    assert authoring.differences(notebook, text) == []
-    assert [output.text for output in outputs(notebook)] == ["32\n", "16\n"]
-
-
-def test_sync_twice_changes_nothing(pair):
-    before = pair[0].read_bytes(), pair[1].read_bytes()
-    authoring.sync(pair[0].parent)
-    assert (pair[0].read_bytes(), pair[1].read_bytes()) == before
-
-
-def test_sync_refuses_to_undo_a_later_edit_of_the_notebook(pair):
-    notebook, text = pair
-    notebook.write_text(
-        notebook.read_text(encoding="utf-8").replace("width = 32", "width = 48"), encoding="utf-8"
-    )
-    later = text.stat().st_mtime + 5
-    os.utime(notebook, (later, later))
-    edited = notebook.read_bytes()
-    with pytest.raises(RuntimeError, match=r"lesson\.ipynb was saved after lesson\.py.*width = 48"):
-        authoring.sync(notebook.parent)
-    assert notebook.read_bytes() == edited
-
-
-def test_execute_stores_fresh_outputs_in_the_profile_asked_for(tmp_path):
-    text = tmp_path / "lesson.py"
-    text.write_text("import os\n\nprint(os.environ['COURSE_PROFILE'], os.getcwd())\n")
-    authoring.execute(tmp_path, profile="full")
-    [output] = outputs(tmp_path / "lesson.ipynb")
-    assert output.text == f"full {tmp_path}\n"
-    metadata = nbformat.read(tmp_path / "lesson.ipynb", as_version=4)
-    assert "execution" not in metadata.cells[0].metadata
-    assert metadata.metadata["language_info"] == {"name": "python"}
-
-
-def test_a_failing_cell_leaves_the_stored_notebook(pair):
-    notebook, text = pair
-    authoring.execute(notebook.parent)
-    edit(text, "height = 16", "height = 1 / 0")
-    authoring.sync(notebook.parent)
-    stored = shutil.copy(notebook, notebook.with_suffix(".before"))
+    sync.sync(notebook.parent)
+    assert sync.difference(read(notebook), jupytext.read(text)) == ""
+    assert [output.text for output in outputs(notebook)] == printed
+    stored = notebook.read_bytes()
+    sync.sync(notebook.parent)
+    assert notebook.read_bytes() == stored
+    edit(text, "width = 32", "width = 1 / 0")
+    sync.sync(notebook.parent)
+    stored = notebook.read_bytes()
     with pytest.raises(Exception, match="ZeroDivisionError") as failure:
-        authoring.execute(notebook.parent)
+        sync.execute(notebook.parent)
     assert f"while executing {notebook}" in failure.value.__notes__
-    assert notebook.read_bytes() == Path(stored).read_bytes()
+    assert notebook.read_bytes() == stored
+
+
+def test_an_edited_notebook_is_not_overwritten_but_taken_over_on_demand(pair):
+    notebook, text = pair
+    edit(notebook, "width = 32", "width = 48")
+    stored = notebook.read_bytes()
+    with pytest.raises(RuntimeError, match=r"cell 2 has 'width = 48'.*sync --from-notebook .*lesson\.ipynb"):
+        sync.sync(notebook.parent)
+    assert notebook.read_bytes() == stored
+    sync.take_over(notebook)
+    assert "width = 48" in text.read_text(encoding="utf-8")
+    sync.sync(notebook.parent)
+    assert sync.difference(read(notebook), jupytext.read(text)) == ""
+
+
+def test_where_both_were_edited_nothing_is_overwritten(pair):
+    edit(pair[0], "width = 32", "width = 48")
+    edit(pair[1], "A title", "Another title")
+    stored = [path.read_bytes() for path in pair]
+    with pytest.raises(RuntimeError, match=r"cell 1 has '# A title'.*the source was edited, too"):
+        sync.sync(pair[0].parent)
+    with pytest.raises(RuntimeError, match=r"lesson\.py was edited since lesson\.ipynb was made: cell 1"):
+        sync.take_over(pair[0])
+    assert [path.read_bytes() for path in pair] == stored
+
+
+def test_a_notebook_that_lost_its_digest_is_not_overwritten(pair):
+    edit(pair[0], "made_with", "made")
+    sync.sync(pair[0].parent)  # nothing differs: the digest comes back
+    edit(pair[0], "made_with", "made")
+    edit(pair[1], "width = 32", "width = 48")
+    with pytest.raises(RuntimeError, match="cell 2 has 'width = 32'"):
+        sync.sync(pair[0].parent)
+
+
+def test_answers_are_not_overwritten(tmp_path):
+    solutions = tmp_path / "sums_solutions.py"
+    solutions.write_text('# %% tags=["solution"]\n# <solution>\n# stub: x = ...\nx = 1\n# </solution>\n')
+    sync.update(exercises.made(tmp_path))
+    path = tmp_path / "sums_exercises.ipynb"
+    edit(path, "x = ...", "x = 123")
+    answered = path.read_bytes()
+    with pytest.raises(RuntimeError, match=r"sums_exercises\.ipynb was edited.*'x = 123'.*move or rename"):
+        sync.update(exercises.made(tmp_path))
+    assert path.read_bytes() == answered
+
+
+def test_a_notebook_is_written_whole_or_not_at_all(pair, monkeypatch):
+    def full_disk(*args):
+        raise OSError("no space left")
+
+    stored = pair[0].read_bytes()
+    edit(pair[1], "width = 32", "width = 48")
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        sync.sync(pair[0].parent)
+    assert pair[0].read_bytes() == stored

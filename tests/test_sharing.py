@@ -9,10 +9,8 @@ import nbformat
 import pytest
 import yaml
 
-from course_utils.authoring import exercises, repository, standalone
-from course_utils.authoring import sync as authoring
+from course_utils.authoring import repository, standalone, sync
 
-ROOT = Path(__file__).resolve().parent.parent
 URL, TAG = "https://github.com/a-school/its-course", "v1.2"
 
 
@@ -35,68 +33,55 @@ def test_what_is_no_address_or_no_tag_is_refused(url, tag, complaint):
         repository.checked(url, tag)
 
 
-# ---- the set-up cell ----
+@pytest.fixture
+def configure(tmp_path, monkeypatch):
+    """Set the address and tag in the configuration of a fork."""
+    monkeypatch.setattr(repository.configured, "__defaults__", (tmp_path / "_config.yml",))
+
+    def write(url: str, tag: str) -> None:
+        config = yaml.safe_dump({"repository": {"url": url, "branch": tag}})
+        (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
+
+    return write
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}
+
+
+def test_each_notebook_has_the_cell_as_long_as_an_address_is_set(configure, tmp_path):
+    folder = Path(shutil.copytree(sync.NOTEBOOKS, tmp_path / "notebooks"))
+    configure(URL, TAG)
+    sync.sync(folder)
+    for path in folder.glob("*.ipynb"):
+        code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert f'course = "git+{URL}@{TAG}"' in code[0].source
+        assert [repository.is_setup(cell) for cell in code] == [True] + [False] * (len(code) - 1)
+    for path in standalone.write(tmp_path / "out", folder):
+        assert "git+" not in path.read_text(encoding="utf-8")
+    configure(URL, "v2")
+    sync.sync(folder)
+    assert all(
+        f"{URL}@v2".encode() in text for name, text in stored(folder).items() if name.endswith("ipynb")
+    )
+    configure("", "")
+    sync.sync(folder)
+    if not repository.configured(repository.CONFIG):
+        assert stored(folder) == stored(sync.NOTEBOOKS)
 
 
 @pytest.fixture
-def fork(tmp_path, monkeypatch) -> Path:
-    """The notebooks of a fork that has set its address and synced."""
-    config = yaml.safe_dump({"repository": {"url": URL, "branch": TAG}})
-    (tmp_path / "_config.yml").write_text(config, encoding="utf-8")
-    monkeypatch.setattr(repository.configured, "__defaults__", (tmp_path / "_config.yml",))
-    folder = Path(shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks"))
-    authoring.sync(folder)
-    return folder
+def cell() -> str:
+    return repository.SETUP.format(url=URL, tag=TAG)
 
 
-def cells(path: Path) -> list:
-    return nbformat.read(path, as_version=4).cells
+def test_the_cell_does_nothing_where_the_course_is(cell):
+    assert subprocess.run([sys.executable, "-c", cell]).returncode == 0
 
 
-def test_every_notebook_installs_the_tag_before_it_imports_anything(fork):
-    for path in fork.glob("*.ipynb"):
-        code = [cell for cell in cells(path) if cell.cell_type == "code"]
-        assert f'course = "git+{URL}@{TAG}"' in code[0].source
-        assert repository.is_setup(code[0])
-        assert not any(repository.is_setup(cell) for cell in code[1:])
-        assert authoring.differences(path, path.with_suffix(".py")) == []
-
-
-def test_sync_and_exercises_leave_a_synced_fork_alone(fork):
-    before = {path.name: path.read_bytes() for path in fork.glob("*.py")}
-    authoring.sync(fork)
-    exercises.write(fork)
-    assert {path.name: path.read_bytes() for path in fork.glob("*.py")} == before
-
-
-@pytest.mark.parametrize("path", sorted(authoring.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
-def test_the_notebooks_have_the_cell_of_what_is_configured(path):
-    text = path.read_text(encoding="utf-8")
-    assert repository.with_setup(text, repository.configured()) == text
-
-
-def test_the_cell_follows_the_tag_and_goes_with_the_address(fork):
-    for path in (ROOT / "notebooks").glob("*.py"):
-        original, text = path.read_text("utf-8"), (fork / path.name).read_text("utf-8")
-        assert repository.with_setup(text, (URL, "v2")) == text.replace(TAG, "v2")
-        assert repository.with_setup(text, None) == repository.with_setup(original, None)
-        assert "git+" not in repository.with_setup(text, None)
-
-
-def test_the_cell_does_nothing_where_the_course_is(fork):
-    cell = next(cell for cell in cells(fork / "01_smallnet.ipynb") if cell.cell_type == "code")
-    assert subprocess.run([sys.executable, "-c", cell.source]).returncode == 0
-
-
-def test_the_cell_installs_where_the_course_is_not(fork, monkeypatch):
-    cell = next(cell for cell in cells(fork / "01_smallnet.ipynb") if cell.cell_type == "code")
+def test_the_cell_installs_where_the_course_is_not(cell, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     asked = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append(command))
-    exec(cell.source, {})
+    exec(cell, {})
     assert asked == [[sys.executable, "-m", "pip", "install", f"git+{URL}@{TAG}"]]
-
-
-def test_a_standalone_notebook_needs_no_address(fork, tmp_path):
-    for path in standalone.write(tmp_path / "out", fork):
-        assert "git+" not in "".join(cell.source for cell in cells(path))

@@ -9,7 +9,7 @@ from course_utils import data, training
 from course_utils.data import BatchLoader, ImageSet
 from course_utils.datasets.cifar import CLASSES, STATS
 from course_utils.datasets.pictures import drawn
-from course_utils.lab import checkpoints, pictures, records
+from course_utils.lab import pictures, records, runs
 from course_utils.models import CustomResNet, SmallNet
 
 
@@ -45,12 +45,12 @@ def test_the_first_network_whose_weights_are_saved_looks_at_pictures_as_its_reci
     names = ("resnet-assignment", "smallnet-source")
     assert pictures.kept_viewer(*names) is None
     trained = SmallNet(100).eval()
-    checkpoints.save_half(trained, records.weights_of("smallnet-source", 0))
+    runs.save_half(trained, records.weights_of("smallnet-source", 0))
     viewer, ship = pictures.kept_viewer(*names), drawn("cifar10")
     own = pictures.Viewer("", trained, "cifar100", CLASSES["cifar100"])
     assert (viewer.data, viewer.classes) == (own.data, own.classes)
     np.testing.assert_allclose(viewer.probabilities(ship), own.probabilities(ship), atol=0.01)
-    checkpoints.save_half(CustomResNet(), records.weights_of("resnet-assignment", 0))
+    runs.save_half(CustomResNet(), records.weights_of("resnet-assignment", 0))
     viewer = pictures.kept_viewer(*names)
     assert "resnet-assignment" in viewer.name
     assert (viewer.mean, viewer.std) == STATS["cifar10"], "it was trained on normalised pictures"

@@ -12,7 +12,10 @@ from course_utils.authoring import standalone
 def replace_sources(app, exception: Exception | None) -> None:
     """After a build, put the standalone notebooks where the download buttons point to."""
     if exception is None:
-        standalone.write(Path(app.outdir) / "_sources" / "notebooks")
+        out = Path(app.outdir) / "_sources" / "notebooks"
+        for source in out.glob("*.ipynb"):  # Sphinx's own copies
+            source.unlink()
+        standalone.write(out)
 
 
 def setup(app) -> dict:

@@ -1,0 +1,1 @@
+"""For those who write the course: notebooks from their sources, standalone copies, diagrams of the networks."""

@@ -6,29 +6,26 @@ Both are empty until a fork sets them in `book/_config.yml`. So no notebook inst
 import re
 from pathlib import Path
 
+import yaml
+from nbformat import NotebookNode, v4
+
 CONFIG = Path(__file__).resolve().parents[2] / "book" / "_config.yml"
 
-# In percent format. Where the course is at hand, the cell does nothing.
 SETUP_TAG = "setup"
-SETUP = f"""\
-# %% tags=["remove-cell", "{SETUP_TAG}"]
+SETUP = """\
 # Opened without the course around it, as in Colab: install the course first.
 import importlib.util
 import subprocess
 import sys
 
 if not importlib.util.find_spec("course_utils"):
-    course = "git+{{url}}@{{tag}}"
+    course = "git+{url}@{tag}"
     command = [sys.executable, "-m", "pip", "install", course]
-    subprocess.run(command, check=True)
-
-"""
+    subprocess.run(command, check=True)"""
 
 
 def configured(config: Path = CONFIG) -> tuple[str, str] | None:
     """The repository that the book's configuration names, as `checked` returns it."""
-    import yaml  # only those who write the course need it
-
     block = yaml.safe_load(config.read_text(encoding="utf-8")).get("repository") or {}
     return checked(block.get("url"), block.get("branch"))
 
@@ -49,19 +46,20 @@ def checked(url: str | None, tag: str | None) -> tuple[str, str] | None:
     return url, str(tag)
 
 
-def with_setup(text: str, found: tuple[str, str] | None) -> str:
-    """A notebook in percent format with the set-up cell for the repository `found`, in place of an older one.
+def with_setup(cells: list[NotebookNode], found: tuple[str, str] | None) -> list[NotebookNode]:
+    """A notebook's cells, with a set-up cell for the repository `found` before the first code cell.
 
-    Without a repository, or in a notebook that does not import the package, there is none.
+    There is none without a repository, nor in a notebook that does not import the package.
     """
-    text = re.sub(rf'^# %% tags=\["remove-cell", "{SETUP_TAG}"\]\n.*?(?=^# %%)', "", text, flags=re.M | re.S)
-    if not found or not re.search(r"^(from|import) course_utils", text, re.M):
-        return text
-    url, tag = found
-    before_code = re.search(r"^# %%(?! \[markdown\])", text, re.M).start()
-    return text[:before_code] + SETUP.format(url=url, tag=tag) + text[before_code:]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    if not found or not any(re.search(r"^(from|import) course_utils", cell.source, re.M) for cell in code):
+        return cells
+    setup = v4.new_code_cell(SETUP.format(url=found[0], tag=found[1]), id=SETUP_TAG)
+    setup.metadata["tags"] = ["remove-cell", SETUP_TAG]
+    place = cells.index(code[0])
+    return [*cells[:place], setup, *cells[place:]]
 
 
-def is_setup(cell) -> bool:
-    """Whether a notebook's cell is its set-up cell."""
+def is_setup(cell: NotebookNode) -> bool:
+    """Whether a notebook's cell is its set-up cell, which follows the configuration and not the source."""
     return SETUP_TAG in cell.metadata.get("tags", [])

@@ -2,19 +2,21 @@
 
 The package travels as readable cells, one a module, that write it into the folder the notebook runs in. So there
 is nothing to install and no address to trust. Stored outputs are left out: in a notebook that is about to be run
-they would be those of somebody else's run, and most of the file. nbformat is imported where it is used, because
-the package does without it.
+they would be those of somebody else's run, and most of the file.
 """
 
 import ast
+import functools
 import re
 import tomllib
 from copy import deepcopy
 from pathlib import Path
 
-from course_utils.authoring import repository
+import nbformat
+from nbformat import NotebookNode, v4
+
+from course_utils.authoring import repository, sync
 from course_utils.lab import records
-from course_utils.authoring.sync import NOTEBOOKS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IMPORT_NAMES = {"pillow": "PIL"}  # where it differs from the name to install
@@ -56,48 +58,47 @@ for folder in {folders}:
     os.makedirs(folder, exist_ok=True)"""
 
 
-def write(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
+def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     """Write into `out` a standalone copy of every `.ipynb` in `notebooks` that imports the package; returns the copies.
 
-    Raises RuntimeError where there is no such notebook.
+    Raises RuntimeError where there is no such notebook, and where a copy in `out` has edits that would be lost.
     """
-    import nbformat
-
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for path in sorted(notebooks.glob("*.ipynb")):
-        lesson = nbformat.read(path, as_version=4)
-        if own_imports(code_of(lesson)):
-            nbformat.write(standalone(lesson), out / path.name)
-            written.append(out / path.name)
-    if not written:
+    if out.resolve() == notebooks.resolve():
+        raise RuntimeError(
+            f"expected another folder than the notebooks' own, found {out}: choose another --out"
+        )
+    read = {path.name: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
+    copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
+    if not copies:
         raise RuntimeError(
             f"no notebook in {notebooks} imports course_utils: run this from the course's folder"
         )
-    return written
+    out.mkdir(parents=True, exist_ok=True)
+    for path, copy in copies.items():
+        sync.refuse_lost_edits(path, copy)
+    for path, copy in copies.items():
+        sync.write(path, copy)
+    return list(copies)
 
 
-def standalone(lesson):
+def standalone(lesson: NotebookNode) -> NotebookNode:
     """A copy of the notebook `lesson` that carries the modules it needs, and no outputs."""
-    import nbformat.v4 as v4
-
     code = code_of(lesson)
-    modules = [PACKAGE / f"{module}.py" for module in modules_for(code)]
+    modules = files_for(code)
     files = modules + recorded(code)
     cells = [v4.new_markdown_cell(ABOUT), v4.new_code_cell(setup(code, modules, files))]
     cells += [v4.new_code_cell(writing(file), metadata=FOLDED) for file in files]
     for number, cell in enumerate(cells):
         cell.id = f"standalone-{number}"  # not random, so that the same lesson gives the same file
     cells += [fresh(cell) for cell in lesson.cells if not repository.is_setup(cell)]
-    metadata = {"kernelspec": lesson.metadata.kernelspec, "language_info": {"name": "python"}}
-    return v4.new_notebook(cells=cells, metadata=metadata)
+    return v4.new_notebook(cells=cells, metadata=deepcopy(lesson.metadata))
 
 
-def code_of(notebook) -> str:
+def code_of(notebook: NotebookNode) -> str:
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
 
 
-def fresh(cell):
+def fresh(cell: NotebookNode) -> NotebookNode:
     """A copy of `cell` as if never run, that keeps its files in the folder it runs in."""
     cell = deepcopy(cell)
     if cell.cell_type == "code":
@@ -110,31 +111,28 @@ def fresh(cell):
 # --- What a lesson needs.
 
 
+@functools.cache
 def imports(code: str) -> set[str]:
-    """What `code` imports, anywhere in it, with dots: {"torch.nn", "course_utils.data"}."""
-    names = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "course_utils":
-            names |= {f"course_utils.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-    return names
+    """What `code` imports, anywhere in it, with dots and the imported name: {"torch.nn", "course_utils.data.load"}."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    inside = {node: f"{node.module}." if isinstance(node, ast.ImportFrom) else "" for node in nodes}
+    return {inside[node] + alias.name for node in nodes for alias in node.names}
 
 
-def own_imports(code: str) -> set[str]:
-    """The modules of the package that `code` imports itself."""
-    return {name.split(".")[1] for name in imports(code) if name.startswith("course_utils.")}
+def own_files(code: str) -> set[Path]:
+    """The files of the package that run when `code` is imported: modules, and each folder's `__init__.py`."""
+    parts = [name.split(".") for name in imports(code) if name.split(".")[0] == PACKAGE.name]
+    paths = {PACKAGE.parent.joinpath(*part[:n]) for part in parts for n in range(1, len(part) + 1)}
+    files = {file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")}
+    return {file for file in files if file.is_file()}
 
 
-def modules_for(code: str) -> list[str]:
-    """All modules that `code` needs, those that its imports import included, sorted."""
-    found, new = {"__init__"}, own_imports(code)
+def files_for(code: str) -> list[Path]:
+    """All files of the package that `code` needs, those that its imports import included, sorted."""
+    found, new = set(), own_files(code)
     while new:
         found |= new
-        sources = [(PACKAGE / f"{module}.py").read_text(encoding="utf-8") for module in new]
-        new = set().union(*map(own_imports, sources)) - found
+        new = set().union(*(own_files(file.read_text(encoding="utf-8")) for file in new)) - found
     return sorted(found)
 
 
@@ -142,9 +140,9 @@ def requirements(codes: list[str]) -> dict[str, str]:
     """What `pyproject.toml` requires of what `codes` import, by import name: {"torch": "torch>=2.11,<2.15"}."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     imported = {name.split(".")[0] for code in codes for name in imports(code)}
-    distributions = {re.match(r"[\w-]+", line)[0]: line for line in project["dependencies"]}
-    by_name = {IMPORT_NAMES.get(name, name): line for name, line in distributions.items()}
-    return {name: line for name, line in by_name.items() if name in imported}
+    names = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
+    lines = zip([IMPORT_NAMES.get(name, name) for name in names], project["dependencies"], strict=True)
+    return {name: line for name, line in lines if name in imported}
 
 
 def recorded(code: str) -> list[Path]:

@@ -1,110 +1,147 @@
-"""For those who write the course: keep each notebook's two files alike, its stored outputs fresh.
+"""Keep each notebook like the source it is made from, and its stored outputs fresh.
 
-A notebook is a pair: the `.py` (percent format) is what people edit and review, the `.ipynb` holds
-the same cells with their outputs and is what the book shows. Jupytext and nbclient are imported
-where they are used, because the rest of the package does without them.
+A lesson's `.py` (percent format) is what authors edit and review; the `.ipynb` beside it has the same cells with their
+outputs: the book shows it, and students open it. Exercises are made from the solutions. Nothing is paired in Jupytext's
+way: a paired notebook is read from whichever file is later, and copying a folder changes that. Instead, each `.ipynb`
+carries a digest of the cells that it was made with, so that an edit of it is recognised without a clock.
 """
 
+import hashlib
+import json
 import os
 import time
 from itertools import zip_longest
 from pathlib import Path
 
-from course_utils.authoring import repository
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from course_utils.authoring import exercises, repository
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def sync(folder: Path = NOTEBOOKS) -> None:
-    """Bring every `.ipynb` in `folder` up to its `.py`, keeping its outputs; write missing ones.
+    """Bring every `.ipynb` in `folder` up to its source, keeping its outputs; write missing ones.
 
-    First, each `.py` gets its set-up cell for the configured repository, or loses it if there is none.
-
-    Raises RuntimeError, and writes nothing, when an `.ipynb` was edited after its `.py`; ValueError, likewise, when
-    the repository is not configured as `repository.checked` wants it.
+    Raises RuntimeError, and writes nothing, where an `.ipynb` has edits that would be lost.
     """
-    from jupytext.cli import jupytext
+    update(lessons(folder) | exercises.made(folder))
 
+
+def lessons(folder: Path) -> dict[Path, NotebookNode]:
+    """{path of the `.ipynb`: notebook as its `.py` makes it}"""
+    return {text.with_suffix(".ipynb"): jupytext.read(text) for text in sorted(folder.glob("*.py"))}
+
+
+def update(made: dict[Path, NotebookNode]) -> None:
+    """Write each of `made` to its path, with the set-up cell of the configured repository and the outputs it had."""
     found = repository.configured()
-    texts = sorted(folder.glob("*.py"))
-    for text in texts:
-        refuse_lost_edits(text.with_suffix(".ipynb"), text)
-    for text in texts:
-        before = text.read_text(encoding="utf-8")
-        if (after := repository.with_setup(before, found)) != before:
-            text.write_text(after, encoding="utf-8", newline="\n")
-    if texts:
-        jupytext(["--quiet", "--update", "--to", "ipynb", *map(str, texts)])
+    for path, notebook in made.items():
+        refuse_lost_edits(path, notebook)
+    for path, notebook in made.items():
+        notebook.cells = repository.with_setup(notebook.cells, found)
+        if path.exists():
+            notebook = combine_inputs_with_outputs(notebook, nbformat.read(path, as_version=4))
+        write(path, notebook)
 
 
-def refuse_lost_edits(notebook: Path, text: Path) -> None:
-    """Raise RuntimeError if `notebook` holds edits, later than `text`, that a sync would undo."""
-    if not notebook.exists() or notebook.stat().st_mtime <= text.stat().st_mtime:
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Write `notebook` with the digest of its cells: whole or, if interrupted, not at all."""
+    kept = {key: notebook.metadata[key] for key in ("kernelspec", "mystnb") if key in notebook.metadata}
+    course = {"course": {"made_with": digest(notebook)}}
+    notebook.metadata = nbformat.from_dict(kept | {"language_info": {"name": "python"}} | course)
+    replace_text(path, nbformat.writes(notebook) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    changes = differences(notebook, text)
-    if changes:
-        raise RuntimeError(
-            f"{notebook} was saved after {text.name} and differs from it: {changes[0]}. "
-            f"To keep the notebook's cells, run `jupytext --sync {notebook}`; "
-            f"to keep the text's, save {text.name} again. Then repeat the command."
-        )
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
 
 
-def differences(notebook: Path, text: Path) -> list[str]:
-    """What differs between the cells of an `.ipynb` and its `.py`; empty if they agree.
-
-    Cells are compared in order, by type, source and tags; the `.py` has no outputs to compare.
-    """
-    import jupytext
-    import nbformat
-
-    left = nbformat.read(notebook, as_version=4).cells
-    right = jupytext.read(text).cells
-    found = []
-    for number, (ours, theirs) in enumerate(zip_longest(left, right), start=1):
-        if ours is None or theirs is None:
-            name = text.name if ours is None else notebook.name
-            found.append(f"cell {number}: only in {name}")
-            continue
-        for field, a, b in compared(ours, theirs):
-            if a != b:
-                found.append(f"cell {number}: {field} {a!r} in {notebook.name}, {b!r} in {text.name}")
-    return found
+# --- Whose edits are whose.
 
 
-def compared(ours, theirs) -> list[tuple]:
-    """The fields in which two notebook cells must agree, as (name, ours, theirs)."""
-    lines = zip_longest(ours.source.split("\n"), theirs.source.split("\n"))
-    changed_lines = [("line", a, b) for a, b in lines if a != b]
+def cells_of(notebook: NotebookNode) -> list[list[str]]:
+    """What two notebooks must agree in: each cell's type and tags, then its lines; without the set-up cell."""
     return [
-        ("type", ours.cell_type, theirs.cell_type),
-        ("tags", ours.metadata.get("tags", []), theirs.metadata.get("tags", [])),
-        *changed_lines[:1],
+        [" ".join([cell.cell_type, *cell.metadata.get("tags", [])]), *cell.source.split("\n")]
+        for cell in notebook.cells
+        if not repository.is_setup(cell)
     ]
 
 
-def is_exercise(path: Path) -> bool:
-    """Whether a notebook is one that students fill in: it is never run as it is, and has no outputs."""
-    return path.stem.endswith("_exercises")
+def digest(notebook: NotebookNode) -> str:
+    return hashlib.sha256(json.dumps(cells_of(notebook)).encode()).hexdigest()[:16]
+
+
+def made_with(notebook: NotebookNode) -> str | None:
+    return notebook.metadata.get("course", {}).get("made_with")
+
+
+def refuse_lost_edits(path: Path, new: NotebookNode) -> None:
+    """Raise RuntimeError if writing `new` to `path` would undo edits made there; it says where they begin."""
+    if not path.exists():
+        return
+    stored = nbformat.read(path, as_version=4)
+    if digest(stored) in (digest(new), made_with(stored)):
+        return
+    if not path.with_suffix(".py").exists():
+        advice = "to keep this, move or rename the file; otherwise delete it"
+    elif digest(new) == made_with(stored):
+        advice = (
+            f"to take it over, run `python -m course_utils sync --from-notebook {path}`; otherwise delete it"
+        )
+    else:
+        advice = (
+            "the source was edited, too: copy what you want to keep into it by hand, then delete the .ipynb"
+        )
+    raise RuntimeError(
+        f"{path} was edited since it was made: {difference(stored, new)}; {advice}, and repeat"
+    )
+
+
+def difference(notebook: NotebookNode, source: NotebookNode) -> str:
+    """The first line in which a notebook differs from its source; empty if they agree."""
+    for number, (ours, theirs) in enumerate(zip_longest(cells_of(notebook), cells_of(source)), start=1):
+        for a, b in zip_longest(ours or [], theirs or []):
+            if a != b:
+                return f"cell {number} has {a!r} where its source has {b!r}"
+    return ""
+
+
+def take_over(notebook: Path) -> None:
+    """Write the cells of an edited `.ipynb` into its `.py`; RuntimeError where the `.py` was edited, too."""
+    text, stored = notebook.with_suffix(".py"), nbformat.read(notebook, as_version=4)
+    source = jupytext.read(text)
+    if digest(source) not in (digest(stored), made_with(stored)):
+        advice = "copy what you want to keep into it by hand"
+        raise RuntimeError(
+            f"{text} was edited since {notebook.name} was made: {difference(stored, source)}; {advice}"
+        )
+    source.cells = [cell for cell in stored.cells if not repository.is_setup(cell)]
+    replace_text(text, jupytext.writes(source, fmt="py:percent"))
+    write(notebook, combine_inputs_with_outputs(jupytext.read(text), stored))
+
+
+# --- Running them.
 
 
 def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600) -> None:
-    """Sync, then run every notebook in `folder` from top to bottom and store its fresh outputs.
+    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; `timeout` is in seconds a cell.
 
-    Exercises are passed over: they fail until somebody has solved them. How long the course's own notebooks took is
-    kept, for the teachers' table.
-
-    `timeout` is in seconds a cell. A cell that fails raises nbclient's CellExecutionError, which
-    shows the cell; the stored file is then left as it was.
+    Exercises are not run: they fail until they are solved. How long the course's own lessons took is stored for the
+    teachers' table. A cell that fails raises nbclient's CellExecutionError, which shows it; the file stays as it was.
     """
-    import nbformat
-    from nbclient import NotebookClient
-
-    sync(folder)
-    seconds = {}
-    for path in sorted(folder.glob("*.ipynb")):
-        if is_exercise(path):
-            continue
+    made, seconds = lessons(folder), {}
+    update(made)
+    for path in made:
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(
             notebook,
@@ -120,9 +157,9 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
         except Exception as error:
             error.add_note(f"while executing {path}")
             raise
-        notebook.metadata["language_info"] = {"name": "python"}  # not the author's Python version
-        nbformat.write(notebook, path)
         seconds[path.stem] = time.perf_counter() - started
+        refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
+        write(path, notebook)
     if folder == NOTEBOOKS and profile == "quick":
         from course_utils.lab import tables
 

@@ -23,6 +23,7 @@ from course_utils.lab.pictures import kept_viewer
 from course_utils.lab.tables import EXAMINED_SCHEMA, examined_path
 from course_utils.lessons import Recipe
 from course_utils.models import SmallNet
+from course_utils.plots import confusion_matrix
 
 N_BINS = 15
 N_MAPS = 8  # of each stage
@@ -75,7 +76,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
 def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -> dict[str, Any]:
     """What the file says of the saved network of one `record`."""
     if problem := sweeps.difference(recipe, record, root):  # from what `verify` would find
-        raise ValueError(problem)
+        raise ValueError(f"{recipe.name} seed {record['seed']}: {problem}")
     viewer = kept_viewer(recipe.name, seed=record["seed"])
     loaders = runs.prepare(recipe, record["seed"], root)
     training.seed_everything(record["seed"])
@@ -112,8 +113,7 @@ def measures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     hits = best == labels[:, None]
     bins = reliability(probabilities.max(1), hits[:, 0])
-    counts = np.zeros((probabilities.shape[1],) * 2, dtype=np.int64)
-    np.add.at(counts, (labels, best[:, 0]), 1)
+    counts = confusion_matrix(labels, best[:, 0], probabilities.shape[1])
     found = {
         "top1": float(hits[:, 0].mean()),
         "top5": float(hits.any(1).mean()),

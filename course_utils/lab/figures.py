@@ -5,14 +5,12 @@ notebook draws them once.
 """
 
 import functools
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
@@ -20,35 +18,31 @@ from course_utils import plots
 from course_utils.datasets import pictures
 from course_utils.datasets.cifar import CLASSES
 from course_utils.lab import published, recipes, records, verdicts
-from course_utils.lab.tables import Html, examined, petaflop, tag
+from course_utils.lab.tables import Html, examined, tag
 from course_utils.lab.verdicts import NOT_RUN, runs_of
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def closed(draw: Callable[..., Figure | Html]) -> Callable[..., Figure | Html]:
     """Draw in the course's style, and close the figure: what a cell ends with, a notebook draws anyway."""
 
     @functools.wraps(draw)
-    def closed(*args, **kwargs) -> Figure:
-        plt.draw_if_interactive()  # loads the backend, which must not happen inside the context
-        with plt.style.context(["default", plots.STYLE]):
-            figure = draw(*args, **kwargs)
-        plt.close(figure)
+    def shown(*args, **kwargs) -> Figure | Html:
+        figure = plots.styled(draw)(*args, **kwargs)
+        if isinstance(figure, Figure):
+            plt.close(figure)
         return figure
 
-    return closed
+    return shown
 
 
 def of_examined(draw: Callable[..., Figure]) -> Callable[..., Figure | Html]:
     """Give `draw` what `examine` found of a recipe in place of its name; say so where there is nothing."""
 
+    @closed
     @functools.wraps(draw)
     def shown(name: str, *args, **kwargs) -> Figure | Html:
         found = examined(name)
-        return (
-            styled(draw)(found | {"data": recipes.get(name).data}, *args, **kwargs)
-            if found
-            else missing(name)
-        )
+        return draw(found | {"data": recipes.get(name).data}, *args, **kwargs) if found else missing(name)
 
     return shown
 
@@ -62,16 +56,10 @@ def missing(*names: str) -> Html:
 LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance looks like an effect
 
 
-@styled
+@closed
 def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = "") -> Figure:
     """A row for each of `{label: recipe}`: a dot a run, a bar at their mean; `mark` is (label, %), a vertical."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.46 * len(names)), layout="constrained")
-    draw_accuracies(axes, names, mark)
-    figure.suptitle(title)
-    return figure
-
-
-def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float] | None) -> None:
     clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
     for height, name in enumerate(names.values()):
         percents = verdicts.percents(name)
@@ -85,19 +73,22 @@ def draw_accuracies(axes: Axes, names: Mapping[str, str], mark: tuple[str, float
         axes.annotate(f"{fmean(percents):.1f}", (max(percents), height), **beside)
     if mark:
         axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
-    axes.set_yticks(range(len(names)), [textwrap.fill(label, 16) for label in names])
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes.set_yticks(range(len(names)), [plots.wrap(label, 16) for label in names])
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy (%)")
     axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.15)
     low, high = axes.get_xlim()
     more = max(0, LEAST_SPAN - (high - low)) / 2
     axes.set_xlim(low - more, high + more)
+    plots.set_title(figure, title)
+    return figure
 
 
 # ---- curves ----
 
 
+@closed
 def curves(
     names: Mapping[str, str],
     quantity: str = "validation_accuracy",
@@ -110,15 +101,16 @@ def curves(
     curve: it is named as missing, like one that was not run.
     """
     _, factor = plots.QUANTITIES[quantity]
-    recorded = {label: runs_of(name) for label, name in names.items()}
+    recorded = {plots.dollars(label): runs_of(name) for label, name in names.items()}
     found = {
-        label: SimpleNamespace(**{quantity: np.array(curve) / 100}) for label, curve in (beside or {}).items()
+        label: SimpleNamespace(validation_accuracy=np.array(curve) / 100)
+        for label, curve in (beside or {}).items()
     }
     found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
     found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
     if not found:
         return missing(*names.values())
-    left_out = ", ".join(label for label in names if label not in found)
+    left_out = ", ".join(label for label in recorded if label not in found)
     figure = plots.compare_histories(
         found, quantity, title + (f"\n{NOT_RUN}: {left_out}" if left_out else "")
     )
@@ -130,19 +122,18 @@ def curves(
         for run in recorded[mean.get_label()]:
             values = factor * np.array(run["history"][quantity])
             axes.plot(np.arange(1, len(values) + 1), values, **thin)
-    plt.close(figure)
     return figure
 
 
+@closed
 def range_test(name: str) -> Figure | Html:
-    """The first recorded range test of a recipe, its suggestion marked."""
+    """The first recorded range test of a recipe, marked where each of two rules would start."""
     if not (recorded := runs_of(name)):
         return missing(name)
     history = recorded[0]["history"]
-    suggested = verdicts.suggestion(recorded[0])
-    figure = plots.range_test(history["learning_rate"], history["train_loss"], suggested)
-    plt.close(figure)
-    return figure
+    rules = {"a tenth of the lowest": "suggestion", "steepest": "steepest"}
+    marks = {label: verdicts.suggestion(recorded[0], rule) for label, rule in rules.items()}
+    return plots.range_test(history["learning_rate"], history["train_loss"], marks)
 
 
 COSTS = {
@@ -152,7 +143,7 @@ COSTS = {
 }
 
 
-@styled
+@closed
 def against(cost: str, data: str, title: str = "") -> Figure:
     """Accuracy on `data` against one of `COSTS`: our recorded headlines, the sources, others' results by name."""
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 4.6), layout="constrained")
@@ -171,7 +162,7 @@ def against(cost: str, data: str, title: str = "") -> Figure:
             axes.annotate(one.name, (x, one.percent), place, **look)
     if not any(one.data == data and getattr(one, cost) for one in ours):
         title += f"\nour own: {NOT_RUN}"
-    axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
+    axes.set(xscale="log" if cost == "minutes" else "linear", xlabel=COSTS[cost])
     axes.set(ylabel="test accuracy (%)", title=title)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.4, y=0.15)
@@ -187,7 +178,7 @@ def headline(name: str) -> SimpleNamespace:
         percent=fmean(verdicts.percents(name)),
         weights=here[0]["parameters"],
         minutes=fmean(map(records.minutes, here)),
-        PFLOP=petaflop(name),
+        PFLOP=records.petaflop(name),
     )
 
 
@@ -267,7 +258,7 @@ def most_confused(found: dict, n: int = 12) -> Figure:
 FEW = 30  # images: the accuracy of a bin with fewer says little
 
 
-@styled
+@closed
 def reliability(names: Mapping[str, str]) -> Figure:
     """For each of `{label: recipe}`: accuracy against confidence ± two standard errors, and how often it is how sure.
 
@@ -291,6 +282,6 @@ def reliability(names: Mapping[str, str]) -> Figure:
             edges = np.linspace(0, 100, bins.shape[1] + 1)
             below.stairs(100 * bins[0] / bins[0].sum(), edges, color=colour, linewidth=1.5)
     above.set(ylabel="right (%)", ylim=(0, 102), xlim=(0, 100))
-    above.legend(loc="upper left", frameon=False)
+    above.legend(loc="upper left")
     below.set(xlabel="confidence: the highest probability (%)", ylabel="images (%)", ylim=(0, None))
     return figure

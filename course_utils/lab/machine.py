@@ -1,4 +1,4 @@
-"""The machine and the code that a measurement was made with."""
+"""The machine and the code that a measurement was made with, and what a run asks of the machine."""
 
 import ctypes
 import os
@@ -7,24 +7,25 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a page that names a record's machine does not wait for torch
+    from torch import device as Device
 
 
-def describe(device: "torch.device | None" = None) -> dict[str, Any]:
+def describe(device: "Device | None" = None, processes: int = 1) -> dict[str, Any]:
     """What a run's seconds depend on, and which code it ran; by default on the device that the course picks."""
     import torch
 
     from course_utils import training
-    from course_utils.lab import parallel
 
     device = device or training.pick_device()
-    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     return {
         "device": device.type,
-        "name": name,
+        "name": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "processes": parallel.world(),
+        "processes": processes,
         "python": platform.python_version(),
         "torch": version("torch"),
         "torchvision": version("torchvision"),
@@ -41,15 +42,11 @@ def in_words(machine: dict[str, Any], precision: str) -> str:
 
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    if names:
-        return names[0].split(":")[1].strip()
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     # A Mac's `platform.processor()` is "arm", whatever it has inside.
-    return output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    mac = [] if names else [output("sysctl", "-n", "machdep.cpu.brand_string")]
+    return next(filter(None, [*names, *mac, platform.processor(), platform.machine()]))
 
 
 def commit() -> str | None:
@@ -71,6 +68,17 @@ def output(*command: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def cap_threads() -> None:
+    """Have torch use no more threads than this process may use CPUs: under a container's quota they would all wait."""
+    import torch
+
+    from course_utils.exercises.first_batch import available_cpus
+
+    if torch.get_num_threads() > (cpus := available_cpus()):
+        print(f"{torch.get_num_threads()} threads would share {cpus} CPU(s): using {cpus}", flush=True)
+        torch.set_num_threads(cpus)
 
 
 def keep_freed_memory() -> None:

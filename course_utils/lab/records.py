@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from statistics import mean, median, stdev
 from types import SimpleNamespace
@@ -16,8 +19,9 @@ from course_utils.lessons import Recipe
 
 SCHEMA = 1
 RECORDED = Path(__file__).parent / "recorded"
+SEEDS = 1_000_000  # seeds lie below: further processes of a run count on from there
 
-# Every record has exactly these entries, of these types.
+# Every record has these entries, of these types …
 FIELDS = {
     "schema": int,
     "recipe": dict,
@@ -33,14 +37,30 @@ FIELDS = {
     "test_accuracy": (float, type(None)),
     "weights": (str, type(None)),  # SHA-256 of the file beside the record
 }
+# … and may have these: operations of its training, see `runs.training_flops`, and the machines that it was cut off on.
+OPTIONAL = {"flops": int, "resumed_from": list}
 
 
-def path_of(recipe: str, seed: int) -> Path:
-    return RECORDED / recipe / f"seed{seed}.json"
+def path_of(name: str, seed: int) -> Path:
+    """Where the run's record is or belongs. Beside a record that the recipe no longer makes, it gets a name of its own.
+
+    Raises ValueError for a seed that is none.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise ValueError(f"{name}: expected a seed from 0 to {SEEDS - 1}, found {seed!r}")
+    path, recipe = RECORDED / name / f"seed{seed}.json", recipes.RECIPES.get(name)
+    if recipe is None or not path.exists() or same_recipe(read(path), recipe):
+        return path
+    settings = [{**recipe.plain(), "about": ""}, backbone_weights(recipe)]
+    return path.with_stem(f"{path.stem}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}")
 
 
-def weights_of(recipe: str, seed: int) -> Path:
-    return path_of(recipe, seed).with_suffix(".pt")
+def weights_of(name: str, seed: int) -> Path:
+    return path_of(name, seed).with_suffix(".pt")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write(record: dict[str, Any], path: Path) -> None:
@@ -53,29 +73,38 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record at `path`; a ValueError that says what is wrong with it if it is not one."""
+    """The record at `path`; a ValueError that says what is wrong with it if it is not the one that belongs there."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     check(record, path)
+    name, seed = record["recipe"]["name"], record["seed"]
+    if path.parent.name != name or path.stem.split("-")[0] != f"seed{seed}":
+        raise ValueError(f"{path} is a copy: the record in it is of {name} seed {seed}")
     return record
 
 
 def check(record: dict[str, Any], path: Path) -> None:
+    """Raise a ValueError that names the first entry that no run could have left."""
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected an object, found {type(record).__name__}")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"{path}: expected schema {SCHEMA}, found {record.get('schema')}")
-    if set(record) != set(FIELDS):
-        raise ValueError(f"{path}: missing or unknown entries {sorted(set(record) ^ set(FIELDS))}")
-    for name, kind in FIELDS.items():
-        if not isinstance(record[name], kind):
-            raise ValueError(f"{path}: {name} should be {kind}, found {record[name]!r}")
-    if "name" not in record["recipe"]:
+    if wrong := (set(record) ^ set(FIELDS)) - set(OPTIONAL):
+        raise ValueError(f"{path}: missing or unknown entries {sorted(wrong)}")
+    for name, value in record.items():
+        kind = (FIELDS | OPTIONAL)[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{path}: {name} should be {kind}, found {value!r}")
+    if not isinstance(record["recipe"].get("name"), str):
         raise ValueError(f"{path}: its recipe has no name")
     if missing := {"device", "name", "threads"} - set(record["machine"]):
         raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
+    for name, curve in record["history"].items():
+        numbers = isinstance(curve, list) and all(v is None or type(v) in (int, float) for v in curve)
+        if not numbers or not all(v is None or math.isfinite(v) for v in curve):
+            raise ValueError(f"{path}: the curve {name} should be a list of numbers")
     lengths = {name: len(curve) for name, curve in record["history"].items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: the curves differ in length: {lengths}")
@@ -83,6 +112,22 @@ def check(record: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: test_accuracy should be in [0, 1], found {record['test_accuracy']}")
     if tested(record) and not lengths.get("seconds"):
         raise ValueError(f"{path}: a trained run should say how many seconds each epoch took")
+
+
+def doubts(record: dict[str, Any]) -> list[str]:
+    """The texts of a record that no run writes. It can be read and shown, which escapes them; `verify` refuses it."""
+    try:
+        dated = date.fromisoformat(record["date"]) <= date.today()
+    except ValueError:
+        dated = False
+    commit = record["machine"].get("commit")
+    found = {
+        "date": dated,
+        "precision": record["precision"] in ("float32", "bfloat16", "float16"),
+        "commit": commit is None or re.fullmatch(r"[0-9a-f]{12}\+?", commit),
+        "weights": record["weights"] is None or re.fullmatch("[0-9a-f]{64}", record["weights"]),
+    }
+    return [f"its {name} is none" for name, sound in found.items() if not sound]
 
 
 def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:
@@ -108,7 +153,7 @@ def backbone_weights(recipe: Recipe) -> str | None:
     if backbone not in recipes.RECIPES:
         return None
     path = weights_of(backbone, 0)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "not there"
+    return sha256(path) if path.exists() else "not there"
 
 
 def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
@@ -124,21 +169,20 @@ def of_recipe(name: str) -> list[dict[str, Any]]:
 def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
     """The curves of one recipe's records, averaged over its seeds: float arrays, NaN where nothing was held out."""
     histories = [record["history"] for record in recorded]
-    return SimpleNamespace(
-        **{
-            curve: np.mean([np.array(history[curve], dtype=float) for history in histories], axis=0)
-            for curve in histories[0]
-        }
-    )
+    curves = {
+        name: np.mean([np.array(history[name], float) for history in histories], 0) for name in histories[0]
+    }
+    return SimpleNamespace(**curves)
 
 
 def where(record: dict[str, Any]) -> str:
-    """What a record's run was made on, in words."""
-    return machine.in_words(record["machine"], record["precision"])
+    """What a run was made on: processor, threads and precision; where it was resumed elsewhere, each in turn."""
+    machines = [*record.get("resumed_from", []), record["machine"]]
+    return ", then ".join(dict.fromkeys(machine.in_words(one, record["precision"]) for one in machines))
 
 
 def by_machine(recorded: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Records by what they ran on, {processor, threads and precision: records}: times are compared on one only."""
+    """Records by what they ran on: times are compared on one machine only."""
     found = {}
     for record in recorded:
         found.setdefault(where(record), []).append(record)
@@ -151,12 +195,24 @@ def minutes(record: dict[str, Any]) -> float:
     return len(seconds) * median(seconds) / 60
 
 
+def petaflop(name: str) -> float | None:
+    """Operations of one run's training in units of 10¹⁵; None where they were not counted.
+
+    Records from before this entry get it from `flops.json`, which was computed from their recipes.
+    """
+    path = RECORDED / "flops.json"
+    computed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    counted = [record["flops"] for record in of_recipe(name) if "flops" in record]
+    flops = counted[-1] if counted else computed.get(name)
+    return flops / 1e15 if flops else None
+
+
 def table(pattern: str = "*") -> str:
     """The recorded runs of the recipes that match `pattern`, a line each, as Markdown.
 
     A record that no longer counts, because its recipe has changed, is named below with what has changed.
     """
-    lines = ["| recipe | seeds | test accuracy % | weights | minutes |", "|---|--:|--:|--:|--:|"]
+    lines = ["| recipe | seeds | test accuracy % | weights | minutes | PFLOP |", "|---|--:|--:|--:|--:|--:|"]
     stale = []
     for folder in sorted(RECORDED.glob(pattern)):
         counting = []
@@ -186,8 +242,6 @@ def tested(record: dict[str, Any]) -> bool:
 def table_row(name: str, recorded: list[dict[str, Any]]) -> str:
     percents = [100 * record["test_accuracy"] for record in recorded]
     accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
-    paces = [mean(map(minutes, runs)) for runs in by_machine(recorded).values()]
-    weights = recorded[0]["parameters"]
-    return (
-        f"| {name} | {len(recorded)} | {accuracy} | {weights:,} | {' and '.join(f'{m:.1f}' for m in paces)} |"
-    )
+    paces = " and ".join(f"{mean(map(minutes, runs)):.1f}" for runs in by_machine(recorded).values())
+    work = f"{found:.3g}" if (found := petaflop(name)) else "–"
+    return f"| {name} | {len(recorded)} | {accuracy} | {recorded[0]['parameters']:,} | {paces} | {work} |"

@@ -1,17 +1,28 @@
-"""From a recipe and a seed to a trained network: data, loaders, network, optimizer, schedule, and the run itself."""
+"""From a recipe and a seed to a trained network: data, loaders, network, optimizer, schedule, and the run itself.
 
-from dataclasses import dataclass
+Under `torchrun` a run is shared by several processes with PyTorch's `DistributedDataParallel`: each takes its part of
+every batch, the gradients are averaged, and so all make the same step. BatchNorm sees its process's part; the running
+statistics are the first process's, which every evaluation hands to the others. One network is trained, tested, saved.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn, optim
+from torch import Tensor, distributed, nn, optim
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import lr_scheduler
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import data, models, schedules, training
-from course_utils.lab import checkpoints, parallel, recipes, records
-from course_utils.data import ImageSet
-from course_utils.data import BatchLoader
+from course_utils.data import BatchLoader, ImageSet
+from course_utils.lab import machine, recipes, records
+from course_utils.lab.checkpoints import Checkpoint
 from course_utils.lessons import Recipe
-from course_utils.training import History
+from course_utils.training import History, Run
 from course_utils.transforms import Augment
 
 
@@ -25,7 +36,7 @@ def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
 
 def build_backbone(name: str) -> nn.Module:
     """A network without its head: "resnet18" (torchvision's) or "CustomResNet" with random weights, or else a recipe's
-    with the trained weights that are kept.
+    with the trained weights that are saved.
     """
     if name == "resnet18":
         return models.resnet18_backbone()
@@ -35,15 +46,22 @@ def build_backbone(name: str) -> nn.Module:
 
 
 def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """The recipe's network with the weights that are kept beside its record; FileNotFoundError if none are."""
+    """The recipe's network with the weights that lie beside its record; FileNotFoundError if there are none."""
     path = records.weights_of(recipe.name, seed)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is not there: `python -m course_utils run {recipe.name} --seed {seed}` makes it"
-        )
+        advice = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
+        raise FileNotFoundError(f"{path} is not there: {advice}")
     model = build_network(recipe, data.N_CLASSES[recipe.data])
     models.load_weights(model, path)
     return model
+
+
+def save_half(model: nn.Module, path: Path) -> str:
+    """Write the weights as float16, which keeps eleven significant bits of each, and return the file's SHA-256."""
+    weights = {name: w.cpu().contiguous() for name, w in model.state_dict().items()}
+    return models.write_tensors(
+        {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}, path
+    )
 
 
 def build_loader(
@@ -51,16 +69,19 @@ def build_loader(
 ) -> BatchLoader:
     """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
     mean, std = stats
+    mean = std if recipe.wrong_mean else mean
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}
     if not train:
         return BatchLoader(image_set, 1000, **scaling, device=device)
     augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter)
-    return BatchLoader(
+    return PartLoader(
         image_set,
         recipe.batch_size,
         **scaling,
         augment=augment if augment != Augment(0, 0, 0, 0) else None,
         fill=mean,
+        # The colour whose normalised value is `hole_fill`, as near as whole numbers from 0 to 255 come to it.
+        hole_fill=np.clip(recipe.hole_fill * std + mean, 0, 1) if recipe.hole_fill else None,
         shuffle=True,
         seed=seed,
         device=device,
@@ -73,13 +94,18 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     return getattr(optim, recipe.optimizer)(trainable, **recipe.optimizer_args, fused=True)
 
 
-def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps_per_epoch: int):
+def build_schedule(
+    recipe: Recipe, optimizer: optim.Optimizer, steps_per_epoch: int
+) -> lr_scheduler.LRScheduler | None:
+    """The recipe's schedule; None for a constant rate. A ValueError for a name that is none."""
     args = dict(recipe.schedule_args)
-    if recipe.schedule != "constant":
-        args["steps_per_epoch"] = steps_per_epoch
+    if recipe.schedule == "constant":
+        return None
+    if recipe.schedule == "step_decay":
+        return lr_scheduler.StepLR(optimizer, step_size=args["step_epochs"], gamma=args["gamma"])
     if recipe.schedule == "one_cycle":
-        args["epochs"] = recipe.epochs
-    return getattr(schedules, recipe.schedule)(optimizer, **args)
+        return schedules.one_cycle(optimizer, recipe.epochs, steps_per_epoch, **args)
+    raise ValueError(f"{recipe.name}: expected constant, step_decay or one_cycle, found {recipe.schedule!r}")
 
 
 @dataclass
@@ -94,6 +120,7 @@ class Loaders:
 
 def prepare(recipe: Recipe, seed: int, root: Path | None = None) -> Loaders:
     """Load, split and normalise the recipe's data; the statistics are those of the training images alone."""
+    records.path_of(recipe.name, seed)  # refuses a seed that is none
     device = training.pick_device()
     train, test = data.load(recipe.data, root)
     train, validation = data.split(train, recipe.validation, seed)
@@ -115,17 +142,18 @@ class Outcome:
     test_accuracy: float
 
 
-def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path | None = None) -> Outcome:
-    """Run `recipe` with `seed` from data to test accuracy; with `checkpoint`, resumable."""
+def train(
+    recipe: Recipe, seed: int, root: Path | None = None, checkpoint: "RunCheckpoint | None" = None
+) -> Outcome:
+    """Run `recipe` with `seed` from data to test accuracy; with a `checkpoint`, resumable."""
+    machine.keep_freed_memory()
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
-    model = build_network(recipe, loaders.n_classes).to(
-        training.pick_device(), memory_format=torch.channels_last
-    )
-    training.seed_everything(seed + 1_000_000 * parallel.rank())  # processes start alike, and drop out apart
+    model = build_network(recipe, loaders.n_classes).to(training.pick_device())
+    training.seed_everything(own_seed(seed))  # processes start alike, and drop out apart
     optimizer = build_optimizer(recipe, model)
     history = training.fit(
-        parallel.wrap(model),
+        DistributedDataParallel(model) if world() > 1 else model,
         loaders.train,
         loaders.test if recipe.curve_on_test else loaders.validation,
         nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
@@ -133,8 +161,8 @@ def train(recipe: Recipe, seed: int, root: Path | None = None, checkpoint: Path 
         build_schedule(recipe, optimizer, len(loaders.train)),
         epochs=recipe.epochs,
         precision=recipe.precision,
-        checkpoint=checkpoint,
-        recipe={key: value for key, value in recipe.plain().items() if key != "about"} | {"seed": seed},
+        hooks=[AverageHistory(), *([checkpoint] if checkpoint else [])],
+        verbose=rank() == 0,
     )
     return Outcome(model, history, test_accuracy(model, loaders))
 
@@ -157,3 +185,128 @@ def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules
     return schedules.lr_range_test(
         model, loaders.train, loss_fn, optimizer, **recipe.schedule_args, precision=recipe.precision
     )
+
+
+def training_flops(recipe: Recipe) -> int:
+    """Floating-point operations of a run's training: forward and backward over every image of every epoch.
+
+    Torch counts those of convolutions and matrix products, on a batch of two; a multiplication and an addition are two.
+    Augmentation, the optimizer's steps and what is validated and tested are left out.
+    """
+    network = (
+        {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}
+    )  # unless the recipe names another
+    model = build_network(
+        replace(recipe, network_args=network | recipe.network_args), data.N_CLASSES[recipe.data]
+    )
+    with FlopCounterMode(display=False) as counter:
+        model.train()(torch.zeros(2, 3, 32, 32)).sum().backward()
+    images = 50_000 if recipe.data.startswith("cifar") else 5_000
+    shown = recipe.epochs * (images - round(recipe.validation * images))
+    if recipe.schedule == "range_test":
+        shown = recipe.schedule_args["steps"] * recipe.batch_size
+    return counter.get_total_flops() // 2 * shown
+
+
+# ---- several processes; in a single one all of this changes nothing ----
+
+
+def start() -> None:
+    """Join the other processes, if `torchrun` started this one among several."""
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(rank() % torch.cuda.device_count())
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 is the one that reports and records."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def own_seed(seed: int) -> int:
+    return seed + rank() * records.SEEDS
+
+
+def of_first(value: Any) -> Any:
+    """What the first process found, for all of them."""
+    shared = [value]
+    if world() > 1:
+        distributed.broadcast_object_list(shared)
+    return shared[0]
+
+
+class PartLoader(BatchLoader):
+    """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
+
+    Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
+    """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        if world() > 1 and min(self.sizes()) < 2 * world():
+            found = f"a batch of {min(self.sizes())} for {world()} processes"
+            raise ValueError(f"expected two images or more of each batch for each process, found {found}")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in super().__iter__():
+            each = len(labels) // world()
+            part = slice(rank() * each, (rank() + 1) * each)
+            yield images[part], labels[part]
+
+
+class AverageHistory:
+    """After each epoch the curves are the mean over the processes, each of which saw its part of the images."""
+
+    def start(self, run: Run) -> None:
+        self.device = next(run.model.parameters()).device
+
+    def after_epoch(self, run: Run) -> None:
+        if world() > 1:
+            curves = vars(run.history).values()
+            newest = torch.tensor([curve[-1] for curve in curves], dtype=torch.float64, device=self.device)
+            distributed.all_reduce(newest)
+            for curve, total in zip(curves, newest.tolist(), strict=True):
+                curve[-1] = total / world()
+
+
+class RunCheckpoint(Checkpoint):
+    """The checkpoint of a recorded run, with the machines that had a part in it: the last of `machines` is this one.
+
+    Of several processes the first writes, and all read. A run resumed in one process gives the same bits as one that
+    was never cut off. In several that is not promised: all but the first get new random numbers for their dropout.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, seed: int, here: dict[str, Any]):
+        super().__init__(path, {k: v for k, v in recipe.plain().items() if k != "about"} | {"seed": seed})
+        self.seed, self.machines = seed, [here]
+
+    def start(self, run: Run) -> None:
+        for process in range(world()):  # one after another: a damaged file is set aside once
+            if process == rank():
+                super().start(run)
+            of_first(None)
+        if rank():
+            training.seed_everything(own_seed(self.seed) + len(run.history))
+
+    def restore(self, run: Run, state: dict[str, Any], name: str) -> None:
+        super().restore(run, state, name)
+        self.machines = [one for one in state["machines"] if one not in self.machines] + self.machines
+
+    def after_epoch(self, run: Run) -> None:
+        if rank() == 0:
+            super().after_epoch(run)
+
+    def state(self, run: Run) -> dict[str, Any]:
+        return super().state(run) | {"machines": self.machines}

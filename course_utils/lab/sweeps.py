@@ -1,6 +1,11 @@
-"""Recorded runs: make them, make many of them, and check that kept weights still do what their records say."""
+"""Recorded runs: make them, make many of them, and check that saved weights still do what their records say.
+
+All that belongs to a run lies in its recipe's folder in `records.RECORDED`, wherever it was started from: its record,
+its weights, and while it is under way its lock and its checkpoint.
+"""
 
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,27 +15,25 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from course_utils import data, training
-from course_utils.lab import checkpoints, machine, parallel, recipes, records, runs
-from course_utils.models import count_parameters
+from course_utils.lab import machine, recipes, records, runs
 from course_utils.lessons import Recipe
-from course_utils.lab.runs import Outcome
+from course_utils.models import count_parameters
 from course_utils.schedules import RangeTest
 
-TOLERANCE = 0.001  # a tenth of a point, for the half precision of the kept weights
-RUNS = Path("runs")  # checkpoints of runs that are under way; not part of the course
+TOLERANCE = 0.001  # a tenth of a point, for the half precision of the saved weights
+RUNS = Path("runs")  # where a recorded run that is made again leaves its result
 
 
 def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
     """Run every recipe that matches `pattern` with each of `seeds`, one run after another.
 
-    What is recorded is skipped and what was cut off is resumed, so a sweep can be stopped at any
-    time and called again. A record of a recipe that has changed since is made anew. A run that fails
-    does not keep the others from their turn: a RuntimeError at the end names it.
+    What is recorded is skipped and what was cut off is resumed, so a sweep can be stopped at any time and called again.
+    A run that fails does not keep the others from their turn: a RuntimeError at the end names it.
 
     Raises ValueError in several processes: one that fails alone would go on to another run than the rest.
     """
-    parallel.start()
-    if parallel.world() > 1:
+    runs.start()
+    if runs.world() > 1:
         raise ValueError(
             "a sweep is for one process: to train with several, start each run on its own, "
             "`torchrun --nproc-per-node=2 -m course_utils run RECIPE --seed 0`"
@@ -60,25 +63,34 @@ def recorded(recipe: Recipe, seed: int) -> dict[str, Any] | None:
 def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     """Train `recipe` with `seed`, write its record, and return it; resumes a run that was cut off.
 
-    Where there is a record already, the run is measured again and compared with it. The record stays (and so do its
-    weights, which the book's figures are made from); the new one is kept in `RUNS`.
+    A record is never replaced. Where there is one already, the run is made again from the start and compared with it,
+    and the new one is left in `RUNS`. The run of an edited recipe is recorded beside that of the recipe as it was.
 
     Raises RuntimeError where another process is at the same run.
     """
-    parallel.start()
-    where = machine.describe()  # before the run: the checkout may have moved on by its end
-    checkpoint = RUNS / f"{recipe.name}-seed{seed}.pt"
-    before = recorded(recipe, seed)
-    path = checkpoint.with_suffix(".json") if before else records.path_of(recipe.name, seed)
-    with only_one(checkpoint):
+    runs.start()
+    machine.cap_threads()
+    here = machine.describe(
+        processes=runs.world()
+    )  # before the run: the checkout may have moved on by its end
+    with only_one(recipe, seed):
+        before = runs.of_first(recorded(recipe, seed))  # in here: another process may have just written it
+        path = records.path_of(recipe.name, seed)
+        checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         keep = recipe.name in recipes.KEPT and seed == 0 and not before
-        record = finish(recipe, seed, root, checkpoint, keep) | {"machine": where}
-        if parallel.rank() == 0:
+        record = finish(
+            recipe, seed, root, None if before else checkpoint, path.with_suffix(".pt") if keep else None
+        )
+        record |= {"machine": here}
+        if checkpoint.machines[:-1]:
+            record["resumed_from"] = checkpoint.machines[:-1]
+        if before:
+            path = RUNS / f"{recipe.name}-seed{seed}.json"
+        if runs.rank() == 0:
             records.write(record, path)
-            for leftover in checkpoint.parent.glob(checkpoint.name + "*"):
+            for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
                 leftover.unlink()
-    if parallel.rank() == 0:
-        print(summary(record, before, path), flush=True)
+            print(summary(record, before, path), flush=True)
     return record
 
 
@@ -89,37 +101,41 @@ def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -
     result = f"{name}: " + (f"{record['test_accuracy']:.2%} on the test set, " if tested else "")
     if before and tested:
         result += f"recorded before: {before['test_accuracy']:.2%}, "
-    return result + f"kept as {path}"
+    return result + f"saved as {path}"
 
 
 @contextmanager
-def only_one(checkpoint: Path):
-    """Hold the lock of the run that keeps this `checkpoint`; rank 0 holds it for all processes of the run."""
-    if parallel.rank() > 0:
+def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
+    """Hold the lock of a run, in the folder of its record; the first process holds it for all of the run."""
+    if runs.rank() > 0:
         yield
         return
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    lock = records.RECORDED / recipe.name / f"seed{seed}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(checkpoint.with_suffix(".lock"), timeout=0):
+        with FileLock(lock, timeout=0):
             yield
     except Timeout:
-        raise RuntimeError(f"{checkpoint.stem} is being run by another process") from None
+        raise RuntimeError(f"{recipe.name} seed {seed} is being run by another process") from None
 
 
-def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint: Path, keep: bool) -> dict[str, Any]:
-    """The record of the finished run; with `keep`, its weights are stored beside it."""
+def finish(
+    recipe: Recipe, seed: int, root: Path | None, checkpoint: runs.RunCheckpoint | None, weights: Path | None
+) -> dict[str, Any]:
+    """The record of the finished run; its weights are stored in `weights` if that is given."""
     if recipe.schedule == "range_test":
         return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
     outcome = runs.train(recipe, seed, root, checkpoint)
     record = describe(recipe, seed, outcome, root)
-    if keep and parallel.rank() == 0:
-        record["weights"] = checkpoints.save_half(outcome.model, records.weights_of(recipe.name, seed))
+    if weights and runs.rank() == 0:
+        record["weights"] = runs.save_half(outcome.model, weights)
     return record
 
 
-def describe(recipe: Recipe, seed: int, outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
+def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
     curves = {
-        name: [none_for_nan(value) for value in curve] for name, curve in asdict(outcome.history).items()
+        name: [None if math.isnan(value) else value for value in curve]  # JSON has no NaN
+        for name, curve in asdict(outcome.history).items()
     }
     return about(recipe, seed, root) | {
         "parameters": count_parameters(outcome.model),
@@ -150,8 +166,9 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
         "seed": seed,
         "data": fingerprints(recipe, root),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine.describe(),
+        "machine": machine.describe(processes=runs.world()),
         "precision": str(precision).removeprefix("torch."),
+        "flops": runs.training_flops(recipe),
         "weights": None,
     }
 
@@ -166,43 +183,51 @@ def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
     return found | ({"backbone": backbone} if backbone else {})
 
 
-def none_for_nan(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(value) else value
+# ---- what was saved, checked ----
 
 
 def verify(pattern: str, root: Path | None = None) -> None:
-    """Evaluate all kept weights of the recipes that match `pattern`, and compare with their records.
+    """Evaluate all saved weights of the recipes that match `pattern`, compare with their records, and say what could
+    not be checked: records without weights.
 
-    Raises RuntimeError where a file is missing or not the recorded one, where the accuracy differs by more
-    than `TOLERANCE`, or where the recipe has changed since; ValueError where there is nothing to compare.
+    Raises RuntimeError where weights or their hash are missing, where the file is not the recorded one, where the
+    accuracy differs by more than `TOLERANCE`, where the recipe has changed since, and where a record says what no run
+    writes.
     """
-    kept = [
-        (recipe, record)
-        for recipe in recipes.matching(pattern)
-        for record in records.of_recipe(recipe.name)
-        if record["weights"]
-    ]
-    if not kept:
-        raise ValueError(f"no recorded run that matches {pattern!r} has kept its weights")
-    failures = [problem for recipe, record in kept if (problem := difference(recipe, record, root))]
+    failures, unchecked = [], []
+    for recipe in recipes.matching(pattern):
+        for record in records.of_recipe(recipe.name):
+            if problem := difference(recipe, record, root):
+                failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
+            elif record["weights"] is None:
+                unchecked.append(f"{recipe.name} seed {record['seed']}")
+        for path in sorted((records.RECORDED / recipe.name).glob("seed*.pt")):
+            if not path.with_suffix(".json").exists():
+                failures.append(f"{path} lies there without a record")
+    if unchecked:
+        print(f"not checked, as their weights are not saved: {', '.join(unchecked)}", flush=True)
     if failures:
         raise RuntimeError("\n".join(failures))
 
 
 def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str:
-    """How the kept weights differ from what `record` says of them; an empty string if they do not."""
-    seed = record["seed"]
-    name, path = f"{recipe.name} seed {seed}", records.weights_of(recipe.name, seed)
-    if changed := records.changes(record, recipe):
-        return f"{name}: the recipe has changed since this run ({'; '.join(changed)})"
+    """How a record differs from what lies beside it; an empty string if it does not, or has no weights to compare."""
+    seed, path = record["seed"], records.weights_of(recipe.name, record["seed"])
+    if doubts := records.doubts(record):
+        return "; ".join(doubts)
+    changed = records.changes(record, recipe)
+    if changed and record["weights"]:
+        return f"the recipe has changed since this run ({'; '.join(changed)})"
+    if record["weights"] is None:
+        expected = not changed and (path.exists() or (recipe.name in recipes.KEPT and seed == 0))
+        return f"the record has no hash of its weights, {path}: it cannot be believed" if expected else ""
     if not path.exists():
-        return f"{name}: {path} is not there: restore it, or delete the record and run the recipe again"
-    if checkpoints.sha256(path) != record["weights"]:
-        return f"{name}: {path} is not the file that was recorded"
+        return f"{path} is not there: restore it, or delete the record and run the recipe again"
+    if records.sha256(path) != record["weights"]:
+        return f"{path} is not the file that was recorded"
     model = runs.trained_network(recipe, seed).to(training.pick_device())
     found = runs.test_accuracy(model, runs.prepare(recipe, seed, root))
-    print(f"{name}: recorded {record['test_accuracy']:.2%}, found {found:.2%}", flush=True)
+    print(f"{recipe.name} seed {seed}: recorded {record['test_accuracy']:.2%}, found {found:.2%}", flush=True)
     if abs(found - record["test_accuracy"]) > TOLERANCE:
-        return f"{name}: the weights reach {found:.2%}, the record says {record['test_accuracy']:.2%}"
+        return f"the weights reach {found:.2%}, the record says {record['test_accuracy']:.2%}"
     return ""

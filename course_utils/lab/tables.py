@@ -57,10 +57,8 @@ def table(head: Iterable[str], rows: Iterable[Html], name: str) -> Html:
     """A table that scrolls in its own frame where the page is narrow."""
     headings = Html("".join(tag("th", one, scope="col") for one in head))
     parts = tag("thead", tag("tr", headings)) + tag("tbody", Html("".join(rows)))
-    inner = tag("table", Html(parts), class_="table")
-    return tag(
-        "div", inner, class_="pst-scrollable-table-container", tabindex=0, role="region", aria_label=name
-    )
+    frame = {"class_": "pst-scrollable-table-container", "tabindex": 0, "role": "region", "aria_label": name}
+    return tag("div", tag("table", Html(parts), class_="table"), **frame)
 
 
 # ---- numbers ----
@@ -85,13 +83,6 @@ def minutes(name: str) -> str:
     """Minutes that a run takes, as a mean over the recipe's runs; for each machine, if there are several."""
     paces = [fmean(map(records.minutes, runs)) for runs in records.by_machine(runs_of(name)).values()]
     return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
-
-
-def petaflop(name: str) -> float | None:
-    """Operations that a run of the recipe takes in training, in units of 10¹⁵; None where they are not counted."""
-    path = records.RECORDED / "flops.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found.get(name)
 
 
 def number(value: float, unit: str = "") -> str:
@@ -120,13 +111,8 @@ def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
     recorded = runs_of(name)
     weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
     time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
-    return row(
-        (label, tag("code", name), made_on),
-        accuracy(name),
-        weights,
-        time,
-        f"{work:.3g}" if (work := petaflop(name)) else DASH,
-    )
+    operations = f"{work:.3g}" if (work := records.petaflop(name)) else DASH
+    return row((label, tag("code", name), made_on), accuracy(name), weights, time, operations)
 
 
 def leaderboard(data: str) -> Html:
@@ -161,9 +147,8 @@ def competing(data: str) -> list[str]:
 def made_on(name: str, machines: list[str]) -> Html:
     """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
     found = records.by_machine(runs_of(name)).items()
-    return tag(
-        "small", *(f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
-    )
+    dates = (f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
+    return tag("small", *dates)
 
 
 def bench() -> Html:
@@ -180,12 +165,9 @@ def bench() -> Html:
 # ---- verdicts ----
 
 # A verdict is a word, a shape and a colour, so that nobody needs the colour. `course.css` has the classes.
-MARKS = {
-    HOLDS: ("✓", "holds"),
-    FAILS: ("✗", "fails"),
-    UNDECIDED: ("?", "undecided"),
-    NOT_RUN: (DASH, "waiting"),
-}
+MARKS = dict(
+    zip((HOLDS, FAILS, UNDECIDED, NOT_RUN), ("✓ holds", "✗ fails", "? undecided", "– waiting"), strict=True)
+)
 MIXED = "parts differ"
 PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 
@@ -229,8 +211,8 @@ def tally() -> Html:
 
 
 def verdict(word: str) -> Html:
-    mark, kind = MARKS.get(word, ("◐", "mixed"))
-    return tag("span", Html(f"{tag('span', mark, aria_hidden='true')} {word}"), class_=f"verdict {kind}")
+    shape, kind = MARKS.get(word, "◐ mixed").split()
+    return tag("span", Html(f"{tag('span', shape, aria_hidden='true')} {word}"), class_=f"verdict {kind}")
 
 
 def part_row(part: Part) -> Html:

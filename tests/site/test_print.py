@@ -67,7 +67,7 @@ def test_what_was_folded_can_be_read(printed):
     assert "# </solution>" in solutions
     assert "Show the solution" not in solutions
     assert "Activate.ps1" in printed["book/how_to_run.html"]["text"]
-    assert "from course_utils import evidence" not in printed["book/session1/convolutions.html"]["text"]
+    assert "from course_utils.lab import figures" not in printed["book/session1/convolutions.html"]["text"]
 
 
 def test_print_is_dark_on_light(printed):

@@ -1,0 +1,252 @@
+/* The page See it think, and the small version of it on the welcome page: network.js at work on a picture. Their parts
+   are marked in the HTML by data-part; the welcome page has only a strip of pictures, the bars and a note. */
+"use strict";
+{
+  const root = document.querySelector(".live"), parts = {};
+  root.querySelectorAll("[data-part]").forEach((part) => { parts[part.dataset.part] = part; });
+  root.hidden = false;
+
+  const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
+  const pen2d = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+  const named = (label) => LIVE.classes[label].replace("_", " ");
+  const percent = (share) => (share < 0.005 ? "< 1 %" : share >= 0.995 ? "> 99 %" : `${Math.round(100 * share)} %`);
+  const best = (shares, k) => [...shares.keys()].sort((a, b) => shares[b] - shares[a]).slice(0, k);
+  const ranges = () => [...parts.patch.querySelectorAll("input")];
+  const within = (value) => Math.max(0, Math.min(32, value));
+
+  const sheet = pen2d(canvasOf(32, 32)); // the picture without its patch
+  const loaded = {}; // networks by name
+  const chosen = { network: "smallnet-best", picture: null, stage: 0, map: 5 };
+  let answer, waiting, announcing, pen = [16, 16];
+
+  // --- From the picture to the answer. ------------------------------------------------------------------------------
+
+  const refresh = () => { // at most once a frame, however fast a slider moves
+    waiting ??= requestAnimationFrame(() => { waiting = null; show().catch(complain); });
+  };
+
+  const complain = () => {
+    parts.note.textContent = "The network could not be loaded. It needs a browser of 2023 or later.";
+  };
+
+  const show = async () => {
+    const name = chosen.network;
+    if (!loaded[name]) parts.note.textContent = "Loading the network…";
+    loaded[name] ??= await LIVE.load(name);
+    const pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
+    answer = LIVE.think(loaded[name], pixels);
+    showBars(answer.probabilities);
+    showNote();
+    if (parts.networks) compare(pixels);
+    if (parts.stages) showStages();
+  };
+
+  // The patch has the training pictures' mean colour: once the picture is normalised, its values are zero.
+  const withPatch = () => {
+    const picture = pen2d(parts.picture), [x, y, size] = ranges().map((range) => +range.value);
+    picture.drawImage(sheet.canvas, 0, 0);
+    picture.fillStyle = `rgb(${LIVE.mean.map((value) => Math.round(255 * value))})`;
+    picture.fillRect(x - size / 2, y - size / 2, size, size);
+    return picture.getImageData(0, 0, 32, 32).data;
+  };
+
+  const showBars = (shares) => {
+    const top = best(shares, 5), truth = LIVE.labels[chosen.picture];
+    parts.bars.replaceChildren(...top.map((label) => {
+      const bar = document.createElement("li"), [name, share] = [named(label), percent(shares[label])];
+      bar.append(...[name, share].map((textContent) => Object.assign(document.createElement("span"), { textContent })));
+      bar.className = label === truth ? "live-true" : "";
+      bar.style.setProperty("--share", shares[label]);
+      return bar;
+    }));
+    clearTimeout(announcing); // a screen reader hears where a slider stops, not where it passes
+    announcing = setTimeout(() => { parts.status.textContent = `${named(top[0])}, ${percent(shares[top[0]])}`; }, 400);
+  };
+
+  const showNote = () => {
+    const truth = LIVE.labels[chosen.picture], count = LIVE.counts[chosen.network] ?? LIVE.counts["smallnet-best"];
+    const expected = parts.patch && +ranges()[2].value ? null : LIVE.logits[chosen.network]?.[chosen.picture];
+    const apart = expected && Math.max(...expected.map((value, i) => Math.abs(value - answer.logits[i])));
+    parts.note.textContent = `${count.toLocaleString("en")} weights, ${Math.ceil(answer.milliseconds)} ms in your browser.`
+      + (expected ? ` The 100 scores are PyTorch's to within ${apart.toFixed(5)}.` : "");
+    if (parts.caption) parts.caption.textContent = truth === undefined ? "your picture" : `CIFAR-100 says: ${named(truth)}`;
+  };
+
+  // Each network that has been loaded says its first answer beside its name.
+  const compare = (pixels) => parts.networks.querySelectorAll("label").forEach((label) => {
+    const network = loaded[label.querySelector("input").value];
+    if (!network) return;
+    const { probabilities } = network === loaded[chosen.network] ? answer : LIVE.think(network, pixels);
+    const [first] = best(probabilities, 1);
+    label.querySelector("output").textContent = `${named(first)}, ${percent(probabilities[first])}`;
+  });
+
+  // --- The feature maps: black is zero. -----------------------------------------------------------------------------
+
+  const ANCHORS = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
+  const heat = (share) => {
+    const place = Math.min(3.999, 4 * Math.sqrt(share)), i = Math.floor(place); // the root shows weak values too
+    return [...ANCHORS[i].map((value, c) => value + (ANCHORS[i + 1][c] - value) * (place - i)), 255];
+  };
+  const shade = (share) => [0, 0, 0, 225 * (1 - Math.sqrt(share))];
+
+  // Rows of `side` values, each a share of `most`, as a canvas of as many pixels.
+  const paint = (side, values, most, colour) => {
+    const canvas = canvasOf(side, values.length / side), image = new ImageData(side, values.length / side);
+    values.forEach((value, i) => image.data.set(colour(value / (most || 1)), 4 * i));
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  };
+
+  const CELL = 64, STEP = 68; // a map's size in its strip, and the distance to the next
+  const strips = parts.stages ? [...parts.stages.querySelectorAll("canvas")] : [];
+  const corner = (strip, map) => [STEP * (map % strip.columns), STEP * Math.floor(map / strip.columns)];
+
+  const showStages = () => answer.stages.forEach((maps, k) => {
+    const { values, channels, side } = maps, strip = strips[k], context = strip.getContext("2d");
+    strip.columns = (side > 4 ? 16 : 32) / (strip.clientWidth < 450 ? 2 : 1);
+    strip.width = STEP * strip.columns - STEP + CELL;
+    strip.height = STEP * Math.ceil(channels / strip.columns) - STEP + CELL;
+    context.imageSmoothingEnabled = false;
+    const all = paint(side, values, Math.max(...values), heat);
+    for (let map = 0; map < channels; map++) {
+      context.drawImage(all, 0, map * side, side, side, ...corner(strip, map), CELL, CELL);
+    }
+    strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
+    strip.ariaValueMax = channels;
+    if (k === chosen.stage) showChosen(strip, maps);
+  });
+
+  // The chosen map framed in its strip and enlarged; and the picture, lit where the map is strong.
+  const showChosen = (strip, { values, channels, side }) => {
+    chosen.map = Math.min(chosen.map, channels - 1);
+    const map = values.subarray(chosen.map * side * side, (chosen.map + 1) * side * side), most = Math.max(...map);
+    const frame = Object.assign(strip.getContext("2d"), { lineWidth: 10, strokeStyle: "#3b9cff" });
+    frame.strokeRect(...corner(strip, chosen.map), CELL, CELL);
+    const [large, lit] = [...parts.closer.querySelectorAll("canvas")].map((canvas) => canvas.getContext("2d"));
+    large.imageSmoothingEnabled = lit.imageSmoothingEnabled = false;
+    large.drawImage(paint(side, map, most, heat), 0, 0, 256, 256);
+    lit.drawImage(parts.picture, 0, 0, 256, 256);
+    lit.imageSmoothingEnabled = true;
+    lit.drawImage(paint(side, map, most, shade), 0, 0, 256, 256);
+    const strength = most ? `up to ${most.toFixed(1)}` : "nothing found";
+    strip.ariaValueNow = chosen.map + 1;
+    strip.ariaValueText = `Map ${chosen.map + 1}, ${strength}`;
+    parts.closer.querySelector("p").textContent = `Stage ${chosen.stage + 1}, map ${chosen.map + 1}: ${strength}`;
+  };
+
+  const choose = (stage, map) => {
+    if (!answer || map < 0 || map >= answer.stages[stage].channels) return;
+    if (stage === chosen.stage && map === chosen.map) return;
+    Object.assign(chosen, { stage, map });
+    showStages();
+  };
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const onArrow = (element, act) => element.addEventListener("keydown", (event) => {
+    if (!ARROWS[event.key]) return;
+    event.preventDefault();
+    act(...ARROWS[event.key], event.shiftKey);
+  });
+
+  strips.forEach((strip, k) => {
+    const point = ({ offsetX, offsetY }) => {
+      const step = strip.clientWidth / strip.columns;
+      choose(k, Math.min(strip.columns - 1, Math.floor(offsetX / step)) + strip.columns * Math.floor(offsetY / step));
+    };
+    strip.addEventListener("pointermove", point);
+    strip.addEventListener("pointerdown", point);
+    strip.addEventListener("focus", () => { if (k !== chosen.stage) choose(k, 0); });
+    onArrow(strip, (right, down) => choose(k, chosen.map + right + strip.columns * down));
+  });
+
+  // --- Where pictures come from: the test set, a file, your hand. ---------------------------------------------------
+
+  const take = (index) => {
+    chosen.picture = index;
+    [...parts.strip.children].forEach((button, i) => { button.ariaPressed = i === index; });
+    refresh();
+  };
+
+  LIVE.pictures.forEach((_, index) => {
+    const image = new ImageData(LIVE.pixelsOf(index), 32), name = named(LIVE.labels[index]), canvas = canvasOf(32, 32);
+    pen2d(canvas).putImageData(image, 0, 0);
+    const button = Object.assign(document.createElement("button"), { type: "button", title: name, ariaLabel: name });
+    button.append(canvas);
+    button.addEventListener("click", () => { sheet.putImageData(image, 0, 0); take(index); });
+    parts.strip.append(button);
+  });
+
+  const clear = () => {
+    sheet.fillStyle = "white";
+    sheet.fillRect(0, 0, 32, 32);
+    take(null);
+  };
+
+  const read = async (file) => { // the middle of a photo, as a square
+    try {
+      const photo = await createImageBitmap(file), { width, height } = photo, side = Math.min(width, height);
+      const small = { resizeWidth: 32, resizeHeight: 32, resizeQuality: "high" };
+      const square = await createImageBitmap(photo, (width - side) / 2, (height - side) / 2, side, side, small);
+      clear();
+      sheet.drawImage(square, 0, 0);
+    } catch {
+      parts.note.textContent = "Your browser cannot read this file as a picture.";
+    }
+  };
+
+  const movePatch = (x, y) => {
+    const [across, down, size] = ranges();
+    Object.assign(across, { value: x });
+    Object.assign(down, { value: y });
+    if (size.value === "0") size.value = 10;
+    refresh();
+  };
+
+  const movePen = (x, y, draws) => {
+    if (draws) {
+      Object.assign(sheet, { lineWidth: 3, lineCap: "round", strokeStyle: parts.colour.value });
+      sheet.beginPath();
+      sheet.moveTo(...pen);
+      sheet.lineTo(x, y);
+      sheet.stroke();
+      take(null);
+    }
+    pen = [x, y];
+    parts.picture.parentElement.style.cssText = `--left: ${x / 0.32}%; --top: ${y / 0.32}%`;
+  };
+
+  const listen = () => {
+    const draws = () => parts.draw.ariaPressed === "true", on = (part, event, act) => part.addEventListener(event, act);
+    const point = ({ type, offsetX, offsetY }) => {
+      const place = [offsetX, offsetY].map((value) => within((32 * value) / parts.picture.clientWidth));
+      if (!draws()) return movePatch(...place.map(Math.round));
+      if (type === "pointerdown") movePen(...place, false);
+      movePen(...place, true);
+    };
+    on(parts.picture, "pointerdown", point);
+    on(parts.picture, "pointermove", (event) => { if (event.buttons) point(event); });
+    onArrow(parts.picture, (right, down, shift) => {
+      const [x, y] = draws() ? pen : ranges().map((range) => +range.value);
+      const place = [within(x + right), within(y + down)];
+      if (draws()) movePen(...place, !shift);
+      else movePatch(...place);
+    });
+    on(parts.draw, "click", () => { parts.draw.ariaPressed = !draws(); });
+    on(parts.blank, "click", () => { clear(); parts.draw.ariaPressed = true; });
+    on(parts.file, "change", () => { if (parts.file.files[0]) read(parts.file.files[0]); });
+    on(parts.patch, "input", refresh);
+    on(parts.networks, "change", (event) => { chosen.network = event.target.value; refresh(); });
+    on(root, "dragover", (event) => event.preventDefault());
+    on(root, "drop", (event) => {
+      event.preventDefault();
+      if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
+    });
+    on(window, "resize", () => { if (answer) showStages(); });
+  };
+
+  if (parts.stages) {
+    listen();
+    parts.strip.firstChild.click();
+  }
+}

@@ -1,0 +1,186 @@
+"""The network in the page: it computes what PyTorch computes, soon enough, for every kind of reader."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_utils import transforms
+from course_utils.datasets.cifar import STATS
+from course_utils.lab import recipes, runs
+
+APART, MILLISECONDS = 0.02, 50
+PHONE = {"width": 390, "height": 844}
+
+# Every test picture through a network, after one picture for the browser to compile the code.
+THINK = """async name => {
+    const network = await LIVE.load(name);
+    LIVE.think(network, LIVE.pixelsOf(0));
+    const answers = LIVE.pictures.map((_, i) => LIVE.think(network, LIVE.pixelsOf(i)));
+    return {logits: answers.map(a => [...a.logits]), milliseconds: answers.map(a => a.milliseconds)};
+}"""
+
+
+@pytest.fixture
+def watched(browser) -> Iterator:
+    """A page of a phone's width on which nothing goes wrong and that asks for nothing but the site's files."""
+    with browser.new_context(viewport=PHONE, has_touch=True) as context:
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if is_outside(request.url) else None)
+        yield page
+        assert wrong == []
+
+
+def is_outside(address: str) -> bool:
+    return not address.startswith(("file:", "data:", "blob:"))
+
+
+@pytest.fixture
+def live(watched, site):
+    """The page See it think, opened from disk, with its first answer given."""
+    watched.goto((site / "book" / "see_it_think.html").as_uri())
+    watched.wait_for_selector(".live-bars li")
+    return watched
+
+
+def show(page, name: str, nth: int = 0) -> None:
+    page.get_by_role("button", name=name, exact=True).nth(nth).click()
+
+
+def hide(page, across: int, down: int, size: int) -> None:
+    for name, value in {"across": across, "down": down, "size": size}.items():
+        page.get_by_role("slider", name=name).fill(str(value))
+
+
+def expect_answer(page, name: str) -> None:
+    page.wait_for_function(
+        "name => document.querySelector('.live-bars li span')?.textContent === name", arg=name, timeout=5000
+    )
+
+
+@pytest.mark.parametrize("name", ["smallnet-best", "budgetnet"])
+def test_logits_are_those_of_pytorch(live, name):
+    pictures = [base64.b64decode(text) for text in live.evaluate("LIVE.pictures")]
+    images = torch.tensor(np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, 32, 32, 3))
+    assert len(images) == 20
+    with torch.inference_mode():
+        network = runs.trained_network(recipes.get(name)).eval()
+        expected = network(transforms.normalise(images, *map(torch.tensor, STATS["cifar100"]))).numpy()
+    assert np.abs(np.array(live.evaluate(THINK, name)["logits"]) - expected).max() <= APART
+    stored = np.array(live.evaluate("name => LIVE.logits[name]", name))
+    assert np.abs(stored - expected).max() < 1e-4, "what the page compares with"
+
+
+def test_a_picture_takes_an_instant(live):
+    assert median(live.evaluate(THINK, "smallnet-best")["milliseconds"]) <= MILLISECONDS
+
+
+def test_experiments_end_as_the_page_says(live):
+    show(live, "fox")
+    hide(live, 16, 16, 8)
+    expect_answer(live, "tractor")
+    show(live, "butterfly")
+    hide(live, 16, 16, 0)
+    expect_answer(live, "poppy")
+    hide(live, 28, 16, 12)
+    expect_answer(live, "butterfly")
+    hide(live, 16, 16, 0)
+    live.get_by_text("budgetnet (2 MB more)").click()
+    for mistaken, right in {
+        "sweet pepper": "apple",
+        "telephone": "clock",
+        "poppy": "butterfly",
+        "rocket": "skyscraper",
+    }.items():
+        live.get_by_role("radio", name="budgetnet").check()
+        show(live, right)
+        expect_answer(live, right)
+        live.get_by_role("radio", name="SmallNet").first.check()
+        expect_answer(live, mistaken)
+    live.get_by_role("radio", name="untrained").check()
+    live.wait_for_function("document.querySelector('.live-bars li span:last-child').textContent === '1 %'")
+
+
+@pytest.mark.parametrize(("filled", "answer"), [(False, "worm"), (True, "orange")])
+def test_a_ring_is_a_worm_and_a_disc_an_orange(live, filled, answer):
+    live.get_by_role("button", name="Blank sheet").click()
+    live.locator(".live-sheet").scroll_into_view_if_needed()
+    box = live.locator(".live-sheet canvas").bounding_box()
+    scale, middle = box["width"] / 32, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for radius in range(10, 0, -2) if filled else [10]:
+        circle = np.exp(2j * np.pi * np.arange(41) / 40) * radius * scale
+        for step, point in enumerate(circle):
+            live.mouse.move(middle[0] + point.real, middle[1] + point.imag)
+            if step == 0:
+                live.mouse.down()
+        live.mouse.up()
+    expect_answer(live, answer)
+
+
+def test_keys_are_enough(live):
+    live.get_by_role("button", name="tiger").focus()
+    live.keyboard.press("Enter")
+    expect_answer(live, "tiger")
+    live.wait_for_function("document.querySelector('[role=status]').textContent === 'tiger, 91 %'")
+    stage = live.get_by_role("slider", name="Stage 2")
+    stage.focus()
+    live.keyboard.press("ArrowRight")
+    assert stage.get_attribute("aria-valuenow") == "2"
+    assert live.locator(".live-closer p").inner_text().startswith("Stage 2, map 2:")
+    live.get_by_role("radio", name="SmallNet").first.focus()
+    live.keyboard.press("ArrowUp")  # round to the last one
+    live.wait_for_function("document.querySelectorAll('.live output')[2].textContent.endsWith('1 %')")
+    live.get_by_role("slider", name="size").focus()
+    live.keyboard.press("End")
+    live.get_by_role("application").focus()
+    live.keyboard.press("ArrowLeft")
+    assert live.get_by_role("slider", name="across").input_value() == "15"
+
+
+def test_a_pointed_map_is_enlarged(live):
+    live.get_by_role("slider", name="Stage 3").hover(position={"x": 2, "y": 2})
+    assert live.locator(".live-closer p").inner_text().startswith("Stage 3, map 1:")
+
+
+def test_a_photo_is_cut_to_a_square(live, tmp_path):
+    photo = Image.new("RGB", (640, 320), "white")
+    photo.paste((200, 30, 30), (160, 0, 480, 320))
+    photo.save(tmp_path / "photo.png")
+    live.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    live.get_by_text("your picture", exact=True).wait_for()
+    middle = (
+        "[...document.querySelector('.live-sheet canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
+    )
+    pixels = np.array(live.evaluate(middle)).reshape(-1, 4)
+    assert np.abs(pixels - [200, 30, 30, 255]).max() <= 2
+    (tmp_path / "notes.png").write_text("no picture")
+    live.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
+    live.get_by_text("cannot read this file").wait_for()
+
+
+def test_the_welcome_page_loads_the_network_when_asked(watched, site):
+    asked = []
+    watched.on("request", lambda request: asked.append(Path(request.url).name))
+    watched.goto((site / "book" / "intro.html").as_uri(), wait_until="networkidle")
+    assert "network.js" in asked
+    assert "network_smallnet-best.js" not in asked
+    show(watched, "tiger")
+    expect_answer(watched, "tiger")
+    assert "network_smallnet-best.js" in asked
+
+
+@pytest.mark.parametrize("name", ["see_it_think", "intro"])
+def test_without_javascript_a_picture_stands_there(browser, site, name):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto((site / "book" / f"{name}.html").as_uri())
+        still = page.locator("noscript img")
+        assert still.bounding_box()["height"] > 50
+        assert page.locator(".live").is_hidden()
