@@ -58,10 +58,11 @@ def keep_mask(x: Tensor, threshold: int) -> Tensor:
 class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
-    Each stage is Conv 3×3 · BatchNorm · activation · Dropout · MaxPool 2. With the defaults it has exactly 996,376
+    Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · activation. With the defaults it has exactly 996,376
     weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
-    convolutions but the first separable ones. ReLU is moved behind the pooling, where it has a quarter of the work and
-    the same output, since it keeps the order of values; others need not (GELU falls before it rises) and stay.
+    convolutions but the first separable ones. The source has its ReLU before the pooling. Behind it, a ReLU has a
+    quarter of the work and the same output, since it keeps the order of values. GELU falls before it rises, so with it
+    this is another network than one that pools last.
     """
 
     def __init__(
@@ -80,11 +81,8 @@ class SmallNet(nn.Module):
         for c_in, c_out in zip((3, *widths), widths, strict=False):
             stages += convolution_layers(c_in, c_out, separable and c_in > 3)
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
-            dropout = [Dropout(conv_dropout)] if conv_dropout else []
-            if activation == "ReLU":
-                stages += [*dropout, nn.MaxPool2d(2), nn.ReLU()]
-            else:
-                stages += [activation_layer(activation), *dropout, nn.MaxPool2d(2)]
+            stages += [Dropout(conv_dropout)] if conv_dropout else []
+            stages += [nn.MaxPool2d(2), activation_layer(activation)]
         self.features = nn.Sequential(*stages)
         flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
         self.head = nn.Sequential(

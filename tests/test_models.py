@@ -126,18 +126,17 @@ def test_the_networks_dropout_stands_in_eight_places_and_changes_no_name():
     assert quiet_summary(model).count("Dropout2d") == 8
 
 
-@pytest.mark.parametrize("activation", ["ReLU", "GELU", "SiLU"])
-def test_smallnet_is_the_source_network_whatever_the_place_of_its_activation(activation):
-    """Outputs and gradients agree with the order Conv · BN · activation · Dropout · MaxPool."""
+def test_smallnet_is_the_source_network_though_its_relu_comes_after_the_pooling():
+    """Outputs and gradients agree with the order Conv · BN · ReLU · Dropout · MaxPool."""
     torch.manual_seed(0)
-    model = SmallNet(10, widths=(8, 16), hidden=16, activation=activation).eval()  # dropout rests
+    model = SmallNet(10, widths=(8, 16), hidden=16).eval()  # dropout rests
     images = torch.rand(8, 3, 32, 32)
-    x, act = images, getattr(nn, activation)()
+    x = images
     for layer in model.features:
         if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
             x = layer(x)
         if isinstance(layer, nn.BatchNorm2d):
-            x = nn.functional.max_pool2d(act(x), 2)
+            x = nn.functional.max_pool2d(x.relu(), 2)
     logits, expected = model(images), model.head(x)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
     gradients = [torch.autograd.grad(y.square().sum(), list(model.parameters())) for y in (logits, expected)]
