@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import filelock
 import numpy as np
@@ -150,10 +149,8 @@ def load_arrays(name: str, root: str | Path | None = None) -> Arrays:
                 _save_npz(path, arrays)
             return arrays
         root.mkdir(parents=True, exist_ok=True)
-        needed, free = (
-            2.1 * SOURCES[name].size,
-            shutil.disk_usage(root).free,
-        )  # the archive and, not packed, the .npz
+        needed = 2.1 * SOURCES[name].size  # for the archive and for the .npz, which is not packed
+        free = shutil.disk_usage(root).free
         if free < needed:
             raise OSError(f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
         print(f"{name}: fetching it, or waiting for another process that does", flush=True)
@@ -177,7 +174,7 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
     own = os.environ.get("COURSE_CIFAR_URL", "").rstrip("/")
     mirrors = [f"{own}/{archive}"] * bool(own) + list(source.mirrors)
     for url in mirrors * 2:
-        host = urlsplit(url).netloc or url
+        host = url.partition("://")[2].partition("/")[0] or url
         print(f"{archive}: asking {host}", flush=True)
         try:
             download(url, part, source.size, MIN_RATE / (10 if url == mirrors[-1] else 1))
@@ -193,13 +190,13 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
         print(f"{name}: from {host}, kept as {path.name}")
         return arrays
     kept = f", going on from the {part.stat().st_size / 1e6:,.0f} MB in {part.name}" if part.exists() else ""
-    raise FetchError(
-        f"{name} is not in {path.parent.resolve()} and could not be fetched. Tried, in this order:\n  "
-        + "\n  ".join(tried)
-        + f"\nTry again later{kept}. Or get {path.name} from somebody who has it, or {archive} with a "
-        f"browser from an address below, and put it into that folder. Or set COURSE_CIFAR_URL to the address of a folder "
-        "nearby that holds it.\n  " + "\n  ".join(source.mirrors)
-    )
+    raise FetchError("\n  ".join([
+        f"{name} is not in {path.parent.resolve()} and could not be fetched. Tried, in this order:",
+        *tried,
+        f"Try again later{kept}. Or get {path.name} from somebody who has it, or {archive} with a browser from one of the",
+        "addresses below, and put it into that folder. Or set COURSE_CIFAR_URL to a folder nearby that serves it.",
+        *source.mirrors,
+    ]))  # fmt: skip
 
 
 def _reader(name: str) -> type:

@@ -56,12 +56,12 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
             raise Unavailable(f"leads to {url}: expected an address that begins with https:// or http://")
         try:
             response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+            if response.status not in (301, 302, 303, 307, 308):
+                return response
+            response.close()
+            url = urljoin(url, response.headers.get("Location", ""))
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: not an address
             raise Unavailable(f"no connection: {getattr(error, 'reason', error)}") from None
-        if response.status not in (301, 302, 303, 307, 308):
-            return response
-        response.close()
-        url = urljoin(url, response.headers.get("Location", ""))
     raise Unavailable("answered with one redirect after another")
 
 
@@ -71,13 +71,12 @@ class _Connection(http.client.HTTPConnection):
         timer = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,))
         timer.start()
         try:
-            response = super().getresponse()
+            return super().getresponse()
         finally:
             over = timer.finished.is_set()
             timer.cancel()
-        if over:
-            raise TimeoutError(f"no header came within {TIMEOUT:g} s")
-        return response
+            if over:
+                raise TimeoutError(f"no header came within {TIMEOUT:g} s")
 
 
 class _SecureConnection(http.client.HTTPSConnection, _Connection):

@@ -38,7 +38,7 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     told = [
         f"{len(labels)} pictures in {folder.name}" for folder, (_, labels) in zip(used, parts, strict=True)
     ]
-    said = [f"{n} {what}" for what, n in left_out.most_common(10)] + ["…"] * (len(left_out) > 10)
+    said = [f"{n} {what}" for what, n in left_out.most_common(20)] + ["and others"] * (len(left_out) > 20)
     said = f"; left out: {', '.join(said)}" if said else ""
     print(f"{root.name}: {len(classes)} classes, {', '.join(told)}{said}")
     if missing := [classes[label] for label in range(len(classes)) if label not in parts[0][1]]:
@@ -74,25 +74,28 @@ def _read_part(part: Path, classes: tuple[str, ...], root: Path, left_out: Count
     left_out.update(f"{e.suffix or e.name} in {part.name}" for e in part.iterdir() if not e.is_dir())
     images, labels, folders = [np.empty((0, SIZE, SIZE, 3), np.uint8)], [], _classes(part)
     for label, name in enumerate(classes):
-        found = list(_pictures(folders[name], root, set(), left_out)) if name in folders else []
+        seen = {root.resolve(), part.resolve()}
+        found = list(_pictures(folders[name], root, seen, left_out)) if name in folders else []
         images += [picture[None] for picture in found]
         labels += [label] * len(found)
     return np.concatenate(images), np.array(labels, dtype=np.int64)
 
 
 def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str]) -> Iterator[np.ndarray]:
-    """The pictures in a folder and those below. `seen` are the folders before it, as a link may lead back."""
+    """The pictures in a folder and those below. `seen` are the folders before it, to which a link may lead back."""
     where = folder.relative_to(root)
     try:
-        entries = [] if (real := folder.resolve()) in seen else sorted(folder.iterdir())
+        entries = sorted(folder.iterdir())
     except OSError as error:
         left_out[f"folder {where} ({error.strerror})"] += 1
         return
-    seen.add(real)
+    seen.add(folder.resolve())
     for entry in entries:
         end = entry.suffix.lower()
         if entry.name.startswith((".", "__")):
             left_out[f"hidden in {where}"] += 1
+        elif entry.is_dir() and entry.resolve() in seen:
+            left_out[f"link back in {where}"] += 1
         elif entry.is_dir():
             yield from _pictures(entry, root, seen, left_out)
         elif end not in EXTENSIONS or not entry.is_file():

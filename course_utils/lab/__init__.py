@@ -1,4 +1,1 @@
-"""The laboratory: recipes, the runs that they made, the claims that these test, and how the book shows them.
-
-`recipes` → `runs` → `records` → `claims` and `verdicts` → `figures` and `tables`; nothing of it is needed for a lesson.
-"""
+"""The laboratory: recipes, runs, their records, the claims that these decide, and what the book shows of them."""
