@@ -191,7 +191,7 @@ def training_flops(recipe: Recipe) -> int:
     """Floating-point operations of a run's training: forward and backward over every image of every epoch.
 
     Torch counts those of convolutions and matrix products, on a batch of two; a multiplication and an addition are two.
-    Augmentation, the optimizer's steps and what is validated and tested are left out.
+    Augmentation, the optimizer's steps and what is validated and tested are left out. A range test counts all steps.
     """
     network = (
         {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}
