@@ -70,6 +70,7 @@ class RangeTest:
 
     rates: np.ndarray
     losses: np.ndarray
+    diverged: bool = False  # whether the test ended early, where the loss exploded
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -120,7 +121,7 @@ class RangeTest:
             return f"the loss never fell, up to the rate {last}: raise lr_max, or look at the data"
         if self.rates[lowest] / 10 < self.rates[0]:
             return f"the loss is lowest near the range test's lowest rate, {first}: start lower"
-        if lowest >= len(smoothed) - 1 - max(1, len(smoothed) // 30):
+        if not self.diverged and lowest >= len(smoothed) - 1 - max(1, len(smoothed) // 30):
             return f"the loss still falls at the range test's highest rate, {last}: raise lr_max"
         return None
 
@@ -171,7 +172,7 @@ def lr_range_test(
             optimizer.zero_grad()
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
-    result = RangeTest(np.array(rates), np.array(losses))
+    result = RangeTest(np.array(rates), np.array(losses), diverged=len(rates) < steps)
     first_batch.warn(result.advice)
     return result
 

@@ -1,4 +1,4 @@
-"""Image sets and batches of them: what they refuse, how they are split, and where `load` and `from_folder` get them."""
+"""Image sets and batches of them: what they refuse, how they are split, and that epochs are those of the records."""
 
 import dataclasses
 import hashlib
@@ -249,7 +249,7 @@ def test_a_default_device_or_dtype_changes_no_batch(default):
     assert torch.equal(found, expected)
 
 
-# --- load.
+# --- The shapes; CIFAR and folders are tested where they are read.
 
 
 def test_the_shapes_come_in_two_labellings(capsys):

@@ -31,8 +31,11 @@
 
   const show = async () => {
     const name = chosen.network;
-    if (!loaded[name]) parts.note.textContent = "Loading the network…";
-    loaded[name] ??= await LIVE.load(name);
+    if (!loaded[name]) {
+      parts.note.textContent = "Loading the network…";
+      loaded[name] = await LIVE.load(name);
+      if (name !== chosen.network) return; // another was chosen meanwhile
+    }
     const pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
     answer = LIVE.think(loaded[name], pixels);
     showBars(answer.probabilities);

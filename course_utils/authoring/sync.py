@@ -158,6 +158,10 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
             error.add_note(f"while executing {path}")
             raise
         seconds[path.stem] = time.perf_counter() - started
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            cell.outputs = [
+                out for out in cell.outputs if out.get("text", "-").strip()
+            ]  # a bar leaves blanks
         refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
         write(path, notebook)
     if folder == NOTEBOOKS and profile == "quick":

@@ -150,6 +150,9 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
     """A range test trains nothing that could be tested: its record has a curve over rates, and no accuracy."""
     return about(recipe, seed, root) | {
         "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
+        "flops": runs.training_flops(recipe)
+        * len(found.rates)
+        // recipe.schedule_args["steps"],  # it may end early
         "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
         "seconds": 0.0,
         "validation_accuracy": None,
