@@ -30,7 +30,7 @@
 #
 # **Time**: 45 minutes to read and try; the computer needs about a minute in the quick profile.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import math
 
 import matplotlib.pyplot as plt

@@ -30,7 +30,7 @@
 #
 # **Time**: 45 minutes to read and try; the computer needs less than a minute in the quick profile.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
