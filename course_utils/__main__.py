@@ -85,6 +85,7 @@ AUTHORS = {
         PATTERN,
         ROOT,
     ),
+    "live": ("authoring.live.write", "write what the page See it think runs on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),
     "execute": ("authoring.sync.execute", "sync, then run every notebook in the quick profile"),

@@ -4,10 +4,9 @@ Read this file first, then `transforms.py`. An image stays what it was on the di
 is needed: CIFAR is 184 MB that way, and 737 MB as float32. Where CIFAR comes from is in `datasets/cifar.py`.
 """
 
-import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from course_utils import transforms
-from course_utils.datasets import cifar as fetch
-from course_utils.datasets import shapes
-from course_utils.datasets.pictures import read_picture
+from course_utils.datasets import cifar, folders, shapes
 from course_utils.transforms import Augment
 
 N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +71,10 @@ class ImageSet:
 def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]:
     """The training and the test set of `"cifar10"`, `"cifar100"`, `"shapes10"` or `"shapes100"`, in that order.
 
-    CIFAR is read from `<root>/<name>.npz`, and fetched once if it is not there; `root` is `data_folder()` unless given.
-    The shapes are drawn by code: 5,000 to train, 1,000 to test. Prints where the images came from.
+    CIFAR is read from `<root>/<name>.npz`, and fetched once if it is not there; `root` is by default
+    `cifar.data_folder()`. The shapes are drawn by code: 5,000 to train, 1,000 to test. Prints where they are from.
 
-    Raises ValueError for an unknown name and for a damaged file, fetch.FetchError if CIFAR can be neither found nor
+    Raises ValueError for an unknown name and for a damaged file, cifar.FetchError if CIFAR can be neither found nor
     fetched. One data set is never given in place of another.
     """
     if name not in N_CLASSES:
@@ -86,12 +82,12 @@ def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]
     if name.startswith("shapes"):
         print(f"{name}: drawn by code")
         return _shapes(name, "train", 5000, seed=0), _shapes(name, "test", 1000, seed=1)
-    arrays = _cifar(name, root)
+    arrays = cifar.load_arrays(name, root)
     train, test = (
         ImageSet(
             images=arrays[f"x_{part}"],
             labels=arrays[f"y_{part}"].astype(np.int64),
-            classes=tuple(arrays["classes"].tolist()),
+            classes=cifar.CLASSES[name],
             name=f"{name} {part}",
         )
         for part in ("train", "test")
@@ -106,38 +102,9 @@ def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
     return ImageSet(images, labels, shapes.CLASSES, f"{name} {part}")
 
 
-def _cifar(name: str, root: str | Path | None, **limits: float) -> fetch.Arrays:
-    root = Path(root) if root else data_folder()
-    return fetch.load_arrays(name, root, mirror=os.environ.get("COURSE_CIFAR_URL"), **limits)
-
-
-def data_folder() -> Path:
-    """Where CIFAR is kept: `$COURSE_DATA`; without it `./data`; where that is not there, the checkout's `data`, so that
-    the notebooks, which run in their own folder, find what was fetched beside them."""
-    if folder := os.environ.get("COURSE_DATA"):
-        return Path(folder).expanduser()
-    here = Path("data")
-    in_checkout = (CHECKOUT / "pyproject.toml").exists()
-    return CHECKOUT / "data" if in_checkout and not here.is_dir() else here
-
-
-def fetch_all(
-    names: Iterable[str],
-    root: str | Path | None = None,
-    timeout: float = fetch.TIMEOUT,
-    min_rate: float = fetch.MIN_RATE,
-) -> None:
-    """Have these data sets ready in `root`, as `load` does. The limits are those of `fetch.load_arrays`."""
-    for name in (names := list(names)):
-        if name not in fetch.SOURCES:
-            raise ValueError(f"nothing to fetch for {name!r}, expected one of {', '.join(fetch.SOURCES)}")
-    for name in names:
-        _cifar(name, root, timeout=timeout, min_rate=min_rate)
-
-
 def fingerprint(image_set: ImageSet) -> str:
-    """16 hex digits that depend on every image and its label, but not on their order: see `fetch.fingerprint`."""
-    return fetch.fingerprint(image_set.images, image_set.labels)
+    """64 hex digits that depend on every image and its label, but not on their order: see `cifar.fingerprint`."""
+    return cifar.fingerprint(image_set.images, image_set.labels)
 
 
 # --- Parts of a set.
@@ -155,11 +122,9 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
-        if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
-            names = ", ".join(image_set.classes[c] for c in without)
-            warnings.warn(
-                f"{image_set.name}: no {part} picture of {names}: too few for the split", stacklevel=2
-            )
+        if quota.any() and (without := np.flatnonzero(left_out & (count > 0))).size:
+            names = ", ".join(image_set.classes[label] for label in without)
+            warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
     return (
@@ -320,54 +285,29 @@ class PerImageDataset(Dataset):
 
 
 def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
-    """The training and the test set from a folder of pictures: `train/<class>/*.png` or `.jpg`, `test/<class>/` alike.
+    """The training and the test set from a folder of pictures: `train/<class>/…`, `test/<class>/…`, see `folders.read`.
 
-    The folders' names, sorted, are the classes. A picture that is not 32×32 is cut to a square around its middle and
-    resized. Without a `test` folder, a fifth of every class is set aside for it, the same one every time.
+    A picture that is not 32×32 is cut to a square around its middle and resized. Without a test part, a fifth of every
+    class is set aside for it, the same one every time. Warns of a class without any test picture.
 
-    Raises ValueError if there are no classes, a class has no pictures, `test` has a class that `train` has not, or a
-    file cannot be read as a picture; each names the place.
+    Raises ValueError where `folders.read` does, and if a fifth of each class is nothing.
     """
-    path = Path(path)
-    classes = _class_names(path / "train")
-    train = _read_tree(path / "train", classes, f"{path.name} train")
-    if not (path / "test").is_dir():
-        train, test = split(train, validation=0.2)
-        if not len(test):
-            raise ValueError(
-                f"{path / 'train'}: a fifth of one or two pictures is none: expected a folder {path / 'test'}, or at "
-                "least three pictures a class"
-            )
+    path = Path(path).expanduser()
+    name = path.resolve().name
+    classes, train, test = folders.read(path)
+    train = ImageSet(*train, classes, f"{name} train")
+    if test:
+        test = ImageSet(*test, classes, f"{name} test")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of too small classes: said below
+            train, test = split(train, validation=0.2)
+        test = replace(test, name=f"{name} test")
         print(
-            f"{path.name}: no test folder, so {len(test)} of {len(train) + len(test)} pictures are set aside for it"
+            f"{name}: no test part, so {len(test)} of {len(train) + len(test)} pictures are set aside for it"
         )
-        return train, replace(test, name=f"{path.name} test")
-    if unknown := set(_class_names(path / "test")) - set(classes):
-        raise ValueError(
-            f"{path / 'test'}: expected the classes of train, found also {', '.join(sorted(unknown))}"
-        )
-    return train, _read_tree(path / "test", classes, f"{path.name} test")
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder {folder} with a folder of pictures for each class, found none")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    if not names:
-        raise ValueError(f"expected a folder of pictures for each class in {folder}, found no folders")
-    return tuple(names)
-
-
-def _read_tree(folder: Path, classes: tuple[str, ...], name: str) -> ImageSet:
-    images, labels = [], []
-    for label, class_name in enumerate(classes):
-        files = sorted(
-            file
-            for file in (folder / class_name).glob("*")
-            if file.suffix.lower() in (".png", ".jpg", ".jpeg") and file.name[0] != "."
-        )
-        if not files:
-            raise ValueError(f"expected .png or .jpg files in {folder / class_name}, found none")
-        images += [read_picture(file) for file in files]
-        labels += [label] * len(files)
-    return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), classes, name)
+    if not len(test):
+        raise ValueError(f"{path}: expected a folder {path / 'test'}, or at least three pictures a class")
+    if missing := [classes[label] for label in range(len(classes)) if label not in test.labels]:
+        warnings.warn(f"{name}: no test picture of {', '.join(missing)}", stacklevel=2)
+    return train, test

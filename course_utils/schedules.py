@@ -70,6 +70,7 @@ class RangeTest:
 
     rates: np.ndarray
     losses: np.ndarray
+    diverged: bool = False  # whether the test ended early, where the loss exploded
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -111,21 +112,17 @@ class RangeTest:
     @property
     def advice(self) -> str | None:
         """What to change in a range that does not hold the answer; None where it does."""
-        smoothed = self.smoothed
+        smoothed, first, last = self.smoothed, f"{self.rates[0]:.2g}", f"{self.rates[-1]:.2g}"
         lowest = int(np.argmin(smoothed))
         noise = np.std(self.losses[: lowest + 1] - smoothed[: lowest + 1])
-        if self.rates[lowest] / 10 < self.rates[0]:
-            return (
-                f"the loss is lowest near the lowest rate of the range test, {self.rates[0]:.2g}: start lower"
-            )
         if smoothed[0] - smoothed[lowest] <= noise:
-            return (
-                f"the loss never fell, up to the rate {self.rates[-1]:.2g}: raise lr_max, or look at the data"
-            )
-        if lowest >= len(smoothed) - 1 - max(1, len(smoothed) // 30):
-            return (
-                f"the loss still falls at the range test's highest rate, {self.rates[-1]:.2g}: raise lr_max"
-            )
+            if smoothed[-1] - smoothed[lowest] > 4 * noise:
+                return f"the loss never fell, and rises on the way to the rate {last}: start lower, or train anew"
+            return f"the loss never fell, up to the rate {last}: raise lr_max, or look at the data"
+        if self.rates[lowest] / 10 < self.rates[0]:
+            return f"the loss is lowest near the range test's lowest rate, {first}: start lower"
+        if not self.diverged and lowest >= len(smoothed) - 1 - max(1, len(smoothed) // 30):
+            return f"the loss still falls at the range test's highest rate, {last}: raise lr_max"
         return None
 
 
@@ -175,7 +172,7 @@ def lr_range_test(
             optimizer.zero_grad()
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
-    result = RangeTest(np.array(rates), np.array(losses))
+    result = RangeTest(np.array(rates), np.array(losses), diverged=len(rates) < steps)
     first_batch.warn(result.advice)
     return result
 

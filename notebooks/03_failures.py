@@ -100,7 +100,7 @@ def train(
     top = optimizer.param_groups[0]["lr"]
     cycle = {"lr_min": start * top, "lr_max": top, "peak_epoch": 1, "lr_end": 0}
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("default")  # each message once
         history = training.fit(
             model,
             loader,
@@ -429,8 +429,8 @@ plt.show()
 
 # %%
 class TurningLoader(BatchLoader):
-    def pixels(self, batch, part, rng):
-        images = super().pixels(batch, part, rng)
+    def pixels(self, batch, rng):
+        images = super().pixels(batch, rng)
         turn = torch.from_numpy(rng.random(len(images)) < 0.5)
         images[turn] = images[turn].rot90(dims=(1, 2))
         return images

@@ -1,4 +1,4 @@
-"""For test_fetch.py: small archives in CIFAR's own format, and a web server on loopback with every fault we thought of.
+"""For test_cifar.py: small data sets in CIFAR's own format, and a web server on loopback with many faults.
 
 Run as a script, it is a process that fetches `cifar10` and can be made to wait at a given stage, to be killed there.
 """
@@ -8,100 +8,79 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import socket
 import struct
 import sys
 import tarfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 
-from course_utils.datasets import cifar as fetch
-
-# --- Archives.
+from course_utils.datasets import cifar, download
 
 
-def python2_pickle(value: object) -> bytes:
-    """As Python 2 and the NumPy of 2009 wrote it: byte strings, and a dtype with 0 and 1 for its flags."""
-    return b"\x80\x02" + _opcodes(value) + b"."
+class OldType:
+    """In a pickle, NumPy's type as the NumPy of 2009 wrote it, of which newer ones warn."""
+
+    def __reduce__(self):
+        return np.dtype, ("u1", 0, 1)
 
 
-def _opcodes(value: object) -> bytes:
-    match value:
-        case dict():
-            return b"}(" + b"".join(_opcodes(k) + _opcodes(v) for k, v in value.items()) + b"u"
-        case list():
-            return b"](" + b"".join(map(_opcodes, value)) + b"e"
-        case bytes():
-            return b"T" + struct.pack("<i", len(value)) + value
-        case int():
-            return b"J" + struct.pack("<i", value)
-        case np.ndarray():
-            empty = (
-                b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\0\0\0\0t"
-                + _opcodes(b"b")
-                + b"tR"
-            )
-            dtype = b"cnumpy\ndtype\n(" + _opcodes(b"u1") + _opcodes(0) + _opcodes(1) + b"tR"
-            dtype += (
-                b"("
-                + _opcodes(3)
-                + _opcodes(b"|")
-                + b"NNN"
-                + _opcodes(-1)
-                + _opcodes(-1)
-                + _opcodes(0)
-                + b"tb"
-            )
-            shape = b"(" + b"".join(map(_opcodes, value.shape)) + b"t"
-            return empty + b"(" + _opcodes(1) + shape + dtype + b"I00\n" + _opcodes(value.tobytes()) + b"tb"
-    raise TypeError(type(value))
+@dataclass
+class Small:
+    """A data set of 40 + 10 noise images."""
+
+    name: str
+    archive: bytes
+    arrays: cifar.Arrays
+    reader: dict[str, object]  # what torchvision has to know of it
+
+    def install(self, *mirrors: str, patch: Callable[[object, str, object], None] = setattr) -> None:
+        """Put it in the place of the real one."""
+        prints = {
+            p: cifar.fingerprint(self.arrays[f"x_{p}"], self.arrays[f"y_{p}"]) for p in ("train", "test")
+        }
+        patch(cifar, "SHAPES", {key: value.shape for key, value in self.arrays.items()})
+        patch(cifar, "SOURCES", cifar.SOURCES | {self.name: cifar.Source(len(self.archive), prints, mirrors)})
+        for attribute, value in self.reader.items():
+            patch(cifar._reader(self.name), attribute, value)
 
 
-def small_cifar(
-    name: str = "cifar10", extra: tuple = (), **replaced: bytes
-) -> tuple[fetch.Source, bytes, dict]:
-    """A data set of 40 + 8 noise images: its row of the table (without mirrors), its archive and its arrays.
-
-    `extra` are (TarInfo, content) to add to the archive, `replaced` are other contents for its files by name; both get
-    the right checksums, as they would have if somebody had found a second file with the same MD5.
-    """
-    real = fetch.SOURCES[name]
-    rng = np.random.default_rng(0)
-    classes = [b"class_%d" % i for i in range(4)]
-    files, arrays = {}, {"classes": np.array([c.decode() for c in classes])}
-    for split, names, n in (("train", real.train, 40), ("test", real.test, 8)):
-        images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
-        labels = rng.permutation(np.arange(n) % 4).astype(np.uint8)
-        arrays |= {f"x_{split}": images, f"y_{split}": labels}
-        for file, part in zip(names, np.split(np.arange(n), len(names)), strict=True):
-            planes = images[part].transpose(0, 3, 1, 2).reshape(len(part), -1)
-            files[file] = python2_pickle({b"data": planes, real.label_key: labels[part].tolist()})
-    files |= {file: python2_pickle({real.class_key: classes}) for file in real.meta}
+def small_cifar(name: str = "cifar10", **replaced: bytes) -> Small:
+    """`replaced` are other contents for files of the archive, by name; they have the right MD5."""
+    real, rng, arrays, files = cifar._reader(name), np.random.default_rng(0), {}, {}
+    for part, listed, n in (("train", real.train_list, 40), ("test", real.test_list, 10)):
+        images, labels = (
+            rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8),
+            rng.permutation(np.arange(n) % 10),
+        )
+        arrays |= {f"x_{part}": images, f"y_{part}": labels.astype(np.uint8)}
+        for (file, _), of in zip(listed, np.split(np.arange(n), len(listed)), strict=True):
+            batch = {"data": images[of].transpose(0, 3, 1, 2).reshape(len(of), -1), "type": OldType()}
+            batch["labels" if name == "cifar10" else "fine_labels"] = labels[of].tolist()
+            files[file] = pickle.dumps(batch)
+    files[real.meta["filename"]] = pickle.dumps({real.meta["key"]: list(cifar.CLASSES[name])})
     files |= replaced
-    archive = tar_gz(real.folder, files, extra)
-    source = fetch.Source(
-        archive=real.archive, size=len(archive), md5=md5(archive), mirrors=(), folder=real.folder,
-        train={f: md5(files[f]) for f in real.train},
-        test={f: md5(files[f]) for f in real.test},
-        meta={f: md5(files[f]) for f in real.meta},
-        label_key=real.label_key, class_key=real.class_key,
-        fingerprints=fetch.fingerprints(arrays), n_train=40, n_test=8,
-    )  # fmt: skip
-    return source, archive, arrays
+    reader = {
+        "train_list": [(file, md5(files[file])) for file, _ in real.train_list],
+        "test_list": [(file, md5(files[file])) for file, _ in real.test_list],
+        "meta": real.meta | {"md5": md5(files[real.meta["filename"]])},
+    }
+    archive = tar_gz(real.base_folder, files)
+    return Small(name, archive, arrays, reader | {"tgz_md5": md5(archive)})
 
 
-def tar_gz(folder: str, files: dict[str, bytes], extra: tuple = ()) -> bytes:
+def tar_gz(folder: str, files: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for file, content in files.items():
             member = tarfile.TarInfo(f"{folder}/{file}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-        for member, content in extra:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return gzip.compress(out.getvalue(), compresslevel=1, mtime=0)
@@ -111,11 +90,8 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-# --- The server.
-
-
 class FaultyServer(ThreadingHTTPServer):
-    """Serves one archive at `/<fault>/<anything>`; the faults are the methods of `_Handler` of that name.
+    """Serves one archive at `/<fault>/<file>`; the faults are the methods of `_Handler` of that name.
 
     `requests` lists (fault, the Range asked for or None). Leave the `with` block and everything that stalls ends.
     """
@@ -148,28 +124,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((fault, self.headers["Range"]))
         kind, *options = fault.split(",")
         self.ranges = "ranges" in options  # does the server continue where it is asked to?
-        if "once" in options and not first:
-            kind = "good"
-        getattr(self, kind)()
+        getattr(self, "good" if "once" in options and not first else kind)()
 
     def log_message(self, *_: object) -> None:
         """Not on the tests' stderr."""
 
-    def head(self, length: int | None = None) -> bytes:
+    def head(self, length: int | None = None, part: str = "") -> bytes:
         """Send status and headers; return the bytes that should follow."""
         body, start = self.server.archive, 0
         if self.ranges and self.headers["Range"]:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        else:
-            self.send_response(200)
-        if self.ranges:
-            self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Content-Length", str(len(body) - start if length is None else length))
-        self.end_headers()
+            part = part or f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.answer(206 if part else 200, **({"Content-Range": part} if part else {}),
+                    **{"Content-Length": str(len(body) - start if length is None else length)})  # fmt: skip
         return body[start:]
+
+    def answer(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Type": "application/octet-stream"} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def drip(self, content: bytes, pause: float, size: int = 1) -> None:
+        for i in range(0, len(content), size):
+            self.wfile.write(content[i : i + size])
+            if self.server.over.wait(pause):
+                return
 
     def good(self) -> None:
         self.wfile.write(self.head())
@@ -177,15 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
     def slowish(self) -> None:
         """A second for the whole."""
         body = self.head()
-        for i in range(10):
-            self.wfile.write(body[i * len(body) // 10 : (i + 1) * len(body) // 10])
-            time.sleep(0.1)
+        self.drip(body, 0.1, -(-len(body) // 10))
+
+    def slow(self) -> None:
+        self.drip(self.head(), 0.05, 1000)
 
     def unavailable(self) -> None:
         self.send_error(503)
-
-    def missing(self) -> None:
-        self.send_error(404)
 
     def wrong(self) -> None:
         self.wfile.write(bytes(len(self.head())))
@@ -219,52 +197,57 @@ class _Handler(BaseHTTPRequestHandler):
     def silent(self) -> None:
         self.server.over.wait(20)
 
+    def trickling(self) -> None:
+        self.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 400, 0.05)
+
+    def continuing(self) -> None:
+        while not self.server.over.is_set():
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def garbage(self) -> None:
         self.wfile.write(b"\0\1\2 this is not HTTP\r\n\r\n")
 
-    def slow(self) -> None:
-        body = self.head()
-        for i in range(0, len(body), 1000):
-            self.wfile.write(body[i : i + 1000])
-            if self.server.over.wait(0.05):
-                return
-
     def endless(self) -> None:
-        self.send_response(200)
-        self.end_headers()
+        self.answer(200)
         while not self.server.over.is_set():
             self.wfile.write(bytes(100_000))
 
     def page(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.end_headers()
+        self.answer(200, **{"Content-Type": "text/html; charset=utf-8"})
         self.wfile.write(b"<h1>Welcome to the school's network</h1>")
 
+    def unasked(self) -> None:
+        """A part that nobody asked for."""
+        self.wfile.write(self.head(part=f"bytes 5-{len(self.server.archive) - 1}/{len(self.server.archive)}"))
+
+    def elsewhere(self) -> None:
+        """Asked to go on, it answers with another part."""
+        self.ranges = True
+        self.wfile.write(self.head(part=f"bytes 5-{len(self.server.archive) - 1}/{len(self.server.archive)}"))
+
     def redirected(self) -> None:
-        self.send_response(302)
-        self.send_header("Location", self.server.url("good"))
-        self.end_headers()
+        """With a body that never ends, which nobody has to read."""
+        self.answer(302, Location=self.server.url("good"))
+        self.endless()
 
     def circle(self) -> None:
-        self.send_response(302)
-        self.send_header("Location", self.server.url("circle"))
-        self.end_headers()
+        self.answer(302, Location=self.server.url("circle"))
 
     def local(self) -> None:
         """A redirect to a file of the student's own computer."""
-        self.send_response(302)
-        self.send_header("Location", "file:///etc/hostname")
-        self.end_headers()
+        self.answer(302, Location="file:///etc/hostname")
 
+    def malformed(self) -> None:
+        self.answer(302, Location="http://[::1/x")
 
-# --- The process.
+    def ftp(self) -> None:
+        self.answer(301, Location=f"ftp://127.0.0.1:{self.server.server_port}/good")
 
 
 def main(job: str) -> None:
-    """Fetch with the table in the pickle file `job`; stop for good at its stage, having said so."""
-    source, root, stage, timeout = pickle.loads(Path(job).read_bytes())
-    fetch.SOURCES["cifar10"] = source
+    """Fetch the data set in the pickle file `job`; stop for good at its stage, having said so."""
+    small, mirror, root, stage, download.TIMEOUT, cifar.MIN_RATE = pickle.loads(Path(job).read_bytes())
+    small.install(mirror)
 
     def stop(*_: object, **__: object) -> None:
         print("stopped", flush=True)
@@ -276,13 +259,14 @@ def main(job: str) -> None:
         stop()
 
     if stage == "unpack":
-        fetch._Unpickler.load = stop
+        shutil.unpack_archive = stop
     elif stage == "save":
         np.savez = half_a_save
     elif stage == "rename":
         os.replace = stop
-    fetch.load_arrays("cifar10", Path(root), timeout=timeout, min_rate=1000)
+    cifar.load_arrays("cifar10", root)
 
 
 if __name__ == "__main__":
+    sys.modules["cifar_server"] = sys.modules["__main__"]  # where the job's class is
     main(sys.argv[1])

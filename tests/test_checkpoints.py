@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was cut off gives the same bits, another run is refused, and only a wrong checksum is damage."""
+"""Checkpoints: a run that was cut off gives the same bits, another run is refused, and a wrong checksum is damage."""
 
 import os
 import subprocess
@@ -14,10 +14,11 @@ from test_training import cross_entropy, same_weights, sgd, tiny_net, tiny_run, 
 from torch import nn
 from torch.optim import lr_scheduler
 
-from course_utils import models, training
+from course_utils import training
 from course_utils.data import BatchLoader
+from course_utils.lab import files
 from course_utils.lab.checkpoints import Checkpoint
-from course_utils.models import SmallNet
+from course_utils.models import Dropout, SmallNet
 
 
 class Cut(Exception):
@@ -59,7 +60,16 @@ def test_resume_gives_the_same_bits(tmp_path, capsys, whole):
     assert sorted(os.listdir(tmp_path)) == ["run.pt", "run.pt.previous"]
 
 
-def fit(hooks, epochs, model=None, loader=None, optimizer=sgd, make=None, loss_fn=cross_entropy, precision="float32"):
+def fit(
+    hooks,
+    epochs,
+    model=None,
+    loader=None,
+    optimizer=sgd,
+    make=None,
+    loss_fn=cross_entropy,
+    precision="float32",
+):
     training.seed_everything(0)
     model = model or tiny_net()
     optimizer = optimizer(model)
@@ -82,7 +92,9 @@ SCHEDULERS = {
 }
 OPTIMIZERS = {
     "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01, amsgrad=True),
-    "NumPy's numbers": lambda m: torch.optim.SGD(m.parameters(), np.geomspace(0.01, 0.1, 3)[1], np.float32(0.9)),
+    "NumPy's numbers": lambda m: torch.optim.SGD(
+        m.parameters(), np.geomspace(0.01, 0.1, 3)[1], np.float32(0.9)
+    ),
 }
 
 
@@ -121,7 +133,15 @@ def test_a_cell_that_is_run_again_goes_on(tmp_path):
     for epochs in (1, 1, 4):
         hooks = [Checkpoint(tmp_path / "run.pt")]
         history = training.fit(
-            model, loader, None, cross_entropy, optimizer, scheduler, epochs=epochs, hooks=hooks, verbose=False
+            model,
+            loader,
+            None,
+            cross_entropy,
+            optimizer,
+            scheduler,
+            epochs=epochs,
+            hooks=hooks,
+            verbose=False,
         )
     assert len(history) == 4
 
@@ -131,15 +151,23 @@ def test_a_cell_that_is_run_again_goes_on(tmp_path):
 OTHERS = {
     "expected recipe name 'yours', found 'mine'": {"hooks": "yours"},
     r"expected optimizer groups lr 0\.1, found 0\.05": {"optimizer": lambda model: sgd(model, 0.1)},
-    "expected optimizer type 'Adam', found 'SGD'": {"optimizer": lambda model: torch.optim.Adam(model.parameters())},
+    "expected optimizer type 'Adam', found 'SGD'": {
+        "optimizer": lambda model: torch.optim.Adam(model.parameters())
+    },
     "expected schedule .*StepLR.*, found None": {"make": lambda o: lr_scheduler.StepLR(o, 3)},
     "expected precision 'torch.bfloat16', found 'torch.float32'": {"precision": "bfloat16"},
     "expected data batch_size 32, found 16": {"loader": BatchLoader(tiny_set(), 32, shuffle=True)},
     "expected data images 90, found 96": {"loader": BatchLoader(tiny_set(90), 16, shuffle=True)},
-    "expected data contents": {"loader": BatchLoader(tiny_set(192).subset(np.arange(96, 192)), 16, shuffle=True)},
+    "expected data contents": {
+        "loader": BatchLoader(tiny_set(192).subset(np.arange(96, 192)), 16, shuffle=True)
+    },
     "expected data batches 6, found None": {"loader": list(BatchLoader(tiny_set(), 16))},
-    r"expected loss .*CrossEntropyLoss.*, found '<function cross_entropy>'": {"loss_fn": nn.CrossEntropyLoss()},
-    r"expected model 3 p 0\.5, found 0\.2": {"model": nn.Sequential(*tiny_net()[:3], models.Dropout(0.5), *tiny_net()[4:])},
+    r"expected loss .*CrossEntropyLoss.*, found '<function cross_entropy>'": {
+        "loss_fn": nn.CrossEntropyLoss()
+    },
+    r"expected model 3 p 0\.5, found 0\.2": {
+        "model": nn.Sequential(*tiny_net()[:3], Dropout(0.5), *tiny_net()[4:])
+    },
 }
 
 
@@ -148,7 +176,9 @@ def test_another_run_is_refused_with_both_values(tmp_path, message):
     path, parts = tmp_path / "run.pt", dict(OTHERS[message])
     fit([Checkpoint(path, {"name": "mine"})], 1)
     hooks = [Checkpoint(path, {"name": parts.pop("hooks", "mine")})]
-    with pytest.raises(ValueError, match=f"checkpoint .*run.pt belongs to another run: {message}.*Delete the file"):
+    with pytest.raises(
+        ValueError, match=f"checkpoint .*run.pt belongs to another run: {message}.*Delete the file"
+    ):
         fit(hooks, 2, **parts)
 
 
@@ -182,8 +212,8 @@ def test_a_deleted_file_starts_anew_whatever_lies_beside_it(tmp_path, capsys, wh
 def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
     cut(tmp_path / "run.pt")
     with pytest.raises(ValueError, match=r"run\.pt holds more than weights .*is it a checkpoint of `fit`\?"):
-        models.load_weights(tiny_net(), tmp_path / "run.pt")
-    models.save_weights(tiny_net(), tmp_path / "weights.pt")
+        files.load_weights(tiny_net(), tmp_path / "run.pt")
+    files.save_weights(tiny_net(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint: it has no about, history"):
         tiny_run(hooks=[Checkpoint(tmp_path / "weights.pt")])
 
@@ -216,10 +246,17 @@ def test_a_recipe_that_could_not_be_read_back(tmp_path, value, said):
 
 
 def test_a_recipe_of_plain_values_and_numpys_numbers(tmp_path):
-    recipe = {"lr": np.float64(0.1), "n": np.int64(3), "on": np.True_, "w": (1, [2]), "p": Point(1, 2), "none": None}
+    recipe = {
+        "lr": np.float64(0.1),
+        "n": np.int64(3),
+        "on": np.True_,
+        "w": (1, [2]),
+        "p": Point(1, 2),
+        "none": None,
+    }
     for epochs in (1, 2):
         fit([Checkpoint(tmp_path / "run.pt", recipe)], epochs)
-    assert models.read_tensors(tmp_path / "run.pt")["about"]["recipe"]["p"] == (1, 2)
+    assert files.read_tensors(tmp_path / "run.pt")["about"]["recipe"]["p"] == (1, 2)
 
 
 @pytest.mark.parametrize("place", ["file/run.pt", "folder", "/proc/run.pt"])
@@ -271,7 +308,9 @@ def test_two_damaged_files_start_the_run_anew(tmp_path, capsys):
 
 def in_python(program, **values):
     """What a new process prints that runs `program` with this module's names."""
-    start = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_checkpoints import *\n"
+    start = (
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_checkpoints import *\n"
+    )
     program = start + textwrap.dedent(program).format(**values)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -320,7 +359,7 @@ KILLED = """
 def test_killed_at_random_moments_and_resumed(tmp_path):
     """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
     in_python(KILLED, path=str(tmp_path / "run.pt"))
-    state = models.read_tensors(tmp_path / "run.pt")
+    state = files.read_tensors(tmp_path / "run.pt")
     reached = len(state["history"]["seconds"])
     assert 10 < reached < 100_000
     assert not list(tmp_path.glob("*damaged*"))

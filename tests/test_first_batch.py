@@ -1,4 +1,4 @@
-"""What the first batch and the parts of a run give away: each mistake is said in one line, nothing else is, at no cost."""
+"""What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
 
 import functools
 import warnings
@@ -43,7 +43,9 @@ def sorted_set(n=96):
 
 def batches(labels):
     """An image for each label, as loaders of every other kind give them: a list of batches of 16."""
-    return list(zip(torch.rand(len(labels), 3, 32, 32).split(16), torch.as_tensor(labels).split(16), strict=True))
+    return list(
+        zip(torch.rand(len(labels), 3, 32, 32).split(16), torch.as_tensor(labels).split(16), strict=True)
+    )
 
 
 # --- Batches that no network of the course can take: the same line from every entrance.
@@ -60,17 +62,32 @@ ENTRANCES = {
 }
 NAN = torch.full_like(PIXELS, torch.nan)
 WRONG_BATCHES = {
-    "expected batches of two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {"img": PIXELS, "label": LABELS},
+    "expected batches of two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {
+        "img": PIXELS,
+        "label": LABELS,
+    },
     "found a tuple of .'Tensor', 'Tensor', 'list'.": (PIXELS, LABELS, ["a.png"] * 32),
     "found a list of .'Tensor', 'list'.": [PIXELS, LABELS.tolist()],
-    r"expected images \(n, channels, height, width\) .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
+    r"expected images \(n, channels, height, width\) .* found \(32, 3072\) and \(32,\)": (
+        PIXELS.flatten(1),
+        LABELS,
+    ),
     r"found \(32, 3, 32, 32\) and \(32, 3\)": (PIXELS, nn.functional.one_hot(LABELS)),
-    "expected the model's torch.float32, found torch.uint8 images: divide by 255": ((255 * PIXELS).byte(), LABELS),
+    "expected the model's torch.float32, found torch.uint8 images: divide by 255": (
+        (255 * PIXELS).byte(),
+        LABELS,
+    ),
     r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
     r"found images torch.float32 \(32, 1, 32, 32\).* grey .*expand": (PIXELS[:, :1], LABELS),
-    r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (torch.rand(32, 3, 64, 64), LABELS),
+    r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (
+        torch.rand(32, 3, 64, 64),
+        LABELS,
+    ),
     "expected finite images, found NaN or infinity": (NAN, LABELS),
-    "labels from 0 to 2, as the model returns 3 logits, found 0 to 3: .*last layer": (PIXELS, LABELS + LABELS // 2),
+    "labels from 0 to 2, as the model returns 3 logits, found 0 to 3: .*last layer": (
+        PIXELS,
+        LABELS + LABELS // 2,
+    ),
     "found -1 to 2": (PIXELS, torch.where(LABELS > 0, LABELS, -1)),
     r"dtype int64, found torch.int32: call labels\.long\(\)": (PIXELS, LABELS.int()),
 }
@@ -109,8 +126,14 @@ def test_labels_of_later_batches():
     [
         (nn.CrossEntropyLoss(weight=torch.ones(3, dtype=torch.float64)), r"the loss's weight .* \.float\(\)"),
         (nn.CrossEntropyLoss(reduction="none"), r'a loss of one number, found \(16,\): use reduction="mean"'),
-        (lambda logits, labels: cross_entropy(logits, labels).item(), r"one number, found float.*no \.item\(\)"),
-        (lambda logits, labels: cross_entropy(logits, labels).detach(), "a loss with a gradient, found one without"),
+        (
+            lambda logits, labels: cross_entropy(logits, labels).item(),
+            r"one number, found float.*no \.item\(\)",
+        ),
+        (
+            lambda logits, labels: cross_entropy(logits, labels).detach(),
+            "a loss with a gradient, found one without",
+        ),
     ],
 )
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
@@ -158,7 +181,10 @@ def test_an_empty_loader_and_a_model_over_budget():
 def test_an_optimizer_of_another_model():
     model, old = tiny_net(), tiny_net()
     for run in (ENTRANCES["fit"], ENTRANCES["lr_range_test"]):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError, match="0 of the model's 6 .*6 of an"):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(TrainingError, match="0 of the model's 6 .*6 of an"),
+        ):
             patch.setitem(globals(), "sgd", lambda *_: torch.optim.SGD(old.parameters(), 0.1))
             run(model, shuffled(), cross_entropy)
     optimizer = sgd(model)
@@ -176,7 +202,10 @@ def test_an_optimizer_of_another_model():
     [
         (lambda o: lr_scheduler.StepLR(sgd(tiny_net()), 1), "belongs to another optimizer"),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o), "ReduceLROnPlateau .* expected a validation loader"),
-        (lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1), "ends after 12 batches, .* go to 18: .*checkpoint"),
+        (
+            lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1),
+            "ends after 12 batches, .* go to 18: .*checkpoint",
+        ),
         (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 17), "ends after 17 batches, and this run would go to 18"),
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 2), "ends after 2 epochs, and this run would go to 3"),
         (lambda o: lr_scheduler.PolynomialLR(o, 2), "ends after 2 epochs"),

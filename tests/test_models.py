@@ -1,40 +1,23 @@
-"""Parameter counts, layer order, output shapes, and what a frozen backbone means."""
+"""Networks by their published tables, a dropout whose expectations are exact, and weights in files."""
 
 import contextlib
+import hashlib
 import io
-import pickle
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from course_utils import models
-from course_utils.lab import bench
+from course_utils import data, models
+from course_utils.lab import files
 from course_utils.models import CustomResNet, SmallNet, TransferNet, count_parameters, layer_table
 
-# The published summary of the assignment's network.
-RESNET_LAYERS = [
-    ("Conv2d", 1_792),
-    ("BatchNorm2d", 128),
-    ("Conv2d", 73_856),
-    ("BatchNorm2d", 256),
-    ("Conv2d", 147_584),
-    ("BatchNorm2d", 256),
-    ("Conv2d", 147_584),
-    ("BatchNorm2d", 256),
-    ("Conv2d", 295_168),
-    ("BatchNorm2d", 512),
-    ("Conv2d", 1_180_160),
-    ("BatchNorm2d", 1_024),
-    ("Conv2d", 2_359_808),
-    ("BatchNorm2d", 1_024),
-    ("Conv2d", 2_359_808),
-    ("BatchNorm2d", 1_024),
-    ("Linear", 5_130),
-]
-
-
+# The weights of the assignment's network, layer by layer, as its published summary has them.
+CONVOLUTIONS = [1_792, 73_856, 147_584, 147_584, 295_168, 1_180_160, 2_359_808, 2_359_808]
+BATCH_NORMS = [128, 256, 256, 256, 512, 1_024, 1_024, 1_024]
+RECORDED = Path(models.__file__).parent / "lab" / "recorded"
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -66,8 +49,11 @@ def test_parameter_counts(model, expected):
     assert count_parameters(model) == count_parameters(model, trainable=True) == expected
 
 
-def test_resnet_layers_in_published_order():
-    assert layer_table(CustomResNet()) == RESNET_LAYERS
+@pytest.mark.parametrize("dropout", [0, 0.01])
+def test_resnet_layers_in_published_order(dropout):
+    pairs = zip(CONVOLUTIONS, BATCH_NORMS, strict=True)
+    rows = [row for conv, norm in pairs for row in (("Conv2d", conv), ("BatchNorm2d", norm))]
+    assert layer_table(CustomResNet(dropout=dropout)) == [*rows, ("Linear", 5_130)]
 
 
 def test_torchsummary_prints_the_assignments_table():
@@ -78,20 +64,6 @@ def test_torchsummary_prints_the_assignments_table():
     assert "Params size (MB): 25.08" in text
     assert "ResidualStage" not in text, "only layers, no containers"
     assert "Total params: 996,376" in quiet_summary(SmallNet())
-
-
-@pytest.mark.parametrize(
-    ("model", "n_classes"),
-    [
-        (SmallNet(), 100),
-        (SmallNet(widths=(32, 64), hidden=200, n_classes=7), 7),
-        (SmallNet(widths=(8, 8, 8, 8), activation="GELU"), 100),
-        (CustomResNet(widths=(8, 16, 16, 32)), 10),
-        (CustomResNet(widths=(8, 16, 16, 32), skip=False, n_classes=3), 3),
-    ],
-)
-def test_logits_have_one_column_a_class(model, n_classes):
-    assert model(torch.rand(2, 3, 32, 32)).shape == (2, n_classes)
 
 
 def test_skip_adds_the_input_back():
@@ -142,16 +114,78 @@ def test_unknown_activation_names_the_place_to_look():
         SmallNet(activation="Rellu")
 
 
+def test_the_networks_dropout_stands_in_eight_places_and_changes_no_name():
+    model = CustomResNet(widths=(4, 8, 8, 16), dropout=0.01)
+    assert list(model.state_dict()) == list(CustomResNet(widths=(4, 8, 8, 16)).state_dict())
+    calls = []
+    for layer in model.modules():
+        if isinstance(layer, (nn.ReLU, nn.Dropout2d)):
+            layer.register_forward_hook(lambda layer, *_: calls.append(type(layer)))
+    model(torch.rand(2, 3, 32, 32))
+    assert calls == [nn.ReLU, nn.Dropout2d] * 8
+    assert quiet_summary(model).count("Dropout2d") == 8
+
+
+@pytest.mark.parametrize("activation", ["ReLU", "GELU", "SiLU"])
+def test_smallnet_is_the_source_network_whatever_the_place_of_its_activation(activation):
+    """Outputs and gradients agree with the order Conv · BN · activation · Dropout · MaxPool."""
+    torch.manual_seed(0)
+    model = SmallNet(10, widths=(8, 16), hidden=16, activation=activation).eval()  # dropout rests
+    images = torch.rand(8, 3, 32, 32)
+    x, act = images, getattr(nn, activation)()
+    for layer in model.features:
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+            x = layer(x)
+        if isinstance(layer, nn.BatchNorm2d):
+            x = nn.functional.max_pool2d(act(x), 2)
+    logits, expected = model(images), model.head(x)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+    gradients = [torch.autograd.grad(y.square().sum(), list(model.parameters())) for y in (logits, expected)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [SmallNet(), CustomResNet(), TransferNet(5, models.resnet18_backbone())])
+def test_networks_are_built_in_channels_last(model):
+    convolutions = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] > 1]
+    assert convolutions and all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
+
+
+# --- Dropout.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_dropout_keeps_expectation_and_share(p, memory_format):
+def test_dropout_keeps_expectation_and_share(p, memory_format, dtype):
+    """Of values and of gradients alike; bfloat16 holds 1.113 as 1.109, so a mask that held it would be 0.3 % off."""
     torch.manual_seed(0)
-    x = torch.ones(16, 8, 32, 32).contiguous(memory_format=memory_format)
+    x = torch.rand(64, 16, 32, 32).add(0.5).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
     y = models.Dropout(p)(x)
-    assert y.stride() == x.stride()
-    assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.005)
-    assert float(y.mean()) == pytest.approx(1, abs=0.01)
-    assert len(y.unique()) == 2
+    upstream = torch.rand_like(x).detach() + 0.5
+    y.backward(upstream)
+    kept, assumed = float((y != 0).double().mean()), 1 - round(256 * p) / 256
+    assert y.stride() == x.stride() and y.dtype == dtype
+    assert kept == pytest.approx(1 - p, abs=0.005)
+    for out, into in ((y, x), (x.grad, upstream)):
+        factor = float(out.detach().double().sum() / into.detach().double()[y != 0].sum())
+        assert factor * assumed == pytest.approx(1, abs=5e-4), "of what survives"
+    assert torch.equal(x.grad == 0, y == 0)
+
+
+def digest(tensors):
+    return hashlib.sha256(b"".join(t.contiguous().numpy().tobytes() for t in tensors)).hexdigest()[:12]
+
+
+def test_random_numbers_are_those_of_the_recorded_runs():
+    """Dropout's values in float32 and the networks' first weights, bit by bit."""
+    torch.manual_seed(0)
+    layer, x = models.Dropout(0.1), torch.randn(4, 8, 16, 16)
+    assert digest([layer(x)]) == "2bba092bda92"
+    torch.manual_seed(0)
+    assert digest(SmallNet().state_dict().values()) == "874a489c4df0"
+    assert digest(CustomResNet().state_dict().values()) == "6fd0fa4d7d29"
+    assert digest(SmallNet(activation="GELU", separable=True).state_dict().values()) == "b775cf84b0bf"
 
 
 def test_dropout_masks_are_independent_of_position_and_step():
@@ -172,18 +206,13 @@ def test_dropout_rests_in_eval_mode_and_repeats_with_a_seed():
     assert torch.equal(first, layer(x))
 
 
-def test_dropout_gradient_passes_where_the_value_did():
-    torch.manual_seed(0)
-    x = torch.ones(1000, requires_grad=True)
-    y = models.Dropout(0.5)(x)
-    y.sum().backward()
-    assert torch.equal(x.grad, y.detach())
-
-
 def test_dropout_refuses_a_probability_of_one():
     for p in (1.0, 0.999):  # a byte cannot tell the second from the first
         with pytest.raises(ValueError, match=rf"\[0, 255/256\].*{p}"):
             models.Dropout(p)
+
+
+# --- Transfer.
 
 
 def test_transfer_net_counts():
@@ -238,8 +267,9 @@ def test_missing_pretrained_weights_say_what_to_do(monkeypatch):
         TransferNet(100)
 
 
-def test_pretrained_weights_cannot_run_code(tmp_path, monkeypatch):
-    """A file that lies where torch keeps fetched weights is not checked again: it might be anybody's."""
+@pytest.mark.parametrize("content", [b"", b"<html>sign in to the network", b"PK\x03\x04 cut off", None])
+def test_stored_weights_that_are_not_the_published_ones_are_named_and_not_run(tmp_path, monkeypatch, content):
+    """A file that lies where torch keeps fetched weights might be anybody's, even one that loads."""
 
     class Trap:
         def __reduce__(self):
@@ -247,35 +277,141 @@ def test_pretrained_weights_cannot_run_code(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    torch.save({"conv1.weight": Trap()}, tmp_path / "checkpoints/resnet18-f37072fd.pth")
-    with pytest.raises(RuntimeError, match=r"resnet18-f37072fd\.pth is damaged.*delete it") as caught:
+    stored = tmp_path / "checkpoints/resnet18-f37072fd.pth"
+    if content is None:
+        torch.save({"conv1.weight": Trap()}, stored)
+    else:
+        stored.write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"resnet18-f37072fd\.pth is damaged.*delete it"):
         TransferNet(100)
-    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)
-    assert "weights_only" in str(caught.value.__cause__)
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>sign in to the network", b"PK\x03\x04 cut off"])
-def test_a_stored_file_that_is_no_weights_is_named(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/resnet18-f37072fd.pth").write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"resnet18-f37072fd\.pth is damaged.*delete it"):
-        TransferNet(100)
+# --- Weights in files.
 
 
-def test_smallnet_is_the_source_network_whatever_the_place_of_its_relu():
-    """Outputs and gradients agree with the source's order of layers, of which the benchmark has a copy."""
-    torch.manual_seed(0)
-    ours, source = SmallNet(conv_dropout=0, dense_dropout=0), bench.source_smallnet(conv_dropout=0)
-    source[-2].p = 0.0
-    source.load_state_dict(
-        dict(zip(source.state_dict(), ours.state_dict().values(), strict=True))  # same order of weights
+def small():
+    return SmallNet(10, widths=(4, 8), hidden=8)
+
+
+def same(a, b):
+    states = files.unwrap(a).state_dict(), files.unwrap(b).state_dict()
+    return all(torch.equal(x, y) for x, y in zip(*(s.values() for s in states), strict=True))
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*/seed0.pt")), ids=lambda path: path.parent.name)
+def test_recorded_weights_fit_their_networks(path):
+    recipe = json.loads(path.with_suffix(".json").read_text())["recipe"]
+    n_classes = data.N_CLASSES[recipe["data"]]
+    files.load_weights(
+        getattr(models, recipe["network"])(n_classes=n_classes, **recipe["network_args"]), path
     )
-    images = torch.rand(8, 3, 32, 32)
-    a, b = ours(images), source(images)
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    a.square().sum().backward()
-    b.square().sum().backward()
-    for p, q in zip(ours.parameters(), source.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)
+
+
+class Compiled(nn.Module):
+    """As its features compiled by themselves leave names: features._orig_mod.0.weight."""
+
+    def __init__(self):
+        super().__init__()
+        whole = small()
+        self.features, self.head = torch.compile(whole.features), whole.head
+
+
+class Ones(nn.Module):
+    """With a part that is called module, as nobody forbids."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [
+        (small, small),
+        (lambda: torch.compile(small()), small),
+        (lambda: nn.DataParallel(small()), small),
+        (lambda: torch.compile(nn.DataParallel(small())), small),
+        (small, lambda: nn.DataParallel(small())),
+        (Compiled, small),
+        (small, Compiled),
+        (Ones, Ones),
+    ],
+)
+@pytest.mark.parametrize("zipped", [None, True, False])
+def test_weights_survive_a_round_trip_whatever_is_wrapped_around_them(tmp_path, saved, loaded, zipped):
+    """Saved by us, or by others in torch's present format, or in the one before it."""
+    one, other, path = saved(), loaded(), tmp_path / "deep" / "weights.pt"
+    path.parent.mkdir()
+    if zipped is None:
+        files.save_weights(one, path)
+        assert saved is not Ones or list(torch.load(path)) == list(one.state_dict()), "can be loaded by hand"
+    else:
+        torch.save(one.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    files.load_weights(other, path)
+    assert same(one, other)
+    assert [p.name for p in path.parent.iterdir()] == ["weights.pt"]
+
+
+def test_the_file_is_torchs_own_with_its_digest(tmp_path):
+    path = tmp_path / "w.pt"
+    digest = files.write_tensors({"a": torch.arange(5), "b": [1.5, None]}, path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.load(path)["b"] == [1.5, None]
+    with pytest.raises(FileNotFoundError):
+        files.read_tensors(tmp_path / "none.pt")
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    """Not in the archive's directory either, which says where each tensor begins."""
+    path = tmp_path / "weights.pt"
+    files.save_weights(small(), path)
+    whole = path.read_bytes()
+    for place in [*range(0, len(whole) - 71, 97), *range(len(whole) - 400, len(whole) - 71), len(whole) - 1]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(files.Damaged, match=r"weights\.pt is damaged, its checksum is wrong"):
+            files.load_weights(small(), path)
+
+
+def test_damage_to_a_file_without_a_digest_is_seen_in_its_tensors(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(1000).numpy().tobytes()) + 2000] ^= 9
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path)["weight"], torch.ones(1000)), "torch reads it"
+    with pytest.raises(files.Damaged):
+        files.read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(
+            lambda path, content=c: path.write_bytes(content)
+            for c in (b"", b"version https://git-lfs", b"PK\x03\x04 cut")
+        ),
+        *(
+            lambda path, value=v: torch.save(value, path)
+            for v in (print, torch.ones(3), [torch.ones(3)], None)
+        ),
+    ],
+)
+def test_a_file_that_is_no_weights_is_named_and_not_run(tmp_path, write):
+    write(tmp_path / "weights.pt")
+    with pytest.raises(files.Damaged, match=r"weights\.pt is .*no file of plain weights"):
+        files.load_weights(small(), tmp_path / "weights.pt")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    files.save_weights(SmallNet(hidden=200), tmp_path / "weights.pt")
+    message = r"head\.1\.weight is expected as \(420, 2048\), found \(200, 2048\)"
+    with pytest.raises(ValueError, match=message):
+        files.load_weights(SmallNet(), tmp_path / "weights.pt")
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    for value in (object(), {1, 2}, Path("x"), torch.float32, b"bytes", 1 + 2j):
+        with pytest.raises(ValueError, match=r"found the value\['a'\]\[0\], a "):
+            files.write_tensors({"a": [value]}, tmp_path / "w.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,12 @@
-"""Rates against the published log, and a range test that leaves no trace."""
+"""Rates against the published log, and a range test that leaves no trace and suggests what it has tested."""
 
+import json
 import math
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +14,8 @@ import torch
 from torch import nn
 
 from course_utils import schedules
-from course_utils.schedules import constant, lr_range_test, one_cycle, rates_of, step_decay
+from course_utils.exercises.first_batch import TrainingWarning
+from course_utils.schedules import RangeTest, lr_range_test, one_cycle, rates_of
 
 # The rate at the start of each of the assignment's 24 epochs, as its log printed them.
 PUBLISHED_RATES = [
@@ -16,10 +23,7 @@ PUBLISHED_RATES = [
     "2.6998e-04", "2.5331e-04", "2.3663e-04", "2.1996e-04", "2.0326e-04", "1.8659e-04", "1.6992e-04", "1.5324e-04",
     "1.3657e-04", "1.1989e-04", "1.0322e-04", "8.6568e-05", "6.9895e-05", "5.3221e-05", "3.6547e-05", "1.9874e-05",
 ]  # fmt: skip
-
-
-def sgd(lr=0.1):
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+RECORDED = Path(schedules.__file__).parent / "lab" / "recorded"
 
 
 def test_one_cycle_is_the_published_log():
@@ -43,24 +47,9 @@ def test_one_cycle_corners_and_annihilation():
     assert np.allclose(np.diff(rates, 2)[[0, 5, 15, 30]], 0), "straight lines between the corners"
 
 
-def test_schedules_step_with_the_optimizer():
-    optimizer = sgd(lr=0.1)
-    scheduler = step_decay(optimizer, step_epochs=2, gamma=0.2, steps_per_epoch=3)
-    seen = []
-    for _ in range(14):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert seen == pytest.approx([0.1] * 6 + [0.02] * 6 + [0.004] * 2)
-    assert seen == pytest.approx(list(rates_of(lambda o: step_decay(o, 2, 0.2, 3), 14, lr=0.1)))
-
-
-def test_constant_leaves_the_rate():
-    assert list(rates_of(constant, 3, lr=0.3)) == [0.3] * 3
-
-
-def test_dead_schedule():
-    rates = rates_of(lambda o: step_decay(o, 5, 0.2, 1), 330, lr=0.1)
+def test_step_decay_is_torchs_own():
+    rates = rates_of(lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.2), 330, lr=0.1)
+    assert list(rates[:6]) == pytest.approx([0.1] * 5 + [0.02])
     assert rates[-1] == pytest.approx(0.1 * 0.2**65)
     assert rates[:25].sum() / rates.sum() == pytest.approx(1 - 0.2**5)
 
@@ -68,73 +57,86 @@ def test_dead_schedule():
 @pytest.mark.parametrize("peak", [0, 24, 30])
 def test_a_peak_outside_the_cycle_is_refused(peak):
     with pytest.raises(ValueError, match=f"epochs=24, found {peak}"):
-        one_cycle(sgd(), 24, 98, 1e-6, 1e-3, peak_epoch=peak)
+        rates_of(lambda o: one_cycle(o, 24, 98, 1e-6, 1e-3, peak_epoch=peak), 1)
 
 
-def test_a_step_of_no_epochs_is_refused():
-    with pytest.raises(ValueError, match="at least 1, found 0"):
-        step_decay(sgd(), 0, 0.2, 10)
+def test_a_page_that_shows_a_range_test_need_not_wait_for_torch():
+    program = "import sys; from course_utils import schedules; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def range_test_problem():
-    torch.manual_seed(0)
+# --- The range test.
+
+
+def problem(seed=0):
+    torch.manual_seed(seed)
     images = torch.randn(64, 3, 4, 4)
     labels = (images.mean((1, 2, 3)) > 0).long()
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2))
     return model, [(images[:32], labels[:32]), (images[32:], labels[32:])]
 
 
+def run(lr_min, lr_max, steps=60, make=torch.optim.Adam, loss_fn=nn.functional.cross_entropy, trained=0):
+    """The result of a range test, and what it warned of."""
+    model, loader = problem()
+    optimizer = make(model.parameters(), lr=0.03)
+    for _ in range(trained):
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss_fn(model(images), labels).backward()
+            optimizer.step()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = lr_range_test(model, loader, loss_fn, optimizer, lr_min, lr_max, steps, "float32")
+    assert all(warning.category is TrainingWarning for warning in caught)
+    return result, [str(warning.message) for warning in caught]
+
+
 def test_range_test_restores_model_and_optimizer():
-    model, loader = range_test_problem()
+    model, loader = problem()
+    frozen = model.train()[0].eval()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.5)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    lr_range_test(model.eval(), loader, nn.functional.cross_entropy, optimizer, steps=20, precision="float32")
-    assert not model.training
+    lr_range_test(model, loader, nn.functional.cross_entropy, optimizer, 1e-6, 1, 60, "float32")
+    assert model.training and not frozen.training
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert not optimizer.state
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters()), "the next step would add to them"
 
 
-def test_range_test_leaves_each_module_in_its_mode():
-    model, loader = range_test_problem()
-    frozen = model.train()[0].eval()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    lr_range_test(model, loader, nn.functional.cross_entropy, optimizer, steps=2, precision="float32")
-    assert model.training
-    assert not frozen.training
-
-
-def test_range_test_says_why_it_has_nothing_to_show():
-    model, loader = range_test_problem()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    with pytest.raises(ValueError, match="not finite at the lowest rate, 1e-08"):
-        lr_range_test(model, loader, lambda *_: model(loader[0][0]).sum() * math.nan, optimizer)
-    with pytest.raises(ValueError, match="the loader is empty"):
-        lr_range_test(model, [], nn.functional.cross_entropy, optimizer)
-
-
 def test_range_test_covers_the_range_and_suggests_before_the_minimum():
-    model, loader = range_test_problem()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.5)
-    result = lr_range_test(
-        model, loader, nn.functional.cross_entropy, optimizer, 1e-6, 0.03, steps=60, precision="float32"
-    )
+    result, said = run(1e-3, 1, make=torch.optim.SGD)
     assert len(result.rates) == len(result.losses) == 60
-    assert result.rates[[0, -1]] == pytest.approx([1e-6, 0.03])
-    lowest = result.rates[np.argmin(schedules.running_mean(result.losses))]
+    assert result.rates[[0, -1]] == pytest.approx([1e-3, 1])
+    lowest = result.rates[np.argmin(result.smoothed)]
     assert result.suggestion == pytest.approx(lowest / 10)
-    assert lowest > 1e-3, "the loss falls over most of this range"
+    assert 0.1 < lowest < 1, "the loss falls over most of this range"
+    assert result.rates[10] <= result.steepest < lowest
+    assert said == []
 
 
-def test_range_test_stops_when_the_loss_explodes():
-    model, loader = range_test_problem()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    result = lr_range_test(
-        model, loader, nn.functional.cross_entropy, optimizer, 1e-3, 1e9, steps=60, precision="float32"
-    )
+def test_range_test_stops_when_the_loss_explodes_and_says_where_there_is_none():
+    result, _ = run(1e-3, 1e9, make=torch.optim.SGD)
     assert 2 < len(result.rates) < 60
     assert np.isfinite(result.losses).all()
+    with pytest.raises(ValueError, match="not finite at the lowest rate, 1e-08"):
+        run(1e-8, 1, loss_fn=lambda logits, labels: logits.sum() * math.nan)
+
+
+@pytest.mark.parametrize(
+    ("lr_min", "lr_max", "trained", "message"),
+    [
+        (0.2, 100, 0, "lowest near the range test's lowest rate, 0.2: start lower"),
+        (1e-2, 1e3, 300, "never fell, and rises on the way to the rate .*: start lower"),
+        (1e-3, 0.1, 0, "still falls at the range test's highest rate, 0.1: raise lr_max"),
+        (1e-12, 1e-9, 0, "never fell, up to the rate 1e-09: raise lr_max"),
+    ],
+)
+def test_a_range_that_does_not_hold_the_answer_is_told(lr_min, lr_max, trained, message):
+    result, [said] = run(lr_min, lr_max, make=torch.optim.SGD, trained=trained)
+    assert result.rates[0] <= result.suggestion <= result.rates[-1]
+    assert re.search(message, said), said
 
 
 def test_suggestion_does_not_lag_behind_the_losses():
@@ -142,12 +144,39 @@ def test_suggestion_does_not_lag_behind_the_losses():
     rates = np.geomspace(1e-6, 1, 120)
     from_the_middle = np.abs(np.log10(rates) + 2)
     noise = 0.02 * np.random.default_rng(0).standard_normal(120)
-    result = schedules.RangeTest(rates, 1 + np.maximum(from_the_middle, 0.2) + noise)
+    result = RangeTest(rates, 1 + np.maximum(from_the_middle, 0.2) + noise)
     assert result.suggestion == pytest.approx(0.01 / 10, rel=0.6)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 100])
-def test_running_mean_is_centred_and_knows_its_ends(steps):
-    assert schedules.running_mean(np.full(steps, 3.0)) == pytest.approx([3.0] * steps)
+def test_the_smoothed_loss_is_centred_and_knows_its_ends(steps):
+    assert RangeTest(np.ones(steps), np.full(steps, 3.0)).smoothed == pytest.approx([3.0] * steps)
     ramp = np.arange(float(steps))
-    assert schedules.running_mean(ramp)[3:-3] == pytest.approx(ramp[3:-3])
+    assert RangeTest(ramp, ramp).smoothed[3:-3] == pytest.approx(ramp[3:-3])
+
+
+def test_the_steepest_fall_is_that_of_the_smoothed_losses_inside_the_range():
+    """Written out step by step, as torch-lr-finder does it: a mean that runs on, ends left out, the least gradient."""
+    rng = np.random.default_rng(3)
+    rates = np.geomspace(1e-6, 1, 100)
+    losses = 2.3 - 1.5 / (1 + np.exp(-4 * (np.log10(rates) + 3))) + 0.02 * rng.standard_normal(100)
+    losses[:5] = [9, 7, 5, 4, 3]  # steeper still, but among the first ten
+    mean, history = losses[0], []
+    for loss in losses:
+        mean += 0.05 * (loss - mean)
+        history.append(mean)
+    inside = history[10:95]
+    falls = [inside[1] - inside[0], *((b - a) / 2 for a, b in zip(inside, inside[2:], strict=False))]
+    assert RangeTest(rates, losses).steepest == pytest.approx(rates[10 + int(np.argmin(falls))])
+    with pytest.raises(ValueError, match="at least 17 steps .* found 16"):
+        _ = RangeTest(rates[:16], losses[:16]).steepest
+
+
+def test_the_recorded_range_tests_suggest_what_they_did():
+    found = []
+    for seed in range(3):
+        history = json.loads((RECORDED / "resnet-lr-range" / f"seed{seed}.json").read_text())["history"]
+        result = RangeTest(np.array(history["learning_rate"]), np.array(history["train_loss"]))
+        assert result.advice is None
+        found.append((f"{result.suggestion:.1e}", f"{result.steepest:.1e}"))
+    assert found == [("1.7e-04", "1.3e-04"), ("2.0e-04", "4.6e-04"), ("1.7e-04", "7.7e-05")]

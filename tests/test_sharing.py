@@ -46,7 +46,7 @@ def configure(tmp_path, monkeypatch):
 
 
 def stored(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}
 
 
 def test_each_notebook_has_the_cell_as_long_as_an_address_is_set(configure, tmp_path):

@@ -1,7 +1,6 @@
 """Standalone notebooks: they carry what they need, say what is missing, and run in an empty folder.
 
-Costs about 15 s, for a kernel that imports torch for each lesson. That the lessons also run to their end is checked
-by hand, with benchmarks/standalone_notebooks.py, because it takes two minutes.
+That the lessons also run to their end is checked by hand, with benchmarks/standalone_notebooks.py: it takes minutes.
 """
 
 import importlib.util
@@ -14,14 +13,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbformat import v4
 
-from course_utils.authoring import standalone
+from course_utils.authoring import standalone, sync
 from course_utils.lab import records
-from course_utils.authoring.sync import NOTEBOOKS
 
-ROOT = NOTEBOOKS.parent
-LESSONS = ("01_smallnet", "02_resnet")
-each_lesson = pytest.mark.parametrize("name", LESSONS)
+ROOT = sync.NOTEBOOKS.parent
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +28,27 @@ def folder(tmp_path_factory) -> Path:
     return out
 
 
-def cells_of(path: Path) -> list:
-    return nbformat.read(path, as_version=4).cells
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
 
 
 def lesson_with(code: str):
     """A notebook of one cell."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
+    return v4.new_notebook(cells=[v4.new_code_cell(code)], metadata=kernel)
 
 
-# ---- what is in them ----
+def files_for(code: str) -> set[str]:
+    return {file.relative_to(standalone.PACKAGE).as_posix() for file in standalone.files_for(code)}
 
 
-@each_lesson
+# --- What is in them.
+
+
+@pytest.mark.parametrize("name", ["01_smallnet", "02_resnet_exercises"])
 def test_the_lesson_follows_the_package_without_outputs(folder, name):
-    copy, lesson = cells_of(folder / f"{name}.ipynb"), cells_of(NOTEBOOKS / f"{name}.ipynb")
-    nbformat.validate(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+    copy, lesson = read(folder / f"{name}.ipynb").cells, read(sync.NOTEBOOKS / f"{name}.ipynb").cells
+    nbformat.validate(read(folder / f"{name}.ipynb"))
     own = len(copy) - len(lesson)
     assert [cell.cell_type for cell in copy[:2]] == ["markdown", "code"]
     assert all(cell.source.startswith("%%writefile course_utils/") for cell in copy[2:own])
@@ -57,23 +58,33 @@ def test_the_lesson_follows_the_package_without_outputs(folder, name):
     assert not any("../" in cell.source for cell in copy[own:] if cell.cell_type == "code")
 
 
-def test_the_same_lesson_gives_the_same_file(folder, tmp_path):
+def test_a_copy_with_answers_is_not_overwritten(folder, tmp_path):
+    """Written again over an untouched one, a copy is the same to the last byte."""
     for path in standalone.write(tmp_path):
         assert path.read_bytes() == (folder / path.name).read_bytes()
-
-
-def test_modules_are_those_that_imports_lead_to():
-    found = standalone.modules_for("def later():\n    from course_utils.data import BatchLoader")
-    assert {"__init__", "loaders", "data", "fetch", "shapes"} <= set(found)
-    assert not {"authoring", "bench", "plots", "standalone"} & set(found)
+    answered = standalone.write(tmp_path)[0]
+    answered.write_text(
+        answered.read_text("utf-8").replace("# Session 1", "# My session 1"), encoding="utf-8"
+    )
+    before = answered.read_bytes()
+    with pytest.raises(RuntimeError, match=r"was edited.*My session 1.*move or rename"):
+        standalone.write(tmp_path)
+    assert answered.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "code",
-    ["from course_utils import shapes, devices", "import course_utils.shapes, course_utils.devices"],
+    [
+        "def later():\n    from course_utils.data import BatchLoader",
+        "from course_utils import data, shapes",
+        "import torch, course_utils.data",
+    ],
 )
-def test_imports_are_found_however_they_are_written(code):
-    assert standalone.own_imports(code) == {"shapes", "devices"}
+def test_files_are_those_that_imports_lead_to(code):
+    found = files_for(code)
+    assert {"__init__.py", "data.py", "datasets/__init__.py", "datasets/shapes.py"} <= found
+    assert not {file for file in found if file.startswith(("authoring", "lab"))}
+    assert "plots.py" not in found
 
 
 def test_only_what_is_imported_is_required():
@@ -86,25 +97,26 @@ def test_records_of_the_recipes_named_come_along(tmp_path, monkeypatch):
     package = Path(shutil.copytree(standalone.PACKAGE, tmp_path / "course_utils"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.setattr(standalone, "PACKAGE", package)
-    monkeypatch.setattr(records, "RECORDED", package / "recorded")
+    monkeypatch.setattr(records, "RECORDED", package / "lab" / "recorded")
     for name in ("this", "other"):
-        (package / "recorded" / name).mkdir(parents=True, exist_ok=True)
-        (package / "recorded" / name / "seed0.json").write_text("{}")
-    cells = standalone.standalone(
-        lesson_with('from course_utils import records\nrecords.of_recipe("this")')
-    ).cells
+        (package / "lab" / "recorded" / name).mkdir()
+        (package / "lab" / "recorded" / name / "seed0.json").write_text("{}")
+    code = 'from course_utils.lab import records\nrecords.of_recipe("this")'
+    cells = standalone.standalone(lesson_with(code)).cells
     written = [cell.source for cell in cells if "recorded/" in cell.source.split("\n")[0]]
-    assert written == ["%%writefile course_utils/recorded/this/seed0.json\n{}"]
-    assert "'course_utils/recorded/this'" in cells[1].source
+    assert written == ["%%writefile course_utils/lab/recorded/this/seed0.json\n{}"]
+    assert "'course_utils/lab/recorded/this'" in cells[1].source
 
 
 def test_a_folder_without_lessons_is_refused(tmp_path):
     nbformat.write(lesson_with("print(1)"), tmp_path / "other.ipynb")
     with pytest.raises(RuntimeError, match="no notebook in .* imports course_utils"):
         standalone.write(tmp_path / "out", tmp_path)
+    with pytest.raises(RuntimeError, match="expected another folder"):
+        standalone.write(sync.NOTEBOOKS)
 
 
-# ---- the set-up cell ----
+# --- The set-up cell.
 
 
 @pytest.fixture
@@ -112,14 +124,14 @@ def setup(folder, tmp_path, monkeypatch) -> str:
     """The source of a set-up cell, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COURSE_PROFILE", "quick")
-    return cells_of(folder / "02_resnet.ipynb")[1].source
+    return read(folder / "02_resnet.ipynb").cells[1].source
 
 
 def test_the_form_chooses_the_profile(setup):
     chosen = setup.replace('PROFILE = "quick"  # @param', 'PROFILE = "full"  # @param')
     exec(chosen, {})
     assert os.environ["COURSE_PROFILE"] == "full"
-    assert Path("course_utils").is_dir()
+    assert Path("course_utils", "lab").is_dir()
     exec(chosen, {})  # a second time is no mistake
 
 
@@ -140,21 +152,22 @@ def test_the_course_itself_is_not_overwritten(setup):
         exec(setup, {})
 
 
-# ---- running them ----
+# --- Running them.
 
 
-@each_lesson
-def test_a_lesson_starts_in_an_empty_folder(folder, tmp_path, name):
-    notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    package = [cell for cell in code if cell.source.startswith("%%writefile")]
-    files = [cell.source.split()[1] for cell in package]
-    modules = [name for name in files if name.endswith(".py")]
+def test_a_lesson_starts_in_an_empty_folder(folder, tmp_path):
+    """Session 2, to the end of its first cell: it carries whatever Session 1 does."""
+    assert {*files_carried(folder / "01_smallnet.ipynb")} <= {*files_carried(folder / "02_resnet.ipynb")}
+    notebook = read(folder / "02_resnet.ipynb")
+    modules = files_carried(folder / "02_resnet.ipynb")
     everything = "\n".join(
-        f"import {name.removesuffix('.py').replace('/', '.')}" for name in modules if "__init__" not in name
+        f"import {name[:-3].replace('/', '.')}" for name in modules if "__init__" not in name
     )
-    asking = nbformat.v4.new_code_cell(f"{everything}\nprint(course_utils.__file__)")
-    notebook.cells = [*code[: len(package) + 2], asking]  # the set-up, and the lesson's first cell
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    first = next(
+        n for n, cell in enumerate(code) if "lessons.for_lesson" in cell.source and "%%" not in cell.source
+    )
+    notebook.cells = [*code[: first + 1], v4.new_code_cell(f"{everything}\nprint(course_utils.__file__)")]
     elsewhere = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env=elsewhere)
@@ -165,8 +178,12 @@ def test_a_lesson_starts_in_an_empty_folder(folder, tmp_path, name):
         title, _, text = (tmp_path / module).read_text(encoding="utf-8").partition("\n")
         assert title == f"# @title {module}"
         assert text == (ROOT / module).read_text(encoding="utf-8")
-    for record in set(files) - set(modules):
-        assert (tmp_path / record).read_bytes() == (ROOT / record).read_bytes()
+
+
+def files_carried(path: Path) -> list[str]:
+    """The modules that a standalone notebook writes."""
+    lines = [cell.source.split("\n")[0] for cell in read(path).cells]
+    return [line.split()[1] for line in lines if line.startswith("%%writefile") and line.endswith(".py")]
 
 
 def test_the_site_hands_out_standalone_notebooks(folder, tmp_path):
@@ -175,9 +192,12 @@ def test_the_site_hands_out_standalone_notebooks(folder, tmp_path):
         f"import sys\nsys.path.append({str(extensions)!r})\nextensions = ['standalone_downloads']\n"
     )
     (tmp_path / "index.rst").write_text("Title\n=====\n")
+    sources = tmp_path / "out" / "_sources" / "notebooks"
+    sources.mkdir(parents=True)
+    shutil.copy(sync.NOTEBOOKS / "01_smallnet.ipynb", sources)  # as Sphinx does
     command = [sys.executable, "-m", "sphinx", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    for path in folder.glob("*.ipynb"):
-        handed_out = tmp_path / "out" / "_sources" / "notebooks" / path.name
-        assert handed_out.read_bytes() == path.read_bytes()
+    assert {path.name: path.read_bytes() for path in sources.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }

@@ -31,7 +31,12 @@ def tiny_set(n=96):
 
 def tiny_net():
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), Dropout(0.2), nn.Flatten(), nn.Linear(256, 3)
+        nn.Conv2d(3, 4, 3, stride=4),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(256, 3),
     )
 
 
@@ -97,7 +102,10 @@ def test_the_loss_function_is_the_one_passed_in():
         (lambda o: lr_scheduler.ExponentialLR(o, 0.5), False),
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 4), False),
         (lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 1 / (1 + epoch)), False),
-        (lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.LinearLR(o), lr_scheduler.StepLR(o, 3)], o), False),
+        (
+            lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.LinearLR(o), lr_scheduler.StepLR(o, 3)], o),
+            False,
+        ),
         (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 4 * 6), True),
         (lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, step_size_up=9), True),
         (lambda o: one_cycle(o, 4, 6, 0.01, 0.1, peak_epoch=1), True),
@@ -122,22 +130,14 @@ def test_a_plateau_is_told_the_validation_loss():
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     optimizer = sgd(model)
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-    losses = iter([2.0, 1.0, 1.5, 0.5])
+    found = iter([1] * 6 + [2] * 6 + [1.5] * 6 + [1] * 6)  # in validation, in each batch of four epochs
 
-    def loss_fn(logits, labels):  # what validation finds, and no gradient to speak of
-        return logits.sum() * 0 + (1 if model.training else current[0])
+    def loss_fn(logits, labels):
+        return logits.sum() * 0 + (7 if model.training else next(found))
 
-    current, rates = [next(losses)], []
-
-    class Next:
-        def start(self, run): ...
-
-        def after_epoch(self, run):
-            rates.append(optimizer.param_groups[0]["lr"])
-            current[0] = next(losses, 0)
-
-    training.fit(model, loader, loader, loss_fn, optimizer, scheduler, epochs=4, hooks=[Next()], verbose=False)
-    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005])
+    history = training.fit(model, loader, loader, loss_fn, optimizer, scheduler, epochs=4, verbose=False)
+    assert history.validation_loss == [1, 2, 1.5, 1]
+    assert history.learning_rate == pytest.approx([0.05, 0.05, 0.005, 0.0005])
 
 
 # --- Evaluation.
@@ -212,13 +212,6 @@ def test_a_loss_that_is_not_finite_ends_the_epoch(bad_step, said):
         training.train_epoch(model, loader, loss_fn, sgd(model))
 
 
-def test_a_rate_far_too_high_is_reported_as_divergence():
-    training.seed_everything(0)  # with some weights all ReLUs die at once, and nothing can diverge any more
-    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
-    with pytest.raises(training.Diverged, match="learning rate"):
-        training.fit(model, loader, loader, cross_entropy, sgd(model, 1e30), epochs=3, verbose=False)
-
-
 # --- Precision.
 
 
@@ -237,40 +230,22 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
     assert training.pick_precision(mps) == torch.float32
 
 
-class RecordingScaler(torch.amp.GradScaler):
-    """A gradient scaler that works as torch's does and notes what it is asked to do."""
-
-    def __init__(self, **options):
-        super().__init__("cpu", **options)
-        self.asked = []
-
-    def scale(self, loss):
-        self.asked.append("scale")
-        return super().scale(loss)
-
-    def step(self, optimizer):
-        self.asked.append("step")
-        return super().step(optimizer)
-
-    def update(self):
-        self.asked.append("update")
-        super().update()
-
-
 def test_float16_goes_through_the_scaler_and_learns():
-    model, loader, scaler = tiny_net(), BatchLoader(tiny_set(), 16), RecordingScaler(init_scale=2.0**8)
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    scaler = torch.amp.GradScaler(
+        "cpu", init_scale=2.0**8, growth_interval=6
+    )  # doubles after an epoch of 6 steps
     optimizer, options = sgd(model, 0.02), {"precision": "float16", "scaler": scaler}
     losses = [training.train_epoch(model, loader, cross_entropy, optimizer, **options)[0] for _ in range(5)]
-    assert scaler.asked == ["scale", "step", "update"] * 5 * len(loader)
+    assert scaler.get_scale() == 2.0**13
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_an_overflow_in_float16_skips_the_step_and_halves_the_scale():
-    model, loader, scaler = tiny_net(), BatchLoader(tiny_set(16), 16), RecordingScaler(init_scale=2.0**40)
-    before = copy.deepcopy(model)
+    model, loader = tiny_net(), BatchLoader(tiny_set(16), 16)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=2.0**40), copy.deepcopy(list(model.parameters()))
     training.train_epoch(model, loader, cross_entropy, sgd(model), precision="float16", scaler=scaler)
-    for old, new in zip(before.parameters(), model.parameters(), strict=True):
-        assert torch.equal(old, new), "infinite gradients must not reach the weights"
+    assert all(map(torch.equal, before, model.parameters())), "infinite gradients must not reach the weights"
     assert scaler.get_scale() == 2.0**39
 
 
@@ -323,7 +298,9 @@ def test_gradients_that_others_have_left_do_not_count():
         weight.grad = torch.full_like(weight, 1e6)
     for model in models:
         training.seed_everything(1)
-        training.train_epoch(model, BatchLoader(tiny_set(), 16), cross_entropy, sgd(model), precision="float32")
+        training.train_epoch(
+            model, BatchLoader(tiny_set(), 16), cross_entropy, sgd(model), precision="float32"
+        )
     assert same_weights(*models)
 
 

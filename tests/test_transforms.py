@@ -1,12 +1,16 @@
-"""Both augmentation roads: the same draws give the same pixels, and the draws have the right distribution."""
+"""Both pipelines: the same draws give the same pixels, the draws have the right distribution, in workers as well."""
+
+import pickle
 
 import albumentations as A
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from course_utils import transforms
+from course_utils.data import ImageSet, PerImageDataset
 from course_utils.transforms import Augment, per_image
 
 MEAN, STD = np.array([0.49, 0.48, 0.45]), np.array([0.25, 0.24, 0.26])
@@ -67,17 +71,66 @@ def test_draws_have_the_assignments_distribution():
     assert abs(float(torch.corrcoef(torch.stack([draws.top, draws.left]).float())[0, 1])) < 0.03
 
 
-def test_per_image_road_draws_the_same_range_of_holes_and_shifts():
-    """What is uncovered, over many draws of one white image, agrees between the roads pixel by pixel."""
+def test_both_pipelines_draw_the_same_range_of_holes_and_shifts():
+    """What is uncovered, over many draws of one white image, agrees between the two pixel by pixel."""
     white = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
     torch.manual_seed(0)
     transform = per_image(MEAN, STD)
-    one = torch.stack([transform(white[0]) for _ in range(3000)])
+    one = torch.stack([transform(white[0]) for _ in range(6000)])
     augment = Augment()
-    twin = batched(np.repeat(white, 3000, 0), augment, augment.draw(3000, 32, np.random.default_rng(0)))
+    twin = batched(np.repeat(white, 6000, 0), augment, augment.draw(6000, 32, np.random.default_rng(0)))
     shares = [(batch[:, 0] < 0.5).float().mean(0) for batch in (one, twin)]
     assert float((shares[0] - shares[1]).abs().max()) < 0.06
     assert float((shares[0] - shares[1]).abs().mean()) < 0.01
+
+
+def choices(loader):
+    """For each image, of which the right half is white: whether it was flipped, has a hole, and its crop's corner."""
+    images = torch.cat([images for images, _ in loader])[:, 0]
+    flipped = images[:, :, :12].mean((1, 2)) > images[:, :, 20:].mean((1, 2))
+    hole = ((images - images.amax((1, 2), keepdim=True)).abs() > 0.1).long().sum((1, 2)) % 64
+    return torch.stack([flipped.long(), hole, images.argmax(2).sum(1)])
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_draw_apart_in_every_epoch_and_a_seed_repeats_them(persistent):
+    half = np.zeros((256, 32, 32, 3), np.uint8)
+    half[:, :, 16:] = 255
+    images = ImageSet(half, np.zeros(256, np.int64), ("half",), "halves")
+
+    def epochs(seed, workers):
+        torch.manual_seed(seed)
+        dataset = PerImageDataset(images, per_image(MEAN, STD))
+        options = {"num_workers": workers, "persistent_workers": persistent and workers > 0}
+        loader = DataLoader(dataset, batch_size=32, **options)
+        return choices(loader), choices(loader)
+
+    for workers in (0, 2):
+        first, second = epochs(0, workers)
+        again, _ = epochs(0, workers)
+        other, _ = epochs(1, workers)
+        batches = first[0].view(-1, 2, 32)  # batches go to workers 0, 1, 0, 1, …
+        assert torch.equal(first, again), "reproducible"
+        for a, b in ((first[0], second[0]), (batches[:, 0], batches[:, 1]), (first[0], other[0])):
+            assert 0.35 < float((a == b).float().mean()) < 0.65, "unrelated flips agree in a half"
+        flip, hole = first[0] > 0, first[1] > 0
+        assert 0.35 < float((flip == hole).float().mean()) < 0.65, "the flip does not decide on the hole"
+
+
+def test_the_pipeline_without_chance_takes_no_random_numbers_and_can_be_pickled():
+    """Windows and macOS start workers anew, with what they are to do in a pickle."""
+    image, transform = pictures(1)[0], per_image(MEAN, STD, train=False)
+    before = torch.get_rng_state()
+    out = pickle.loads(pickle.dumps(transform))(image)
+    np.testing.assert_allclose(out.numpy(), ((image / 255 - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)
+    assert torch.equal(before, torch.get_rng_state())
+    pickle.dumps(per_image(MEAN, STD))
+
+
+@pytest.mark.parametrize("std", [(0.2, 0.0, 0.2), (0.2, np.nan, 0.2)])
+def test_a_constant_channel_is_named(std):
+    with pytest.raises(ValueError, match="standard deviations above 0, found (0|nan) in the green channel"):
+        per_image(MEAN, std)
 
 
 def test_steps_can_be_switched_off():
@@ -148,12 +201,6 @@ def test_fill_becomes_zero_after_normalisation():
     painted = FILL.expand(1, 32, 32, 3).contiguous()
     out = transforms.normalise(painted, torch.tensor(MEAN).float(), torch.tensor(STD).float())
     assert float(out.abs().max()) < 0.5 / 255 / STD.min() + 1e-6
-
-
-def test_evaluation_pipeline_only_normalises():
-    image = pictures(1)[0]
-    out = per_image(MEAN, STD, train=False)(image)
-    np.testing.assert_allclose(out.numpy(), ((image / 255 - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)
 
 
 def test_old_albumentations_arguments_would_be_an_error():

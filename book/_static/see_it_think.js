@@ -31,8 +31,11 @@
 
   const show = async () => {
     const name = chosen.network;
-    if (!loaded[name]) parts.note.textContent = "Loading the network…";
-    loaded[name] ??= await LIVE.load(name);
+    if (!loaded[name]) {
+      parts.note.textContent = "Loading the network…";
+      loaded[name] = await LIVE.load(name);
+      if (name !== chosen.network) return; // another was chosen meanwhile
+    }
     const pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
     answer = LIVE.think(loaded[name], pixels);
     showBars(answer.probabilities);
@@ -168,7 +171,7 @@
     refresh();
   };
 
-  LIVE.pictures.slice(0, parts.strip.dataset.show).forEach((_, index) => {
+  LIVE.pictures.forEach((_, index) => {
     const image = new ImageData(LIVE.pixelsOf(index), 32), name = named(LIVE.labels[index]), canvas = canvasOf(32, 32);
     pen2d(canvas).putImageData(image, 0, 0);
     const button = Object.assign(document.createElement("button"), { type: "button", title: name, ariaLabel: name });

@@ -26,28 +26,22 @@ def resnet() -> Figure:
     return flow({name: getattr(model, name) for name in names})
 
 
-@torch.inference_mode()
-def shapes(parts: dict[str, nn.Module]) -> list[tuple[int, int]]:
-    """(channels, side) of a picture and after each of `parts`; a "residual" is added to its input, a vector has side 1."""
-    x = torch.zeros(1, 3, 32, 32)
-    found = [(3, 32)]
-    for name, part in parts.items():
-        x = x + part.eval()(x) if name.startswith("residual") else part.eval()(x)
-        found.append((x.shape[1], x.shape[2] if x.ndim == 4 else 1))
-    return found
-
-
 @closed
+@torch.inference_mode()
 def flow(parts: dict[str, nn.Module]) -> Figure:
-    """A row a stage: a box as high as the picture and as wide as its channels, and a bar of weights."""
-    names, weights = ["picture", *parts], [0, *map(count_parameters, parts.values())]
-    size = (plots.WIDTH, 0.8 + 0.68 * len(names))
+    """A row a stage: a box as high as the picture and as wide as its channels, and a bar of weights.
+
+    A black picture is sent through `parts`; a "residual" one is added to its input.
+    """
+    size = (plots.WIDTH, 1.5 + 0.68 * len(parts))
     figure, (boxes, bars) = plt.subplots(
         1, 2, sharey=True, figsize=size, width_ratios=(3, 2), layout="constrained"
     )
-    found = shapes(parts)
-    for row, (name, (channels, side)) in enumerate(zip(names, found, strict=True)):
-        height = 0.55 * side / 32
+    x, widest = torch.zeros(1, 3, 32, 32), 0
+    for row, (name, part) in enumerate({"picture": nn.Identity(), **parts}.items()):
+        x = x + part.eval()(x) if name.startswith("residual") else part.eval()(x)
+        channels, side = x.shape[1], x.shape[2] if x.ndim == 4 else 1
+        height, widest = 0.55 * side / 32, max(widest, channels)
         boxes.add_patch(Rectangle((0, row - height / 2), channels, height, color=plots.BLUE, alpha=0.75))
         shape = f"{channels} × {side} × {side}" if side > 1 else f"{channels}"
         boxes.text(0, row - height / 2 - 0.05, shape, va="bottom", size=plots.SMALL_LETTERS)
@@ -55,7 +49,7 @@ def flow(parts: dict[str, nn.Module]) -> Figure:
             bend = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=0.6"}
             boxes.add_patch(FancyArrowPatch((-8, row - 1), (-8, row), color=plots.VERMILION, **bend))
             boxes.text(8, row + 0.36, "X + R(X)", color="#9a4400", size=plots.SMALL_LETTERS, va="center")
-    widest = max(channels for channels, _ in found)
+    names, weights = ["picture", *parts], [0, *map(count_parameters, parts.values())]
     boxes.set_yticks(range(len(names)), names)
     boxes.set(xlim=(-0.14 * widest, 1.05 * widest), ylim=(len(names) - 0.4, -0.75))
     boxes.set(xticks=[], xlabel="width: channels, height: side")
@@ -86,29 +80,21 @@ def layer_costs() -> list[tuple[str, int, int]]:
 
 @closed
 def receptive_fields() -> Figure:
-    """What one value behind each of SmallNet's stages sees of the picture, as nested squares to scale."""
+    """What one value behind each of SmallNet's stages sees of the picture, as nested squares to scale.
+
+    A 3×3 convolution and a 2×2 pooling together add three times the distance of their inputs, which pooling doubles.
+    """
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 3.2), layout="constrained")
     axes.add_patch(Rectangle((0, 0), 32, 32, facecolor="0.95", edgecolor="0.5"))
     axes.text(16, 33, "the picture: 32 × 32", ha="center", size=plots.LETTERS)
-    for stage, side in reversed([*enumerate(field_sides(3), start=1)]):
-        colour, corner = plots.COLOURS[stage - 1], 16 - side / 2
+    for stage in (3, 2, 1):
+        side, colour = 1 + sum(3 * 2**k for k in range(stage)), plots.COLOURS[stage - 1]
+        corner, across = 16 - side / 2, 30 - 9 * stage  # labels one below the other, each at its own square
         axes.add_patch(Rectangle((corner, corner), side, side, fc="white", ec=colour, linewidth=3))
-        label, across = f"stage {stage}: {side} × {side}", 30 - 9 * stage  # labels beside each other's height
         line = {"arrowstyle": "-", "color": colour}
-        axes.annotate(label, (16 + side / 2, across), (36, across), va="center", arrowprops=line)
+        at = max(corner, min(across, corner + side))
+        ends = {"xy": (corner + side, at), "xytext": (36, across), "va": "center"}
+        axes.annotate(f"stage {stage}: {side} × {side}", arrowprops=line, **ends)
     axes.set(xlim=(-1, 58), ylim=(-1, 36), aspect="equal")
     axes.set_axis_off()
     return figure
-
-
-def field_sides(n_stages: int) -> list[int]:
-    """The side in pixels of the receptive field behind each stage of Conv 3×3 and MaxPool 2.
-
-    Each adds its kernel's side less one, times the distance between its inputs; pooling doubles that distance.
-    """
-    side, distance, found = 1, 1, []
-    for _ in range(n_stages):
-        side += (3 - 1) * distance + (2 - 1) * distance
-        distance *= 2
-        found.append(side)
-    return found

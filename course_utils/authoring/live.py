@@ -1,7 +1,7 @@
 """What the page *See it think* runs on: the weights of two recorded networks and twenty test pictures, as JavaScript.
 
-A page opened from disk may load scripts and nothing else, so the data are scripts: `network_data.js` fills the global
-`LIVE` with the pictures, and a file a network adds its weights. These are the recorded half-precision numbers
+A page opened from disk may load scripts and nothing else, so the data are scripts: `network_data.js` makes the global
+`LIVE`, and `network_pictures.js` and a file a network add to it. The weights are the recorded half-precision numbers
 themselves, first the high byte of each and then the low bytes, which deflate packs into a tenth less.
 """
 
@@ -20,39 +20,47 @@ from course_utils.datasets.cifar import STATS
 from course_utils.lab import recipes, runs
 from course_utils.models import SmallNet, count_parameters
 
+STATIC = Path(__file__).resolve().parents[2] / "book" / "_static"
 NETWORKS = ("smallnet-best", "budgetnet")
 # What a picture shows and, where smallnet-best is mistaken and budgetnet is not, what smallnet-best says.
 PICTURES = """sunflower, tiger, apple > sweet_pepper, castle, clock > telephone, motorcycle, butterfly > poppy,
     elephant, train, camel, apple, clock, butterfly, skyscraper > rocket, tractor, lion, palm_tree, bicycle, fox,
     telephone"""
+FIRST = 8  # so many for the welcome page, which stays light
 STILL = 3  # the castle
 SURE = 0.9  # the probability to which a picture named rightly comes closest: sure, and not the easiest of its class
 
 
-def write(out: Path) -> list[Path]:
+def write(out: Path = STATIC) -> None:
     """Write the scripts, and a still in their place, into `out`; needs CIFAR-100 and the recorded weights."""
     _, test = data.load("cifar100")
     networks = {name: runs.trained_network(recipes.get(name)).eval() for name in NETWORKS}
     logits = {name: logits_of(network, test.images) for name, network in networks.items()}
     chosen = choose(test, *logits.values())
+    pictures = [as_text(test.images[index].tobytes()) for index in chosen]
     mean, std = STATS["cifar100"]
-    content = {
+    common = {
         "classes": test.classes,
         "mean": mean,
         "std": std,
         "labels": test.labels[chosen].tolist(),
-        "pictures": [as_text(test.images[index].tobytes()) for index in chosen],
-        "weights": {},
+        "pictures": pictures[:FIRST],
         "counts": {name: count_parameters(network) for name, network in networks.items()},
-        "logits": {name: logits[name][chosen].double().numpy().round(5).tolist() for name in networks},
+        "weights": {},
+        "logits": {},
     }
-    scripts = {"network_data.js": f"window.LIVE = {json.dumps(content, separators=(',', ':'))};\n"}
+    scripts = {
+        "data": f"window.LIVE = {json.dumps(common)};",
+        "pictures": f"LIVE.pictures.push(...{json.dumps(pictures[FIRST:])});",
+    }
     for name, network in networks.items():
-        scripts[f"network_{name}.js"] = f'LIVE.weights["{name}"] = "{packed(network)}";\n'
+        scores = logits[name][chosen].double().numpy().round(5).tolist()
+        scripts[name] = (
+            f'LIVE.weights["{name}"] = "{packed(network)}";\nLIVE.logits["{name}"] = {json.dumps(scores)};'
+        )
     for name, script in scripts.items():
-        (out / name).write_text(script, encoding="utf-8")
+        (out / f"network_{name}.js").write_text(f"{script}\n", encoding="utf-8")
     draw_still(networks["smallnet-best"], test, chosen[STILL], out / "see_it_think.webp")
-    return [out / name for name in (*scripts, "see_it_think.webp")]
 
 
 def normalised(images: np.ndarray) -> torch.Tensor:

@@ -6,6 +6,7 @@ they would be those of somebody else's run, and most of the file.
 """
 
 import ast
+import functools
 import re
 import tomllib
 from copy import deepcopy
@@ -62,14 +63,15 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
 
     Raises RuntimeError where there is no such notebook, and where a copy in `out` has edits that would be lost.
     """
-    lessons = {path.name: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
-    copies = {
-        out / name: standalone(lesson) for name, lesson in lessons.items() if own_files(code_of(lesson))
-    }
-    if not copies or out.resolve() == notebooks.resolve():
-        where = f"notebooks that import course_utils in {notebooks}, and another folder to write to"
+    if out.resolve() == notebooks.resolve():
         raise RuntimeError(
-            f"expected {where}, found {len(copies)} and {out}: run this from the course's folder"
+            f"expected another folder than the notebooks' own, found {out}: choose another --out"
+        )
+    read = {path.name: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
+    copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
+    if not copies:
+        raise RuntimeError(
+            f"no notebook in {notebooks} imports course_utils: run this from the course's folder"
         )
     out.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():
@@ -109,14 +111,12 @@ def fresh(cell: NotebookNode) -> NotebookNode:
 # --- What a lesson needs.
 
 
+@functools.cache
 def imports(code: str) -> set[str]:
     """What `code` imports, anywhere in it, with dots and the imported name: {"torch.nn", "course_utils.data.load"}."""
-    names = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            inside = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-            names |= {inside + alias.name for alias in node.names}
-    return names
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    inside = {node: f"{node.module}." if isinstance(node, ast.ImportFrom) else "" for node in nodes}
+    return {inside[node] + alias.name for node in nodes for alias in node.names}
 
 
 def own_files(code: str) -> set[Path]:
@@ -140,9 +140,9 @@ def requirements(codes: list[str]) -> dict[str, str]:
     """What `pyproject.toml` requires of what `codes` import, by import name: {"torch": "torch>=2.11,<2.15"}."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     imported = {name.split(".")[0] for code in codes for name in imports(code)}
-    by_name = {re.match(r"[\w-]+", line)[0]: line for line in project["dependencies"]}
-    by_name = {IMPORT_NAMES.get(name, name): line for name, line in by_name.items()}
-    return {name: line for name, line in by_name.items() if name in imported}
+    names = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
+    lines = zip([IMPORT_NAMES.get(name, name) for name in names], project["dependencies"], strict=True)
+    return {name: line for name, line in lines if name in imported}
 
 
 def recorded(code: str) -> list[Path]:

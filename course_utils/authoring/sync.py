@@ -17,6 +17,7 @@ import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 from course_utils.authoring import exercises, repository
 
@@ -31,12 +32,12 @@ def sync(folder: Path = NOTEBOOKS) -> None:
     update(lessons(folder) | exercises.made(folder))
 
 
-def lessons(folder: Path) -> dict[Path, nbformat.NotebookNode]:
+def lessons(folder: Path) -> dict[Path, NotebookNode]:
     """{path of the `.ipynb`: notebook as its `.py` makes it}"""
     return {text.with_suffix(".ipynb"): jupytext.read(text) for text in sorted(folder.glob("*.py"))}
 
 
-def update(made: dict[Path, nbformat.NotebookNode]) -> None:
+def update(made: dict[Path, NotebookNode]) -> None:
     """Write each of `made` to its path, with the set-up cell of the configured repository and the outputs it had."""
     found = repository.configured()
     for path, notebook in made.items():
@@ -48,7 +49,7 @@ def update(made: dict[Path, nbformat.NotebookNode]) -> None:
         write(path, notebook)
 
 
-def write(path: Path, notebook: nbformat.NotebookNode) -> None:
+def write(path: Path, notebook: NotebookNode) -> None:
     """Write `notebook` with the digest of its cells: whole or, if interrupted, not at all."""
     kept = {key: notebook.metadata[key] for key in ("kernelspec", "mystnb") if key in notebook.metadata}
     course = {"course": {"made_with": digest(notebook)}}
@@ -67,7 +68,7 @@ def replace_text(path: Path, text: str) -> None:
 # --- Whose edits are whose.
 
 
-def cells_of(notebook: nbformat.NotebookNode) -> list[list[str]]:
+def cells_of(notebook: NotebookNode) -> list[list[str]]:
     """What two notebooks must agree in: each cell's type and tags, then its lines; without the set-up cell."""
     return [
         [" ".join([cell.cell_type, *cell.metadata.get("tags", [])]), *cell.source.split("\n")]
@@ -76,15 +77,15 @@ def cells_of(notebook: nbformat.NotebookNode) -> list[list[str]]:
     ]
 
 
-def digest(notebook: nbformat.NotebookNode) -> str:
+def digest(notebook: NotebookNode) -> str:
     return hashlib.sha256(json.dumps(cells_of(notebook)).encode()).hexdigest()[:16]
 
 
-def made_with(notebook: nbformat.NotebookNode) -> str | None:
+def made_with(notebook: NotebookNode) -> str | None:
     return notebook.metadata.get("course", {}).get("made_with")
 
 
-def refuse_lost_edits(path: Path, new: nbformat.NotebookNode) -> None:
+def refuse_lost_edits(path: Path, new: NotebookNode) -> None:
     """Raise RuntimeError if writing `new` to `path` would undo edits made there; it says where they begin."""
     if not path.exists():
         return
@@ -106,7 +107,7 @@ def refuse_lost_edits(path: Path, new: nbformat.NotebookNode) -> None:
     )
 
 
-def difference(notebook: nbformat.NotebookNode, source: nbformat.NotebookNode) -> str:
+def difference(notebook: NotebookNode, source: NotebookNode) -> str:
     """The first line in which a notebook differs from its source; empty if they agree."""
     for number, (ours, theirs) in enumerate(zip_longest(cells_of(notebook), cells_of(source)), start=1):
         for a, b in zip_longest(ours or [], theirs or []):
@@ -157,6 +158,10 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
             error.add_note(f"while executing {path}")
             raise
         seconds[path.stem] = time.perf_counter() - started
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            cell.outputs = [
+                out for out in cell.outputs if out.get("text", "-").strip()
+            ]  # a bar leaves blanks
         refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
         write(path, notebook)
     if folder == NOTEBOOKS and profile == "quick":

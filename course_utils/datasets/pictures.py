@@ -1,6 +1,7 @@
-"""Single pictures: any picture file as 32×32 pixels, and pictures drawn by code."""
+"""Single pictures: a picture file as 32×32 pixels, and pictures drawn by code."""
 
-import struct
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +10,56 @@ from PIL import Image, ImageDraw, ImageOps
 from course_utils.datasets import shapes
 
 SIZE = 32  # pixels a side
+MAX_PIXELS = 64_000_000  # a camera's; a file of a few kB can declare gigabytes
+# What Pillow reads of itself: for others (PostScript) it starts another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+EXTENSIONS = {end: kind for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+# As stored -> upright: https://www.media.mit.edu/pia/Research/deepview/exif.html, tag 0x0112.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """Any picture file as uint8 (32, 32, 3): cut to a square around its middle and resized; transparent is white.
+    """A picture file as uint8 (32, 32, 3): cut to a square around its middle and resized; transparent is white.
 
-    Raises ValueError, naming the file, where it is missing or cannot be read as a picture.
+    Of a photograph's EXIF data only the orientation is read; where that fails, the picture is taken as it is stored.
+    Raises ValueError, naming the file, where it is missing, too large or not one of `FORMATS`.
     """
+    path = Path(path).expanduser()
     try:
-        with Image.open(path) as picture:
-            # Photographs are often stored on their side.
-            upright = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGBA")
-    # Pillow has many ways to say that a file is damaged.
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-    opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return np.asarray(ImageOps.fit(opaque.convert("RGB"), (SIZE, SIZE)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, which is not read
+            with Image.open(path, formats=sorted(set(EXTENSIONS.values()))) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    found = f"{picture.width}×{picture.height} pixels"
+                    raise ValueError(f"{found}, expected at most {MAX_PIXELS / 1e6:.0f} million in all")
+                square = ImageOps.fit(_eight_bits(picture), (SIZE, SIZE))
+                with suppress(Exception):
+                    square = square.transpose(UPRIGHT[picture.getexif()[0x0112]])
+    except Exception as error:  # Pillow has many ways to say that a file is damaged
+        raise ValueError(
+            f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
+        ) from error
+    opaque = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
+    return np.asarray(opaque.convert("RGB"))
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of sixteen bits in eight. Pillow's own conversion cuts off at 255, which makes nearly all of it white."""
-    if not picture.mode.startswith("I"):
+    """Grey of sixteen bits in eight (Pillow's own conversion cuts off at 255), and colours that can be averaged."""
+    if picture.mode.startswith("I"):
+        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, expected 8 or 16 bits")
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
+    return picture.convert("RGBA")
 
 
 def drawn(data: str) -> np.ndarray:

@@ -1,13 +1,12 @@
 """The embedded data set: ten shapes in ten textures, drawn by code: no download needed.
 
-An image is a clean drawing that is then made difficult. `_frames` places a coordinate system in
-each image, one function a shape says what is inside, one function a texture says how it is filled,
-and `_draw_chunk` adds colours, clutter and noise. All of it works on many images at a time: an
-array with one number for each image has the shape (n, 1, 1), so that it combines with the
-(n, 32, 32) coordinates, and colours come as (n, 3, 1, 1), channels first.
+An image is a clean drawing that is then made difficult. `_frames` places a coordinate system in each image, one
+function a shape says what is inside, one function a texture says how it is filled, and `_draw_chunk` adds colours,
+clutter and noise. All of it works on many images at a time: one number an image has the shape (n, 1, 1), so that it
+combines with the (n, 32, 32) coordinates, and colours come as (n, 3, 1, 1), channels first.
 
-The classes are made for augmentation: none is another's mirror image, and none hangs on a detail
-that a 4-pixel shift or an 8x8 hole can take away.
+The classes are made for augmentation: none is another's mirror image, and none hangs on a detail that a 4-pixel shift
+or an 8×8 cutout can take away.
 """
 
 from collections.abc import Callable
@@ -19,35 +18,13 @@ CHUNK = 500  # images drawn at once: a (500, 3, 32, 32) float32 array is 6 MB
 
 Array = np.ndarray
 
-# --- Shapes. Coordinates in shape units: the origin in the middle, x to the right, y up; a shape is
-# about 2 wide and 2 high. Each function returns how far inside the outline a point lies: exact near
-# the edges, where anti-aliasing needs it, and negative outside.
+# Where the pixels are, from the middle, y up: (1, 1, 32) and (1, 32, 1).
+X = np.arange(SIZE, dtype=np.float32)[None, None, :] - (SIZE - 1) / 2
+Y = -X.transpose(0, 2, 1)
 
-
-def circle(x: Array, y: Array) -> Array:
-    return 0.9 - np.sqrt(x**2 + y**2)
-
-
-def ring(x: Array, y: Array) -> Array:
-    return 0.2 - abs(np.sqrt(x**2 + y**2) - 0.9)
-
-
-def square(x: Array, y: Array) -> Array:
-    return 0.8 - np.maximum(abs(x), abs(y))
-
-
-def diamond(x: Array, y: Array) -> Array:
-    return 0.75 - 0.8 * abs(x) - 0.6 * abs(y)
-
-
-def triangle(x: Array, y: Array) -> Array:
-    y = y + 0.2
-    return 0.57 - np.maximum(-y, 0.866 * abs(x) + 0.5 * y)
-
-
-def cross(x: Array, y: Array) -> Array:
-    x, y = abs(x), abs(y)
-    return np.minimum(1.0 - np.maximum(x, y), 0.36 - np.minimum(x, y))
+# --- Shapes. Coordinates in shape units: the origin in the middle, x to the right, y up; a shape is about 2 wide and 2
+# high. Each function returns how far inside the outline a point lies: exact near the edges, where anti-aliasing needs
+# it, and negative outside.
 
 
 def star(x: Array, y: Array) -> Array:
@@ -64,40 +41,27 @@ def heart(x: Array, y: Array) -> Array:
     return np.maximum(lobes, 0.62 - (x + abs(y)) * 0.7071)
 
 
-def moon(x: Array, y: Array) -> Array:
-    """A disc with a bite out of its right side."""
-    return np.minimum(1.05 - np.sqrt(x**2 + y**2), np.sqrt((x - 0.5) ** 2 + y**2) - 0.8)
+OUTLINES: dict[str, Callable[..., Array]] = {
+    "circle": lambda x, y: 0.9 - np.sqrt(x**2 + y**2),
+    "ring": lambda x, y: 0.2 - abs(np.sqrt(x**2 + y**2) - 0.9),
+    "square": lambda x, y: 0.8 - np.maximum(abs(x), abs(y)),
+    "diamond": lambda x, y: 0.75 - 0.8 * abs(x) - 0.6 * abs(y),
+    "triangle": lambda x, y: 0.57 - np.maximum(-(y + 0.2), 0.866 * abs(x) + 0.5 * (y + 0.2)),
+    "cross": lambda x, y: np.minimum(1.0 - np.maximum(abs(x), abs(y)), 0.36 - np.minimum(abs(x), abs(y))),
+    "star": star,
+    "heart": heart,
+    # A disc with a bite out of its right side.
+    "moon": lambda x, y: np.minimum(1.05 - np.sqrt(x**2 + y**2), np.sqrt((x - 0.5) ** 2 + y**2) - 0.8),
+    "hourglass": lambda x, y: np.minimum(0.95 - abs(y), (0.16 + abs(y) - abs(x)) * 0.7071),
+}
+
+# --- Textures. The same coordinates; `cycles` is the number of periods in a shape unit, `phase` a random number in
+# [0, 1). Each function returns the mixture of the two inks: 0 the first, 1 the second.
 
 
-def hourglass(x: Array, y: Array) -> Array:
-    x, y = abs(x), abs(y)
-    return np.minimum(0.95 - y, (0.16 + y - x) * 0.7071)
-
-
-# --- Textures. The same coordinates; `cycles` is the number of periods in a shape unit, `phase` a
-# random number in [0, 1). Each function returns the mixture of the two inks: 0 the first, 1 the second.
-
-
-def _wave(cycles: Array) -> Array:
+def wave(cycles: Array) -> Array:
     """Stripes with slightly soft edges: 0 and 1 alternate, one period a cycle."""
     return np.clip(0.5 + 1.5 * np.sin(2 * np.pi * cycles), 0, 1)
-
-
-def plain(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    return np.zeros_like(x)
-
-
-def h_striped(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    return _wave(cycles * y + phase)
-
-
-def v_striped(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    return _wave(cycles * x + phase)
-
-
-def d_striped(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    """Leaning left; the mirrored half of the images makes it one class that leans either way."""
-    return _wave(cycles * (x + y) * 0.7071 + phase)
 
 
 def checked(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
@@ -110,22 +74,6 @@ def dotted(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
     return np.clip(3 * (across + np.cos(2 * np.pi * (cycles * y + phase)) - 0.6), 0, 1)
 
 
-def ringed(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    """Around a point above the middle, or a circle could follow the band of the ring shape unseen."""
-    return _wave(1.25 * cycles * np.sqrt(x**2 + (y - 0.35) ** 2) + phase)
-
-
-def shaded(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    """One smooth ramp over the whole shape, in any direction."""
-    turn = 2 * np.pi * phase
-    return np.clip(0.5 + 0.8 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)
-
-
-def zigzag(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    teeth = abs((0.8 * cycles * x + phase) % 1 - 0.5)
-    return _wave(cycles * y + 1.1 * teeth)
-
-
 def cloudy(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
     """Four waves of unrelated lengths and directions: soft spots without order."""
     waves = ((0.8, 0.2, 1.0), (-0.4, 0.7, 3.0), (0.2, -0.6, 5.0), (0.6, 0.5, 7.0))
@@ -133,28 +81,19 @@ def cloudy(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
     return np.clip(0.5 + 0.35 * total, 0, 1)
 
 
-OUTLINES: dict[str, Callable[..., Array]] = {
-    "circle": circle,
-    "ring": ring,
-    "square": square,
-    "diamond": diamond,
-    "triangle": triangle,
-    "cross": cross,
-    "star": star,
-    "heart": heart,
-    "moon": moon,
-    "hourglass": hourglass,
-}
 FILLS: dict[str, Callable[..., Array]] = {
-    "plain": plain,
-    "h-striped": h_striped,
-    "v-striped": v_striped,
-    "d-striped": d_striped,
+    "plain": lambda x, y, cycles, phase: np.zeros_like(x),
+    "h-striped": lambda x, y, cycles, phase: wave(cycles * y + phase),
+    "v-striped": lambda x, y, cycles, phase: wave(cycles * x + phase),
+    # Leaning left; the mirrored half of the images makes it one class that leans either way.
+    "d-striped": lambda x, y, cycles, phase: wave(cycles * (x + y) * 0.7071 + phase),
     "checked": checked,
     "dotted": dotted,
-    "ringed": ringed,
-    "shaded": shaded,
-    "zigzag": zigzag,
+    # Around a point above the middle, or a circle could follow the band of the ring shape unseen.
+    "ringed": lambda x, y, cycles, phase: wave(1.25 * cycles * np.sqrt(x**2 + (y - 0.35) ** 2) + phase),
+    # One smooth ramp over the whole shape, in any direction.
+    "shaded": lambda x, y, cycles, phase: np.clip(0.5 + 0.8 * _along(x, y, 2 * np.pi * phase), 0, 1),
+    "zigzag": lambda x, y, cycles, phase: wave(cycles * y + 1.1 * abs((0.8 * cycles * x + phase) % 1 - 0.5)),
     "cloudy": cloudy,
 }
 
@@ -163,15 +102,11 @@ TEXTURES = tuple(FILLS)
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
 
 
-# --- The drawing
-
-
 def draw(n: int, seed: int) -> tuple[Array, Array]:
     """Draw `n` images, uint8 (n, 32, 32, 3) RGB, and their labels, int64 (n,), into `CLASSES`.
 
-    A label is 10 x shape + texture, so `label // 10` is an index into `SHAPES`. The classes come in
-    random order, and their counts differ by at most one. The same `n` and `seed` give the same images
-    (to a rounding step: processors differ in the last bit of a sine).
+    A label is 10 x shape + texture. The classes come in random order, and their counts differ by at most one. The same
+    `n` and `seed` give the same images (to a rounding step: processors differ in the last bit of a sine).
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n, dtype=np.int64) % len(CLASSES))
@@ -192,9 +127,9 @@ def _draw_chunk(labels: Array, rng: np.random.Generator) -> Array:
     ground, first, second = _palettes(n, rng)
     canvas = np.broadcast_to(ground, (n, 3, SIZE, SIZE))
     for _ in range(2):
-        canvas = _blend(canvas, _colours(rng, n), _blob(n, rng))
+        canvas = _blend(canvas, rng.random((n, 3, 1, 1), dtype=np.float32), _blob(n, rng))
     canvas = _blend(canvas, _blend(first, second, fill), _coverage(outline * pixels_per_unit))
-    canvas = _blend(canvas, _colours(rng, n), _line(n, rng))
+    canvas = _blend(canvas, rng.random((n, 3, 1, 1), dtype=np.float32), _line(n, rng))
     noise = rng.standard_normal(canvas.shape, dtype=np.float32)
     canvas = canvas + _uniform(rng, n, 0.02, 0.06)[:, None] * noise
     return (255 * canvas.clip(0, 1) + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
@@ -203,12 +138,10 @@ def _draw_chunk(labels: Array, rng: np.random.Generator) -> Array:
 def _frames(n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Coordinates x and y (n, 32, 32) in shape units, and the pixels in a unit (n, 1, 1).
 
-    Place, scale and a small rotation vary. Half the frames are mirrored, so that the data set is its
-    own mirror image.
+    Place, scale and a small rotation vary. Half are mirrored, so that the data set is its own mirror image.
     """
-    x, y = _pixel_grid()
     pixels = _uniform(rng, n, 8, 11)
-    x, y = (x - _uniform(rng, n, -5, 5)) / pixels, (y - _uniform(rng, n, -5, 5)) / pixels
+    x, y = (X - _uniform(rng, n, -5, 5)) / pixels, (Y - _uniform(rng, n, -5, 5)) / pixels
     x, y = _rotate(x, y, _uniform(rng, n, -0.2, 0.2))
     mirror = rng.choice(np.array([-1, 1], np.float32), (n, 1, 1))
     return mirror * x, y, pixels
@@ -228,8 +161,7 @@ def _palettes(n: int, rng: np.random.Generator) -> Array:
 
 def _blob(n: int, rng: np.random.Generator) -> Array:
     """Coverage (n, 32, 32) of one ellipse an image, anywhere."""
-    x, y = _pixel_grid()
-    x, y = x - _uniform(rng, n, -16, 16), y - _uniform(rng, n, -16, 16)
+    x, y = X - _uniform(rng, n, -16, 16), Y - _uniform(rng, n, -16, 16)
     x, y = _rotate(x, y, _uniform(rng, n, 0, np.pi))
     wide, high = _uniform(rng, n, 2, 7), _uniform(rng, n, 2, 7)
     return _coverage((1 - np.sqrt((x / wide) ** 2 + (y / high) ** 2)) * np.minimum(wide, high))
@@ -237,32 +169,21 @@ def _blob(n: int, rng: np.random.Generator) -> Array:
 
 def _line(n: int, rng: np.random.Generator) -> Array:
     """Coverage (n, 32, 32) of one line right across each image, one to two pixels wide."""
-    x, y = _pixel_grid()
     turn, offset = _uniform(rng, n, 0, np.pi), _uniform(rng, n, -14, 14)
-    return _coverage(_uniform(rng, n, 0.4, 1) - abs(x * np.cos(turn) + y * np.sin(turn) - offset))
-
-
-# --- Small tools
-
-
-def _pixel_grid() -> tuple[Array, Array]:
-    """Where the pixels are: x (1, 1, 32) and y (1, 32, 1), in pixels from the middle, y up."""
-    centres = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
-    return centres[None, None, :], -centres[None, :, None]
+    return _coverage(_uniform(rng, n, 0.4, 1) - abs(_along(X, Y, turn) - offset))
 
 
 def _rotate(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return cos * x + sin * y, cos * y - sin * x
+    return _along(x, y, angle), np.cos(angle) * y - np.sin(angle) * x
+
+
+def _along(x: Array, y: Array, angle: Array) -> Array:
+    return np.cos(angle) * x + np.sin(angle) * y
 
 
 def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> Array:
     """One random number an image, (n, 1, 1), float32."""
     return rng.uniform(low, high, (n, 1, 1)).astype(np.float32)
-
-
-def _colours(rng: np.random.Generator, n: int) -> Array:
-    return rng.random((n, 3, 1, 1), dtype=np.float32)
 
 
 def _coverage(distance: Array) -> Array:

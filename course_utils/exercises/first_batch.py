@@ -208,7 +208,7 @@ def check_loss(loss: Tensor, training: bool) -> None:
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
-    if training and not loss.requires_grad:
+    if training and torch.is_grad_enabled() and not loss.requires_grad:
         raise TrainingError("expected a loss with a gradient, found one without: leave out .detach()")
 
 

@@ -1,0 +1,107 @@
+"""A folder of pictures as arrays: which pictures it has, in which classes, to train and to test."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from course_utils.datasets.pictures import EXTENSIONS, SIZE, read_picture
+
+TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+
+Part = tuple[np.ndarray, np.ndarray]  # images uint8 (n, 32, 32, 3), labels int64 (n,)
+
+
+def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
+    """The classes of `root/train/<class>/…`, by name, the pictures there, and those of `root/test/<class>/…` if any.
+
+    Folders inside a class belong to it. Without `train`, the folders of `root` itself are the classes. `val` stands in
+    for a missing `test`, and is left out otherwise: the lessons set a validation part of their own aside. Prints what
+    is read, and what is left out: other formats and folders, hidden files, files that cannot be read.
+
+    Raises ValueError if there are fewer than two classes, a class has no pictures, or `test` has a class of its own.
+    """
+    if not root.is_dir():
+        raise ValueError(f"expected a folder of pictures, found none at {root}")
+    folders = {folder.name.lower(): folder for folder in _folders(root)}
+    train, test, val = (
+        next((folders[n] for n in names if n in folders), None) for names in (TRAIN, TEST, VALIDATION)
+    )
+    if not train and (test or val):
+        raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
+    used = [folder for folder in (train or root, test or val) if folder]
+    left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
+    classes = _check_classes(*used)
+    parts = [_read_part(folder, classes, root, left_out) for folder in used]
+    told = [
+        f"{len(labels)} pictures in {folder.name}" for folder, (_, labels) in zip(used, parts, strict=True)
+    ]
+    said = [f"{n} {what}" for what, n in left_out.most_common(20)] + ["and others"] * (len(left_out) > 20)
+    said = f"; left out: {', '.join(said)}" if said else ""
+    print(f"{root.name}: {len(classes)} classes, {', '.join(told)}{said}")
+    if missing := [classes[label] for label in range(len(classes)) if label not in parts[0][1]]:
+        raise ValueError(
+            f"expected pictures of every class in {used[0]}, found none of {', '.join(missing)}{said}"
+        )
+    return classes, parts[0], parts[1] if len(parts) > 1 and len(parts[1][1]) else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders that somebody made on purpose: not .cache, __MACOSX, __pycache__."""
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))
+    )
+
+
+def _classes(part: Path) -> dict[str, Path]:
+    """Folders by class name. Systems spell é as one character or as two; here it is one."""
+    return {unicodedata.normalize("NFC", folder.name): folder for folder in _folders(part)}
+
+
+def _check_classes(train: Path, test: Path | None = None) -> tuple[str, ...]:
+    classes = tuple(sorted(_classes(train)))
+    if len(classes) < 2:
+        found = f"one class, {classes[0]}: is this one folder too high?" if classes else "no folders"
+        raise ValueError(f"expected a folder of pictures for each class in {train}, found {found}")
+    if test and (unknown := _classes(test).keys() - set(classes)):
+        raise ValueError(f"{test}: expected the classes of train, found also {', '.join(sorted(unknown))}")
+    return classes
+
+
+def _read_part(part: Path, classes: tuple[str, ...], root: Path, left_out: Counter[str]) -> Part:
+    left_out.update(f"{e.suffix or e.name} in {part.name}" for e in part.iterdir() if not e.is_dir())
+    images, labels, folders = [np.empty((0, SIZE, SIZE, 3), np.uint8)], [], _classes(part)
+    for label, name in enumerate(classes):
+        seen = {root.resolve(), part.resolve()}
+        found = list(_pictures(folders[name], root, seen, left_out)) if name in folders else []
+        images += [picture[None] for picture in found]
+        labels += [label] * len(found)
+    return np.concatenate(images), np.array(labels, dtype=np.int64)
+
+
+def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str]) -> Iterator[np.ndarray]:
+    """The pictures in a folder and those below. `seen` are the folders before it, to which a link may lead back."""
+    where = folder.relative_to(root)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        left_out[f"folder {where} ({error.strerror})"] += 1
+        return
+    seen.add(folder.resolve())
+    for entry in entries:
+        end = entry.suffix.lower()
+        if entry.name.startswith((".", "__")):
+            left_out[f"hidden in {where}"] += 1
+        elif entry.is_dir() and entry.resolve() in seen:
+            left_out[f"link back in {where}"] += 1
+        elif entry.is_dir():
+            yield from _pictures(entry, root, seen, left_out)
+        elif end not in EXTENSIONS or not entry.is_file():
+            left_out[f"{end or 'without extension'} in {where}"] += 1
+        else:
+            try:
+                yield read_picture(entry)
+            except ValueError:
+                left_out[f"damaged ({where / entry.name})"] += 1
