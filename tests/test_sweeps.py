@@ -255,7 +255,7 @@ def test_saved_weights_are_verified_and_what_is_not_is_named(tiny, capsys):
     sweeps.verify("tiny")
     said = capsys.readouterr().out
     assert "tiny seed 0: recorded" in said
-    assert "not checked, as their weights are not saved: tiny seed 1" in said
+    assert "not checked, as their weights are not saved: tiny (1)" in said
 
 
 def change(seed=0, **entries):
