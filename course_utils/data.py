@@ -203,9 +203,7 @@ class BatchLoader:
         if len(image_set) == 0:
             raise ValueError(f"{image_set.name}: no images to load")
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"expected a whole number of images a batch, 1 or more, found batch_size={batch_size!r}"
-            )
+            raise ValueError(f"expected a whole number of images a batch, found batch_size={batch_size!r}")
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
@@ -232,9 +230,8 @@ class BatchLoader:
     def sizes(self) -> list[int]:
         """The number of images in each batch of an epoch."""
         full, rest = divmod(len(self.image_set), self.batch_size)
-        if rest == 1 and full:
-            return [self.batch_size] * (full - 1) + [self.batch_size + 1]
-        return [self.batch_size] * full + [rest] * (rest > 0)
+        sizes = [self.batch_size] * full + [rest] * (rest > 0)
+        return [*sizes[:-2], sizes[-2] + 1] if rest == 1 and full else sizes
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -254,18 +251,11 @@ class BatchLoader:
     @property
     def about(self) -> dict[str, Any]:
         """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
-        return {
-            **{"images": len(self.image_set), "batch_size": self.batch_size, "shuffle": self.shuffle},
-            **{
-                "seed": self.seed,
-                "augment": self.augment and asdict(self.augment),
-                "fill": self.fill.tolist() + self.hole_fill.tolist(),
-            },
-            **{"mean": self.mean.tolist(), "std": self.std.tolist()},
-            "contents": zlib.crc32(
-                self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images))
-            ),
-        }
+        contents = zlib.crc32(self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images)))
+        settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
+        colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill", "hole_fill")}
+        augment = self.augment and asdict(self.augment)
+        return {"images": len(self.image_set), "contents": contents, "augment": augment} | settings | colours
 
 
 class PerImageDataset(Dataset):

@@ -101,8 +101,8 @@ class SmallNet(nn.Module):
 def convolution_layers(c_in: int, c_out: int, separable: bool = False) -> list[nn.Module]:
     """A 3×3 convolution; if `separable`, one 3×3 filter a channel and then a 1×1 convolution to mix the channels.
 
-    That takes 9 c_in + c_in c_out products at each place in place of 9 c_in c_out. Three colours would have too
-    few filters of their own, so that a network's first convolution stays whole.
+    That takes 9 c_in + c_in c_out products at each place instead of 9 c_in c_out. A network's first convolution stays
+    whole: three colours would have too few filters of their own.
     Source: Howard et al., "MobileNets", arXiv:1704.04861.
     """
     if not separable:
@@ -120,14 +120,9 @@ def activation_layer(name: str) -> nn.Module:
 
 
 def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True) -> nn.Sequential:
-    """Conv 3×3 · BatchNorm · ReLU, with MaxPool 2 straight after the convolution if `pool`.
-
-    Pooling first means that BatchNorm and ReLU work on a quarter of the values.
-    """
-    layers = [nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
-    layers += [nn.MaxPool2d(2)] if pool else []
-    layers += [nn.BatchNorm2d(c_out), nn.ReLU()]
-    return nn.Sequential(*layers)
+    """Conv 3×3 · BatchNorm · ReLU; with `pool`, MaxPool 2 leaves a quarter of the values to the last two."""
+    conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias), [nn.MaxPool2d(2)] if pool else []
+    return nn.Sequential(conv, *pooling, nn.BatchNorm2d(c_out), nn.ReLU())
 
 
 def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -> nn.Sequential:
@@ -178,7 +173,7 @@ class CustomResNet(nn.Module):
         """The values that the last layer classifies, (N, widths[-1])."""
         x = self.add_branch(self.residual1, self.layer1(self.prep(images)))
         x = self.layer2(x)
-        if self.residual2 is not None:
+        if self.residual2:
             x = self.add_branch(self.residual2, x)
         x = self.add_branch(self.residual3, self.layer3(x))
         return self.pool(x)
@@ -276,9 +271,5 @@ def count_parameters(model: nn.Module, trainable: bool = False) -> int:
 
 def layer_table(model: nn.Module) -> list[tuple[str, int]]:
     """(layer type, weights) of each layer that has weights of its own, in the order of definition."""
-    rows = []
-    for layer in model.modules():
-        own = sum(p.numel() for p in layer.parameters(recurse=False))
-        if own:
-            rows.append((type(layer).__name__, own))
-    return rows
+    rows = [(type(m).__name__, sum(p.numel() for p in m.parameters(recurse=False))) for m in model.modules()]
+    return [row for row in rows if row[1]]

@@ -1,8 +1,7 @@
 """Augmentation, twice: the assignment's pipeline, an image at a time, and a batched twin with the same distribution.
 
-Both crop after padding by 4, flip left-right, and cut one 8×8 hole, on `uint8` pixels; padding and
-hole are filled with the data's mean colour, which normalisation then turns into zero. The batched one
-can jitter colours as well, for Session 1.
+Read after `data.py`. Both crop after padding by 4, flip left-right, and cut one 8×8 hole, on `uint8` pixels; padding
+and hole are filled with the data's mean colour, which normalisation turns into zero. The batched one can jitter, too.
 
 Sources: crop and flip, He et al., CVPR 2016; the hole ("cutout"), DeVries and Taylor, arXiv:1708.04552.
 """
@@ -23,10 +22,8 @@ def check_std(std: np.ndarray | tuple) -> None:
     """Raise ValueError where a channel cannot be divided by its standard deviation."""
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
-            raise ValueError(
-                f"expected standard deviations above 0, found {float(value):g} in the {channel} channel: are all its "
-                "pixels alike? Normalise by 1 there"
-            )
+            found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
+            raise ValueError(f"expected standard deviations above 0, {found} Normalise by 1 there")
 
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
@@ -75,9 +72,8 @@ def _transformed(transform: Callable, image: np.ndarray) -> Tensor:
 class Draws:
     """One batch's random choices, an entry an image (int64, but `flip` is bool and `light` is float32).
 
-    `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where
-    the hole starts in the cropped and flipped one; an image without a hole has -1 there. `light` has
-    three factors, float32: of brightness, contrast and saturation.
+    `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where the hole starts in
+    the cropped and flipped one, -1 for none. `light` has three factors: of brightness, contrast and saturation.
     """
 
     top: Tensor
@@ -116,8 +112,7 @@ class Augment:
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
 
-        `draws` are on the CPU wherever the store is. What they say is worked out there: to ask a GPU
-        which images to flip would mean to wait for it.
+        `draws` stay on the CPU wherever the store is: to ask a GPU which images to flip would mean to wait for it.
         """
         size, device = padded.shape[1] - 2 * self.padding, padded.device
         images = crop(padded, indices, draws.top.to(device), draws.left.to(device), size)
@@ -139,8 +134,7 @@ def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
 def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Cut a `size` × `size` window at (`top`, `left`) out of each of the images `indices`, in one gather.
 
-    The window view has an entry for every possible corner and owns no memory: it is the same
-    pixels, strided so that choosing an image and a corner is plain indexing.
+    The window view has an entry for every possible corner and owns no memory: it is the same pixels in other strides.
     """
     n, height, width, channels = padded.shape
     image, row, pixel, _ = padded.stride()
@@ -183,12 +177,10 @@ def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """`uint8` (N, H, W, 3) to float32 (N, 3, H, W) of (pixels / 255 - mean) / std, in channels-last memory.
 
-    Stored with the channels last and viewed with the channels first, a batch is already in the memory
-    order in which convolutions run fastest: nothing is moved.
+    Stored with the channels last and viewed with them first, a batch is in the order in which convolutions run fastest.
     """
     n, height, width, channels = images.shape
-    scale = (1 / (255 * std)).repeat(width)
-    shift = (mean / std).repeat(width)
+    scale, shift = (1 / (255 * std)).repeat(width), (mean / std).repeat(width)
     # A row at a time: an inner loop of 96 values vectorises, one of 3 does not.
     rows = images.view(n, height, width * channels).float().mul_(scale).sub_(shift)
     return rows.view(n, height, width, channels).permute(0, 3, 1, 2)
