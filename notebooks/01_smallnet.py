@@ -30,7 +30,7 @@
 #
 # **Time**: 45 minutes to read and try; the computer needs about a minute in the quick profile.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import math
 
 import matplotlib.pyplot as plt
@@ -39,10 +39,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
-from course_utils import data, lessons, models, plots, schedules, training
+from course_utils import data, lessons, plots, schedules, training
 from course_utils.data import BatchLoader
 from course_utils.datasets.pictures import drawn, read_picture
-from course_utils.lab import pictures, records
+from course_utils.lab import files, pictures, records
 from course_utils.models import (
     SmallNet,
     TransferNet,
@@ -413,10 +413,10 @@ for (name, run), on_train in zip(
 # uses, refuses anything else, so that a file from a stranger cannot run a program on your machine.
 
 # %%
-models.save_weights(model, "../weights/smallnet.pt")
+files.save_weights(model, "../weights/smallnet.pt")
 
 restored = SmallNet(n_classes)
-models.load_weights(restored, "../weights/smallnet.pt")
+files.load_weights(restored, "../weights/smallnet.pt")
 for name, tensor in model.state_dict().items():
     assert torch.equal(tensor.cpu(), restored.state_dict()[name]), name
 print("every tensor came back as it was")

@@ -30,7 +30,7 @@
 #
 # **Time**: 45 minutes to read and try; the computer needs less than a minute in the quick profile.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ from torchsummary import summary
 from course_utils import (
     data,
     lessons,
-    models,
     plots,
     schedules,
     training,
@@ -48,7 +47,7 @@ from course_utils import (
 )
 from course_utils.data import BatchLoader
 from course_utils.datasets.pictures import drawn, read_picture
-from course_utils.lab import pictures, published, records
+from course_utils.lab import files, pictures, published, records
 from course_utils.models import CustomResNet, count_parameters
 from course_utils.transforms import Augment
 
@@ -332,9 +331,9 @@ plt.show()
 # Save the weights, load them into a fresh network, and open the test set, once.
 
 # %% tags=["nbval-ignore-output"]
-models.save_weights(model, "../weights/resnet.pt")
+files.save_weights(model, "../weights/resnet.pt")
 restored = CustomResNet(train_set.n_classes, **recipe.network_args).to(device)
-models.load_weights(restored, "../weights/resnet.pt")
+files.load_weights(restored, "../weights/resnet.pt")
 
 test_loader = BatchLoader(test_set, 500, mean=mean, std=std, device=device)
 test_accuracy = training.evaluate(restored, test_loader)

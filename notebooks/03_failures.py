@@ -34,7 +34,7 @@
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import math
 import textwrap
 import warnings

@@ -1,4 +1,4 @@
-"""For test_cifar.py: small data sets in CIFAR's own format, and a web server on loopback with every fault we thought of.
+"""For test_cifar.py: small data sets in CIFAR's own format, and a web server on loopback with many faults.
 
 Run as a script, it is a process that fetches `cifar10` and can be made to wait at a given stage, to be killed there.
 """

@@ -14,10 +14,11 @@ from test_training import cross_entropy, same_weights, sgd, tiny_net, tiny_run, 
 from torch import nn
 from torch.optim import lr_scheduler
 
-from course_utils import models, training
+from course_utils import training
 from course_utils.data import BatchLoader
+from course_utils.lab import files
 from course_utils.lab.checkpoints import Checkpoint
-from course_utils.models import SmallNet
+from course_utils.models import Dropout, SmallNet
 
 
 class Cut(Exception):
@@ -165,7 +166,7 @@ OTHERS = {
         "loss_fn": nn.CrossEntropyLoss()
     },
     r"expected model 3 p 0\.5, found 0\.2": {
-        "model": nn.Sequential(*tiny_net()[:3], models.Dropout(0.5), *tiny_net()[4:])
+        "model": nn.Sequential(*tiny_net()[:3], Dropout(0.5), *tiny_net()[4:])
     },
 }
 
@@ -211,8 +212,8 @@ def test_a_deleted_file_starts_anew_whatever_lies_beside_it(tmp_path, capsys, wh
 def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
     cut(tmp_path / "run.pt")
     with pytest.raises(ValueError, match=r"run\.pt holds more than weights .*is it a checkpoint of `fit`\?"):
-        models.load_weights(tiny_net(), tmp_path / "run.pt")
-    models.save_weights(tiny_net(), tmp_path / "weights.pt")
+        files.load_weights(tiny_net(), tmp_path / "run.pt")
+    files.save_weights(tiny_net(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint: it has no about, history"):
         tiny_run(hooks=[Checkpoint(tmp_path / "weights.pt")])
 
@@ -255,7 +256,7 @@ def test_a_recipe_of_plain_values_and_numpys_numbers(tmp_path):
     }
     for epochs in (1, 2):
         fit([Checkpoint(tmp_path / "run.pt", recipe)], epochs)
-    assert models.read_tensors(tmp_path / "run.pt")["about"]["recipe"]["p"] == (1, 2)
+    assert files.read_tensors(tmp_path / "run.pt")["about"]["recipe"]["p"] == (1, 2)
 
 
 @pytest.mark.parametrize("place", ["file/run.pt", "folder", "/proc/run.pt"])
@@ -358,7 +359,7 @@ KILLED = """
 def test_killed_at_random_moments_and_resumed(tmp_path):
     """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
     in_python(KILLED, path=str(tmp_path / "run.pt"))
-    state = models.read_tensors(tmp_path / "run.pt")
+    state = files.read_tensors(tmp_path / "run.pt")
     reached = len(state["history"]["seconds"])
     assert 10 < reached < 100_000
     assert not list(tmp_path.glob("*damaged*"))

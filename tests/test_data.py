@@ -1,22 +1,16 @@
-"""Image sets and batches of them: what they refuse, how they are split, and where `load` and `from_folder` get them."""
+"""Image sets and batches of them: what they refuse, how they are split, and that epochs are those of the records."""
 
 import dataclasses
 import hashlib
-import os
 import re
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cifar_server import FaultyServer, small_cifar
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from course_utils import data, transforms
 from course_utils.data import BatchLoader, PerImageDataset
-from course_utils.datasets import cifar as fetch
 from course_utils.datasets import shapes
 from course_utils.transforms import Augment
 
@@ -255,18 +249,7 @@ def test_a_default_device_or_dtype_changes_no_batch(default):
     assert torch.equal(found, expected)
 
 
-# --- load.
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match="unknown data set 'cifar', expected one of cifar10, cifar100, shapes10, shapes100"
-    ):
-        data.load("cifar")
-    with pytest.raises(
-        ValueError, match="nothing to fetch for 'shapes10', expected one of cifar10, cifar100"
-    ):
-        data.fetch_all(["cifar10", "shapes10"])
+# --- The shapes; CIFAR and folders are tested where they are read.
 
 
 def test_the_shapes_come_in_two_labellings(capsys):
@@ -281,196 +264,3 @@ def test_the_shapes_come_in_two_labellings(capsys):
     for fine, coarse in zip(fine_test.labels[:100], coarse_test.labels[:100], strict=True):
         assert shapes.CLASSES[fine].endswith(shapes.SHAPES[coarse])
     assert not contents(fine_train) & contents(fine_test)
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A small CIFAR-10 in the table, and a server that has it."""
-    source, archive, arrays = small_cifar()
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setitem(fetch.SOURCES, "cifar10", source)
-    with FaultyServer(archive) as server:
-        yield server, arrays
-
-
-def test_cifar_comes_as_two_image_sets(small, monkeypatch, tmp_path, capsys):
-    server, arrays = small
-    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("good").rpartition("/")[0])
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "kept"))
-    for road in ("kept as cifar10.npz\n", "cifar10: from cifar10.npz\n"):
-        train, test = data.load("cifar10")
-        assert capsys.readouterr().out.endswith(road)
-        assert (train.name, test.name) == ("cifar10 train", "cifar10 test")
-        assert train.classes == test.classes == ("class_0", "class_1", "class_2", "class_3")
-        assert (train.labels.dtype, train.images.shape, test.images.shape) == (
-            np.int64,
-            (40, 32, 32, 3),
-            (8, 32, 32, 3),
-        )
-        np.testing.assert_array_equal(test.images, arrays["x_test"])
-        np.testing.assert_array_equal(test.labels, arrays["y_test"])
-    assert (tmp_path / "kept" / "cifar10.npz").exists()
-    assert len(server.requests) == 1
-
-
-def test_fetch_all_takes_the_limits(small, monkeypatch, tmp_path, capsys):
-    server, _ = small
-    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("stalled").rpartition("/")[0])
-    with pytest.raises(fetch.FetchError, match="nothing came for 0.3 s"):
-        data.fetch_all(["cifar10"], tmp_path, timeout=0.3)
-
-
-def test_nothing_is_given_in_place_of_cifar(small, tmp_path):
-    with pytest.raises(fetch.FetchError, match="cifar10 is not in"):
-        data.load("cifar10", tmp_path)
-
-
-def test_a_damaged_file_is_no_reason_to_fetch_another(small, monkeypatch, tmp_path):
-    server, _ = small
-    monkeypatch.setenv("COURSE_CIFAR_URL", server.url("good").rpartition("/")[0])
-    (tmp_path / "cifar10.npz").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"cifar10\.npz is not the cifar10 that it should be"):
-        data.load("cifar10", tmp_path)
-    assert server.requests == []
-
-
-def test_the_data_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("COURSE_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert data.data_folder() == data.CHECKOUT / "data"  # the notebooks' own folder has no data folder
-    monkeypatch.setattr(data, "CHECKOUT", tmp_path / "site-packages")
-    assert str(data.data_folder()) == "data"
-    monkeypatch.undo()
-    monkeypatch.delenv("COURSE_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    os.mkdir("data")
-    assert str(data.data_folder()) == "data"
-    monkeypatch.setenv("COURSE_DATA", "~/cifar")
-    for home in ("HOME", "USERPROFILE"):  # the second on Windows
-        monkeypatch.setenv(home, str(tmp_path))
-    assert Path(data.data_folder()) == tmp_path / "cifar"
-
-
-# --- from_folder.
-
-
-def picture(colour: tuple[int, ...], size: tuple[int, int] = (32, 32), mode: str = "RGB") -> Image.Image:
-    return Image.new(mode, size, colour)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """Two classes, one picture each, to train and to test."""
-
-    def add(place: str, content: Image.Image, **options) -> None:
-        file = tmp_path / "pets" / place
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content.save(file, **options)
-
-    add("train/dog/1.png", picture((255, 0, 0)))
-    add("train/cat/1.png", picture((0, 255, 0)))
-    add("test/dog/1.png", picture((0, 0, 255)))
-    add("test/cat/1.png", picture((9, 9, 9)))
-    return add
-
-
-def test_a_folder_becomes_a_training_and_a_test_set(tree, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    tree("train/dog/2.PNG", Image.fromarray(noise))
-    train, test = data.from_folder(str(tmp_path / "pets"))
-    assert train.classes == test.classes == ("cat", "dog")
-    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 1])
-    assert (train.name, test.name) == ("pets train", "pets test")
-    np.testing.assert_array_equal(train.images[2], noise)  # a picture of the right size is taken as it is
-    assert test.images[1, 0, 0].tolist() == [0, 0, 255]
-
-
-def test_pictures_of_other_sizes_and_kinds_are_brought_to_size(tree, tmp_path):
-    wide = Image.new("RGB", (300, 100), (255, 0, 0))
-    wide.paste((0, 0, 255), (100, 0, 200, 100))  # red, a blue square, red
-    tree("train/cat/2.jpg", wide, quality=95)
-    turned = Image.new("RGB", (64, 64), (0, 0, 0))
-    turned.paste((255, 255, 255), (0, 0, 64, 32))  # white above black, stored upside down
-    exif = Image.Exif()
-    exif[0x0112] = 3  # orientation: turned by 180°
-    tree("train/cat/3.jpeg", turned, exif=exif)
-    tree("train/cat/4.png", picture((200, 100, 50, 0), (20, 20), "RGBA"))
-    tree("train/cat/5.png", picture(128, (40, 40), "L"))
-    tree("train/cat/6.png", wide.quantize(4), transparency=b"\xff\xff\xff\xff")  # of which Pillow warns
-    (tmp_path / "pets/train/cat/._1.png").write_bytes(b"left by another system")
-    (tmp_path / "pets/train/cat/notes.txt").write_text("no picture")
-    (tmp_path / "pets/train/.cache").mkdir()
-    train, _ = data.from_folder(tmp_path / "pets")
-    assert train.classes == ("cat", "dog")
-    _, wide, turned, clear, grey, palette, _ = train.images
-    assert abs(wide.astype(int) - [0, 0, 255]).max() < 40
-    assert (turned[4].mean() < 20, turned[28].mean() > 235) == (True, True)
-    assert clear[16, 16].tolist() == [255, 255, 255], "as `pictures.read` will have it"
-    assert grey[16, 16].tolist() == [128, 128, 128]
-    assert palette[16, 16].tolist() == [0, 0, 255]
-
-
-def test_without_a_test_folder_a_fifth_is_set_aside(tree, tmp_path, capsys):
-    for i in range(20):
-        tree(f"lone/train/{'ab'[i % 2]}/{i}.png", picture((i, 0, 0)))
-    train, test = data.from_folder(tmp_path / "pets/lone")
-    assert capsys.readouterr().out == "lone: no test folder, so 4 of 20 pictures are set aside for it\n"
-    assert (np.bincount(train.labels).tolist(), np.bincount(test.labels).tolist()) == ([8, 8], [2, 2])
-    assert (train.name, test.name) == ("lone train", "lone test")
-    assert contents(test) == contents(data.from_folder(tmp_path / "pets/lone")[1])
-
-
-def test_a_folder_that_does_not_fit_is_refused(tree, tmp_path):
-    pets = tmp_path / "pets"
-    with pytest.raises(
-        ValueError, match=r"expected a folder .*nowhere.train with a folder of pictures .* found none"
-    ):
-        data.from_folder(tmp_path / "nowhere")
-    (pets / "train/cow").mkdir()
-    with pytest.raises(ValueError, match=r"expected \.png or \.jpg files in .*train.cow, found none"):
-        data.from_folder(pets)
-    (pets / "train/cow").rmdir()
-    tree("test/cow/1.png", picture((1, 2, 3)))
-    with pytest.raises(ValueError, match="expected the classes of train, found also cow"):
-        data.from_folder(pets)
-    (pets / "train/cat/2.png").write_bytes((pets / "train/cat/1.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"train.cat.2\.png cannot be read as a picture"):
-        data.from_folder(pets)
-    (tmp_path / "empty/train").mkdir(parents=True)
-    with pytest.raises(
-        ValueError, match=r"expected a folder of pictures for each class in .* found no folders"
-    ):
-        data.from_folder(tmp_path / "empty")
-
-
-def test_too_few_pictures_to_set_any_aside(tree, tmp_path):
-    for name in ("a/1", "a/2", "b/1"):
-        tree(f"few/train/{name}.png", picture((1, 2, 3)))
-    with pytest.raises(ValueError, match=r"expected a folder .*few.test, or at least three pictures a class"):
-        data.from_folder(tmp_path / "pets/few")
-
-
-def test_every_damaged_picture_is_named(tmp_path):
-    """Pillow says it in many ways: here with a ValueError of its own, which names no file."""
-    path = tmp_path / "short.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + (4).to_bytes(4)
-        + b"IHDR"
-        + bytes(4)
-        + zlib.crc32(b"IHDR" + bytes(4)).to_bytes(4)
-    )
-    with pytest.raises(ValueError, match=r"short\.png cannot be read as a picture: "):
-        data.read_picture(path)
-
-
-# --- The real thing, where it is.
-
-
-@pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_the_real_cifar_is_verified(name, n_classes):
-    if not (data.data_folder() / f"{name}.npz").exists():
-        pytest.skip(f"no {name}.npz in the data folder")
-    train, test = data.load(name)
-    assert (len(train), len(test), train.n_classes) == (50_000, 10_000, n_classes)
-    assert set(np.bincount(train.labels)) == {50_000 // n_classes}

@@ -207,7 +207,7 @@ def test_what_is_left_out_is_counted_and_named(add, tmp_path, capsys):
         "2 .heic in train/cat, 2 hidden in train/cat, 1 .db in train/cat, 1 without extension in train/cat, "
         "1 damaged (train/cat/empty.png), 1 damaged (train/cat/cut.png), 1 .png in train, 1 folder extra"
     )
-    links = ", 1 link back in train/cat, 1 link back in train/dog, 2 .png in train/cat"  # the pipe, and the link to itself
+    links = ", 1 link back in train/cat, 1 link back in train/dog, 2 .png in train/cat"  # a pipe, a link to itself
     for what in (listed + links * hasattr(os, "mkfifo")).split(", "):
         assert what in said.replace(os.sep, "/")
     assert said.count("\n") == 1

@@ -44,6 +44,7 @@ def test_nothing_is_left_to_do(path):
 
 
 def test_spelling():
+    pytest.importorskip("codespell_lib", reason="pip install -r tests/requirements.txt")
     command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml")]
     paths = [*TEXTS, *sorted((ROOT / "course_utils").rglob("*.py"))]
     result = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, encoding="utf-8")

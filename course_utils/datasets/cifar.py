@@ -15,27 +15,22 @@ import os
 import shutil
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import filelock
 import numpy as np
 
+from course_utils.datasets import npz
 from course_utils.datasets.download import Unavailable, download
 
 MIN_RATE = 100_000.0  # bytes a second; CIFAR's own server gives 55,000 to 80,000 since June 2026
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-SHAPES = {
-    "x_train": (50000, 32, 32, 3),
-    "y_train": (50000,),
-    "x_test": (10000, 32, 32, 3),
-    "y_test": (10000,),
-}
+TRAIN, TEST = 50_000, 10_000
+SHAPES = {"x_train": (TRAIN, 32, 32, 3), "y_train": (TRAIN,), "x_test": (TEST, 32, 32, 3), "y_test": (TEST,)}
 Arrays = dict[str, np.ndarray]
 
 
@@ -91,7 +86,7 @@ NAMES = {
         skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
         tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""",
 }
-CLASSES = {data: tuple(names.split()) for data, names in NAMES.items()}
+CLASSES = {name: tuple(classes.split()) for name, classes in NAMES.items()}
 # `data.channel_stats` of all 50,000 training images.
 STATS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -135,23 +130,19 @@ def load_arrays(name: str, root: str | Path | None = None) -> Arrays:
     tried = [f"{path.name}: not there"]
     lock = filelock.FileLock(root / f".{name}.lock")  # it ends with its process, even a killed one
     try:
-        for local, read in (
-            (root / reader.base_folder, _read_folder),
-            (root / reader.filename, _read_archive),
-        ):
+        for local, read in ((reader.base_folder, _read_folder), (reader.filename, _read_archive)):
             try:
-                arrays = read(local, name)
+                arrays = read(root / local, name)
             except Unavailable as reason:
-                tried.append(f"{local.name}: {reason}")
+                tried.append(f"{local}: {reason}")
                 continue
-            print(f"{name}: from {local.name}")
-            with suppress(OSError), lock:  # not kept where nothing can be written
-                _save_npz(path, arrays)
+            print(f"{name}: from {local}")
+            with suppress(OSError), lock.acquire(blocking=False):  # not kept where nothing can be written
+                npz.save(path, arrays)
             return arrays
         root.mkdir(parents=True, exist_ok=True)
         needed = 2.1 * SOURCES[name].size  # for the archive and for the .npz, which is not packed
-        free = shutil.disk_usage(root).free
-        if free < needed:
+        if (free := shutil.disk_usage(root).free) < needed:
             raise OSError(f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
         print(f"{name}: fetching it, or waiting for another process that does", flush=True)
         with lock:
@@ -185,7 +176,7 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
             if part.exists() and part.stat().st_size >= source.size:
                 part.unlink()  # whole, and not CIFAR
             continue
-        _save_npz(path, arrays)
+        npz.save(path, arrays)
         part.unlink()
         print(f"{name}: from {host}, kept as {path.name}")
         return arrays
@@ -193,8 +184,8 @@ def _fetch(path: Path, tried: list[str]) -> Arrays:
     raise FetchError("\n  ".join([
         f"{name} is not in {path.parent.resolve()} and could not be fetched. Tried, in this order:",
         *tried,
-        f"Try again later{kept}. Or get {path.name} from somebody who has it, or {archive} with a browser from one of the",
-        "addresses below, and put it into that folder. Or set COURSE_CIFAR_URL to a folder nearby that serves it.",
+        f"Try again later{kept}. Or get {path.name} from somebody who has it, or {archive} with a browser from an",
+        "address below, and put it into that folder. Or set COURSE_CIFAR_URL to a folder nearby that serves it.",
         *source.mirrors,
     ]))  # fmt: skip
 
@@ -206,13 +197,10 @@ def _reader(name: str) -> type:
 
 
 def _read_archive(archive: Path, name: str) -> Arrays:
-    if not archive.is_file():
-        raise Unavailable("not there")
-    try:
-        with archive.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise Unavailable(f"cannot be read: {error.strerror}") from None
+    if not (archive.is_file() and os.access(archive, os.R_OK)):
+        raise Unavailable("not there, or not to be read")
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != _reader(name).tgz_md5:
         raise Unavailable(f"wrong bytes: MD5 {found}, expected {_reader(name).tgz_md5}")
     with tempfile.TemporaryDirectory() as folder:
@@ -237,18 +225,11 @@ def _read_folder(folder: Path, name: str) -> Arrays:
     return arrays
 
 
-def _save_npz(path: Path, arrays: Arrays) -> None:
-    part = path.with_name(f"{path.name}.part")  # under its own name there is never a part of a file
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(part, path)
-
-
 def _read_npz(path: Path) -> Arrays:
     name = path.stem
     with path.open("rb") as file:
         try:
-            arrays = _read_members(file)
+            arrays = npz.read(file, SHAPES)
             _verify(arrays, SOURCES[name])
         except MemoryError:
             raise
@@ -258,21 +239,6 @@ def _read_npz(path: Path) -> Arrays:
                 f"`python -m course_utils fetch {name}` makes it anew."
             ) from error
     print(f"{name}: from {path.name}")
-    return arrays
-
-
-def _read_members(file: BinaryIO) -> Arrays:
-    """The arrays of an `.npz`, each read after its header: a small file can hold gigabytes."""
-    arrays = {}
-    with zipfile.ZipFile(file) as npz:
-        for key, expected in SHAPES.items():
-            with npz.open(f"{key}.npy") as member:
-                np.lib.format.read_magic(member)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-            if shape != expected or dtype.kind not in "iu" or (key[0] == "x" and dtype != np.uint8):
-                raise ValueError(f"{key} is {dtype} {shape}, expected integers (images in uint8) {expected}")
-            with npz.open(f"{key}.npy") as member:
-                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     return arrays
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from course_utils import models, training
+from course_utils import training
+from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
 PROGRESS = {
@@ -43,7 +44,7 @@ class Checkpoint:
 
     def start(self, run: training.Run) -> None:
         self.about = describe(run) | {"recipe": self.recipe}
-        self.about = models.plain(self.state(run), "the checkpoint")["about"]
+        self.about = files.plain(self.state(run), "the checkpoint")["about"]
         if found := difference(self.about, self.about):
             raise ValueError(
                 f"expected a number for {found[0]}, found NaN: a checkpoint could not be compared by it"
@@ -52,8 +53,8 @@ class Checkpoint:
         name = self.path.name
         while self.path.exists():
             try:
-                return self.restore(run, models.read_tensors(self.path), name)
-            except models.Damaged:
+                return self.restore(run, files.read_tensors(self.path), name)
+            except files.Damaged:
                 print(f"{name} is damaged: set aside as {set_aside(self.path).name}", flush=True)
             if self.previous.exists():
                 name = self.previous.name
@@ -70,7 +71,7 @@ class Checkpoint:
         if found := difference(self.about, state["about"]):
             differs = "expected {} {!r}, found {!r}".format(*found)
             raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
-        models.load_state(models.unwrap(run.model), state["model"], self.path)
+        files.load_state(files.unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
             run.scheduler.load_state_dict(state["scheduler"])
@@ -87,13 +88,13 @@ class Checkpoint:
             os.replace(copy, self.previous)
         else:
             self.previous.unlink(missing_ok=True)  # of another run: this one has started anew
-        models.write_tensors(self.state(run), self.path)
+        files.write_tensors(self.state(run), self.path)
 
     def state(self, run: training.Run) -> dict[str, Any]:
         return {
             "about": self.about,
             "history": asdict(run.history),
-            "model": models.unwrap(run.model).state_dict(),
+            "model": files.unwrap(run.model).state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict() if run.scheduler else None,
             "scaler": run.scaler.state_dict(),
@@ -116,7 +117,7 @@ def describe(run: training.Run) -> dict[str, Any]:
     return {
         "data": getattr(run.loader, "about", loader),
         "precision": str(training.pick_precision(device, run.precision)),
-        "model": settings(models.unwrap(run.model)),
+        "model": settings(files.unwrap(run.model)),
         "loss": settings(run.loss_fn),
         "loss weights": run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else None,
         "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import data, models, schedules, training
 from course_utils.data import BatchLoader, ImageSet
-from course_utils.lab import machine, recipes, records
+from course_utils.lab import files, machine, recipes, records
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.lessons import Recipe
 from course_utils.training import History, Run
@@ -52,14 +52,14 @@ def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
         advice = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
         raise FileNotFoundError(f"{path} is not there: {advice}")
     model = build_network(recipe, data.N_CLASSES[recipe.data])
-    models.load_weights(model, path)
+    files.load_weights(model, path)
     return model
 
 
 def save_half(model: nn.Module, path: Path) -> str:
     """Write the weights as float16, which keeps eleven significant bits of each, and return the file's SHA-256."""
     weights = {name: w.cpu().contiguous() for name, w in model.state_dict().items()}
-    return models.write_tensors(
+    return files.write_tensors(
         {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}, path
     )
 
@@ -191,7 +191,7 @@ def training_flops(recipe: Recipe) -> int:
     """Floating-point operations of a run's training: forward and backward over every image of every epoch.
 
     Torch counts those of convolutions and matrix products, on a batch of two; a multiplication and an addition are two.
-    Augmentation, the optimizer's steps and what is validated and tested are left out.
+    Augmentation, the optimizer's steps and what is validated and tested are left out. A range test counts all steps.
     """
     network = (
         {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}

@@ -150,6 +150,9 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
     """A range test trains nothing that could be tested: its record has a curve over rates, and no accuracy."""
     return about(recipe, seed, root) | {
         "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
+        "flops": runs.training_flops(recipe)
+        * len(found.rates)
+        // recipe.schedule_args["steps"],  # it may end early
         "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
         "seconds": 0.0,
         "validation_accuracy": None,
@@ -194,18 +197,19 @@ def verify(pattern: str, root: Path | None = None) -> None:
     accuracy differs by more than `TOLERANCE`, where the recipe has changed since, and where a record says what no run
     writes.
     """
-    failures, unchecked = [], []
+    failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
         for record in records.of_recipe(recipe.name):
             if problem := difference(recipe, record, root):
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
-                unchecked.append(f"{recipe.name} seed {record['seed']}")
+                unchecked.setdefault(recipe.name, []).append(str(record["seed"]))
         for path in sorted((records.RECORDED / recipe.name).glob("seed*.pt")):
             if not path.with_suffix(".json").exists():
                 failures.append(f"{path} lies there without a record")
     if unchecked:
-        print(f"not checked, as their weights are not saved: {', '.join(unchecked)}", flush=True)
+        named = ", ".join(f"{name} ({' '.join(seeds)})" for name, seeds in unchecked.items())
+        print(f"not checked, as their weights are not saved: {named}", flush=True)
     if failures:
         raise RuntimeError("\n".join(failures))
 
