@@ -157,7 +157,7 @@ def test_networks_are_built_in_channels_last(model):
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_dropout_keeps_expectation_and_share(p, memory_format, dtype):
-    """Of values and of gradients alike; bfloat16 holds 1.113 as 1.109, so a mask that held it would be 0.3 % off."""
+    """Of values and of gradients alike; bfloat16 holds 1.113 as 1.109, which alone would be 0.3 % off."""
     torch.manual_seed(0)
     x = torch.rand(64, 16, 32, 32).add(0.5).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
     y = models.Dropout(p)(x)
@@ -170,6 +170,17 @@ def test_dropout_keeps_expectation_and_share(p, memory_format, dtype):
         factor = float(out.detach().double().sum() / into.detach().double()[y != 0].sum())
         assert factor * assumed == pytest.approx(1, abs=5e-4), "of what survives"
     assert torch.equal(x.grad == 0, y == 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dropout_of_a_constant_is_that_constant_on_average(dtype, monkeypatch):
+    """Worked out over all 256 draws, not drawn: there is no chance in it."""
+    every = torch.arange(256, dtype=torch.uint8).view(torch.int64)
+    monkeypatch.setattr(torch.Tensor, "random_", lambda draws, *_: draws.copy_(every))
+    for threshold in range(256):
+        mask = models.keep_mask(torch.ones(256, dtype=dtype), threshold).double()
+        assert mask.mean() == 1 and (mask == 0).sum() == threshold
+        assert len(mask.unique()) <= 3
 
 
 def digest(tensors):
