@@ -7,8 +7,8 @@ it. All are built in channels-last memory format, in which convolutions run fast
 """
 
 import copy
-import math
 import hashlib
+import math
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ class Dropout(nn.Module):
 
     `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
     costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
-    is rounded to the nearest 1/256 (0.1 becomes 0.1016), and the survivors are scaled by 1 / (1 - the rounded p), on average exactly.
+    is rounded to the nearest 1/256 (0.1 becomes 0.1016). What survives is scaled by 1 / (1 - the rounded p), exactly so
+    on average.
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
@@ -59,7 +60,7 @@ def keep_mask(x: Tensor, threshold: int) -> Tensor:
         step = torch.finfo(x.dtype).eps * 2 ** math.floor(math.log2(scale))  # between neighbours
         lower = math.floor(scale / step) * step
         larger = round((256 - survivors * lower) / step)
-        mask.mul_(lower).add_(torch.ge(draws, 256 - larger), alpha=step)
+        mask.mul_(lower).add_(torch.gt(draws, 255 - larger), alpha=step)
     # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
     channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return mask.as_strided(x.shape, x.stride()) if channels_last else mask.view(x.shape)
