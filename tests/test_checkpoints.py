@@ -342,6 +342,15 @@ def test_memory_that_is_short_is_no_damage(tmp_path):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
 
 
+@pytest.fixture
+def one_thread():
+    """Sums depend on the number of threads in their last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 KILLED = """
     import os, signal, time
     torch.set_num_threads(1)  # a process with more cannot be forked
@@ -356,7 +365,7 @@ KILLED = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_random_moments_and_resumed(tmp_path):
+def test_killed_at_random_moments_and_resumed(tmp_path, one_thread):
     """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
     in_python(KILLED, path=str(tmp_path / "run.pt"))
     state = files.read_tensors(tmp_path / "run.pt")
