@@ -179,7 +179,7 @@ def test_operations_stand_beside_minutes(empty):
 
 
 def test_every_notebook_that_is_executed_was_timed_and_has_a_row():
-    executed = [path.stem for path in sync.NOTEBOOKS.glob("*.ipynb") if not sync.is_exercise(path)]
+    executed = [path.stem for path in sync.lessons(sync.NOTEBOOKS)]
     assert sorted(tables.TITLES) == sorted(executed)
     assert set(tables.notebook_times()) == set(tables.TITLES), "run `python -m course_utils execute`"
 
