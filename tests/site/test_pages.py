@@ -1,6 +1,6 @@
 """The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone.
 
-Costs about half a minute, nearly all of it axe's. `pytest tests/site --site _build/html` looks at a site that has been
+Costs about half a minute, nearly all of it axe's. `pytest tests/site --site=_build/html` looks at a site that has been
 built already, with every figure in it.
 """
 
