@@ -221,7 +221,9 @@ class BatchLoader:
         )
         self.store = torch.from_numpy(np.ascontiguousarray(image_set.images)).to(self.device)
         self.labels = torch.from_numpy(image_set.labels).to(self.device)
-        if augment and augment.padding:
+        if augment and augment.reflect:
+            self.store = transforms.reflect(self.store, augment.padding)
+        elif augment and augment.padding:
             self.store = transforms.pad(self.store, augment.padding, self.fill)
 
     def __len__(self) -> int:
@@ -246,6 +248,9 @@ class BatchLoader:
         if self.augment is None:
             return self.store[batch]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
+        if self.augment.alternate:  # the first epoch's choice for each image, and then in turns
+            first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
+            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.hole_fill)
 
     @property

@@ -39,6 +39,11 @@ class Recipe:
     hole_fill: tuple[float, float, float] | None = (
         None  # of each channel after normalising; None: the mean colour
     )
+    alternate: bool = False  # mirror each image in every second epoch instead of by chance
+    reflect: bool = False  # the crop's border is the image's own, mirrored
+    small_epochs: int = 0  # at first on images of `small_size` × `small_size` pixels
+    small_size: int = 24
+    six_views: bool = False  # whether the test accuracy is measured in six views as well
 
     def plain(self) -> dict[str, Any]:
         """The recipe as JSON would give it back: lists for tuples, and nothing but plain values."""

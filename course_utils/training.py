@@ -1,8 +1,8 @@
 """The training loop: `fit` over `train_epoch` and `validate_epoch`, and `evaluate` and `predict` for afterwards.
 
-Read `data.py` and `models.py` first; start here with `fit`. The loss function, the optimizer and the scheduler are
-arguments; a loader is anything with a length that yields (images, labels). All runs where the model's weights are, and
-sums stay there until the epoch ends, so that a GPU hardly waits. `exercises/first_batch.py` says what does not fit.
+Read `data.py` and `models.py` first; start here with `fit`. A loader is anything with a length that yields (images,
+labels). Sums stay on the model's device until the epoch ends, so that a GPU hardly waits. What does not fit together is
+said by `exercises/first_batch.py`.
 """
 
 import math
@@ -140,9 +140,12 @@ def validate_epoch(model, loader, loss_fn, precision="auto"):
     return totals.means()
 
 
-def evaluate(model: nn.Module, loader, precision: str = "auto") -> float:
-    """Top-1 accuracy of `model` on `loader`, in [0, 1]."""
-    return validate_epoch(model, loader, nn.functional.cross_entropy, precision)[1]
+def evaluate(model: nn.Module, loader, precision: str = "auto", six_views: bool = False) -> float:
+    """Top-1 accuracy of `model` on `loader`, in [0, 1]; with `six_views` it sees each image six times."""
+    from course_utils.models import SixViews
+
+    asked = SixViews(model) if six_views else model
+    return validate_epoch(asked, loader, nn.functional.cross_entropy, precision)[1]
 
 
 @torch.inference_mode()
@@ -198,9 +201,7 @@ class Totals:
         """(mean loss, accuracy) over all images so far."""
         loss, hits = float(self.loss) / self.images, int(self.hits) / self.images
         if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} by batch {self.batches} of this epoch: lower the learning rate"
-            )
+            raise Diverged(f"a loss of {loss} by batch {self.batches} of this epoch: lower the learning rate")
         return loss, hits
 
 

@@ -90,6 +90,9 @@ class Augment:
 
     `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; `jitter` is how far from 1
     the factors of `jitter_colours` go. Zero switches a step off. `Augment()` is the assignment's pipeline.
+
+    With `alternate` chance mirrors an image in the first epoch, and from then on it is mirrored in every second epoch:
+    none is seen the same way twice running. With `reflect` the border is the image's own, mirrored.
     """
 
     padding: int = 4
@@ -97,6 +100,8 @@ class Augment:
     hole: int = 8
     hole_chance: float = 0.5
     jitter: float = 0.0
+    alternate: bool = False
+    reflect: bool = False
 
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""
@@ -129,6 +134,15 @@ def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
     padded = fill.expand(n, height + 2 * padding, width + 2 * padding, channels).contiguous()
     padded[:, padding : padding + height, padding : padding + width] = images
     return padded
+
+
+def reflect(images: Tensor, padding: int) -> Tensor:
+    """`uint8` (N, H, W, 3) images with a border of `padding` pixels in which they are mirrored at their edges."""
+    for axis in (1, 2):
+        last = images.shape[axis] - 1
+        place = torch.arange(-padding, last + padding + 1, device=images.device).abs()
+        images = images.index_select(axis, last - (last - place).abs())
+    return images
 
 
 def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:

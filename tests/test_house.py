@@ -22,7 +22,7 @@ MAY = {
     "data": {"datasets", "transforms"},
     "models": {"transforms"},
     "schedules": {"training", "exercises.first_batch"},
-    "training": {"exercises.first_batch"},
+    "training": {"models", "exercises.first_batch"},
     "plots": {"schedules"},
     "datasets": {"datasets"},
     "exercises": {*LESSON, "exercises"},
@@ -84,7 +84,7 @@ def lines(path: Path) -> int:
 
 def test_the_lesson_is_short_enough_to_read():
     sizes = {name: lines(MODULES[f"course_utils.{name}"]) for name in LESSON}
-    assert sum(sizes.values()) <= 1750, sizes
+    assert sum(sizes.values()) <= 1850, sizes
     assert sizes["training"] <= 260
     tree = ast.parse(MODULES["course_utils.training"].read_text(encoding="utf-8"))
     length = {node.name: node.end_lineno - node.lineno + 1 for node in tree.body if hasattr(node, "name")}

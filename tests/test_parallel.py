@@ -52,7 +52,7 @@ DRIVER = """
         ("ours", models.SmallNet(10, batch_norm=False, conv_dropout=0, dense_dropout=0, **network)),
         ("own", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(3920, 10))),
     ):
-        loader = runs.PartLoader(data.take(few[0], 60), 60, shuffle=True)
+        loader = runs.RunLoader(data.take(few[0], 60), 60, shuffle=True)
         found[f"{name} weights"] = {key: value.clone() for key, value in net.state_dict().items()}
         loss_fn = nn.CrossEntropyLoss()
         optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
@@ -63,7 +63,7 @@ DRIVER = """
     refused = []
     for attempt in (
         lambda: sweeps.sweep("tiny", [0]),
-        lambda: runs.PartLoader(data.take(few[0], 10), 7),
+        lambda: runs.RunLoader(data.take(few[0], 10), 7),
     ):
         try:
             attempt()
@@ -123,7 +123,7 @@ def test_two_processes_make_the_step_of_one(both, name, monkeypatch):
     (first, second), _, _ = both
     assert all(value.equal(second[f"{name} stepped"][key]) for key, value in first[f"{name} stepped"].items())
     few = data.take(data.take(data.load("shapes10")[0], 700), 60)
-    images, labels = next(iter(runs.PartLoader(few, 60, shuffle=True)))
+    images, labels = next(iter(runs.RunLoader(few, 60, shuffle=True)))
     if name == "ours":
         net = runs.models.SmallNet(
             10, widths=(8, 16, 32), hidden=64, batch_norm=False, conv_dropout=0, dense_dropout=0

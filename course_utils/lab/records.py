@@ -37,8 +37,9 @@ FIELDS = {
     "test_accuracy": (float, type(None)),
     "weights": (str, type(None)),  # SHA-256 of the file beside the record
 }
-# … and may have these: operations of its training, see `runs.training_flops`, and the machines that it was cut off on.
-OPTIONAL = {"flops": int, "resumed_from": list}
+# … and may have these: operations of its training, see `runs.training_flops`, the machines that it was cut off on, and
+# the test accuracy with six views of each image.
+OPTIONAL = {"flops": int, "resumed_from": list, "six_views": float}
 
 
 def path_of(name: str, seed: int) -> Path:

@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils import data, models, schedules, training
+from course_utils import data, models, schedules, training, transforms
 from course_utils.data import BatchLoader, ImageSet
-from course_utils.lab import files, machine, recipes, records
+from course_utils.lab import files, machine, recipes, records, sprint
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.lessons import Recipe
 from course_utils.training import History, Run
@@ -73,12 +73,12 @@ def build_loader(
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}
     if not train:
         return BatchLoader(image_set, 1000, **scaling, device=device)
-    augment = Augment(recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter)
-    return PartLoader(
+    chances = recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter
+    loader = RunLoader(
         image_set,
         recipe.batch_size,
         **scaling,
-        augment=augment if augment != Augment(0, 0, 0, 0) else None,
+        augment=Augment(*chances, recipe.alternate, recipe.reflect) if any(chances) else None,
         fill=mean,
         # The colour whose normalised value is `hole_fill`, as near as whole numbers from 0 to 255 come to it.
         hole_fill=np.clip(recipe.hole_fill * std + mean, 0, 1) if recipe.hole_fill else None,
@@ -86,10 +86,14 @@ def build_loader(
         seed=seed,
         device=device,
     )
+    loader.small_epochs, loader.small_size = recipe.small_epochs, recipe.small_size
+    return loader
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     """The recipe's optimizer over the weights that are trained; `fused` makes its step one pass over each."""
+    if recipe.optimizer == "Muon":
+        return sprint.build_optimizer(model, **recipe.optimizer_args)
     trainable = [p for p in model.parameters() if p.requires_grad]
     return getattr(optim, recipe.optimizer)(trainable, **recipe.optimizer_args, fused=True)
 
@@ -105,7 +109,10 @@ def build_schedule(
         return lr_scheduler.StepLR(optimizer, step_size=args["step_epochs"], gamma=args["gamma"])
     if recipe.schedule == "one_cycle":
         return schedules.one_cycle(optimizer, recipe.epochs, steps_per_epoch, **args)
-    raise ValueError(f"{recipe.name}: expected constant, step_decay or one_cycle, found {recipe.schedule!r}")
+    if recipe.schedule == "falling":
+        return sprint.falling(optimizer, recipe.epochs, steps_per_epoch)
+    known = "constant, step_decay, one_cycle or falling"
+    raise ValueError(f"{recipe.name}: expected {known}, found {recipe.schedule!r}")
 
 
 @dataclass
@@ -135,11 +142,15 @@ def prepare(recipe: Recipe, seed: int, root: Path | None = None) -> Loaders:
 
 @dataclass
 class Outcome:
-    """What a run gives: the trained model, its curves, and its accuracy on the images it was never shown."""
+    """What a run gives: the trained model, its curves, and its accuracy on the images it was never shown.
+
+    `six_views` is the accuracy with six views of each image, where the recipe asks for it.
+    """
 
     model: nn.Module
     history: History
     test_accuracy: float
+    six_views: float | None = None
 
 
 def train(
@@ -150,6 +161,12 @@ def train(
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
     model = build_network(recipe, loaders.n_classes).to(training.pick_device())
+    hooks = [AverageHistory(), *([checkpoint] if checkpoint else [])]
+    if getattr(model, "whitened", False):
+        first = torch.from_numpy(loaders.train.image_set.images[:5000]).to(loaders.train.device)
+        model.whiten(transforms.normalise(first, loaders.train.mean, loaders.train.std))
+        # Several processes expect gradients of the same weights in every step: there the rate alone, zero, stops it.
+        hooks += [sprint.FreezeFirstLayer()] if world() == 1 else []
     training.seed_everything(own_seed(seed))  # processes start alike, and drop out apart
     optimizer = build_optimizer(recipe, model)
     history = training.fit(
@@ -161,18 +178,19 @@ def train(
         build_schedule(recipe, optimizer, len(loaders.train)),
         epochs=recipe.epochs,
         precision=recipe.precision,
-        hooks=[AverageHistory(), *([checkpoint] if checkpoint else [])],
+        hooks=hooks,
         verbose=rank() == 0,
     )
-    return Outcome(model, history, test_accuracy(model, loaders))
+    six = test_accuracy(model, loaders, six_views=True) if recipe.six_views else None
+    return Outcome(model, history, test_accuracy(model, loaders), six)
 
 
-def test_accuracy(model: nn.Module, loaders: Loaders) -> float:
+def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -> float:
     """In float32 whatever a run was trained in: it can be measured again to a few images on any machine.
 
     Of 10,000 images, bfloat16's three digits decide about a dozen one way or the other.
     """
-    return training.evaluate(model, loaders.test, precision="float32")
+    return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
 
 
 def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:
@@ -193,19 +211,31 @@ def training_flops(recipe: Recipe) -> int:
     Torch counts those of convolutions and matrix products, on a batch of two; a multiplication and an addition are two.
     Augmentation, the optimizer's steps and what is validated and tested are left out. A range test counts all steps.
     """
-    network = (
-        {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}
-    )  # unless the recipe names another
+    network = {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}  # unless it names another
     model = build_network(
         replace(recipe, network_args=network | recipe.network_args), data.N_CLASSES[recipe.data]
     )
-    with FlopCounterMode(display=False) as counter:
-        model.train()(torch.zeros(2, 3, 32, 32)).sum().backward()
     images = 50_000 if recipe.data.startswith("cifar") else 5_000
-    shown = recipe.epochs * (images - round(recipe.validation * images))
+    shown = images - round(recipe.validation * images)
     if recipe.schedule == "range_test":
-        shown = recipe.schedule_args["steps"] * recipe.batch_size
-    return counter.get_total_flops() // 2 * shown
+        return recipe.schedule_args["steps"] * recipe.batch_size * step_flops(model)
+    sizes = [recipe.small_size if epoch < recipe.small_epochs else 32 for epoch in range(recipe.epochs)]
+    if getattr(model, "whitened", False):
+        frozen = [epoch >= sprint.BIAS_EPOCHS for epoch in range(recipe.epochs)]
+    else:
+        frozen = [False] * recipe.epochs
+    each = {kind: step_flops(model, *kind) for kind in set(zip(sizes, frozen, strict=True))}
+    return shown * sum(each[kind] for kind in zip(sizes, frozen, strict=True))
+
+
+def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
+    """Operations of a training step for each image of `size` × `size` pixels; `frozen`: none for the first layer."""
+    if getattr(model, "whitened", False):
+        model.patches.requires_grad_(False)
+        model.patches.bias.requires_grad_(not frozen)
+    with FlopCounterMode(display=False) as counter:
+        model.train()(torch.zeros(2, 3, size, size)).sum().backward()
+    return counter.get_total_flops() // 2
 
 
 # ---- several processes; in a single one all of this changes nothing ----
@@ -247,8 +277,10 @@ def of_first(value: Any) -> Any:
     return shared[0]
 
 
-class PartLoader(BatchLoader):
+class RunLoader(BatchLoader):
     """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
+
+    In the first `small_epochs` epochs images are shrunk to `small_size` × `small_size` pixels.
 
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
@@ -259,8 +291,12 @@ class PartLoader(BatchLoader):
             found = f"a batch of {min(self.sizes())} for {world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
 
+    small_epochs, small_size = 0, 24
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        small = self.epoch < self.small_epochs
         for images, labels in super().__iter__():
+            images = sprint.shrink(images, self.small_size) if small else images
             each = len(labels) // world()
             part = slice(rank() * each, (rank() + 1) * each)
             yield images[part], labels[part]

@@ -99,6 +99,10 @@ def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -
     name = f"{record['recipe']['name']} seed {record['seed']}"
     tested = record["test_accuracy"] is not None  # a range test trains nothing that could be
     result = f"{name}: " + (f"{record['test_accuracy']:.2%} on the test set, " if tested else "")
+    if "six_views" in record:
+        result += (
+            f"{record['six_views']:.2%} with six views of each image, {records.minutes(record):.1f} minutes, "
+        )
     if before and tested:
         result += f"recorded before: {before['test_accuracy']:.2%}, "
     return result + f"saved as {path}"
@@ -143,6 +147,7 @@ def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None
         "seconds": sum(outcome.history.seconds),
         "validation_accuracy": None if recipe.curve_on_test else curves["validation_accuracy"][-1],
         "test_accuracy": outcome.test_accuracy,
+        **({"six_views": outcome.six_views} if outcome.six_views is not None else {}),
     }
 
 

@@ -1,0 +1,109 @@
+"""How a `Sprint` is trained: Muon for its filters, SGD for the rest, rates that fall to zero, small images at first.
+
+`MUON` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by few directions; Muon
+gives all of them the same length, so that the rare ones are learned as well.
+Source: K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.
+"""
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import LambdaLR
+
+from course_utils.models import Sprint
+from course_utils.training import Run
+
+BIAS_EPOCHS = 3  # the first layer learns its bias in these, and nothing more afterwards
+
+
+class Muon(optim.Optimizer):
+    """SGD with Nesterov momentum, whose step in groups with `orthogonal` is made orthogonal at a length of its own.
+
+    Those groups hold filters, (n, …): the rows of a matrix, which are kept at a root mean square length of one.
+    `weight_decay` is a part of the gradient, as in `torch.optim.SGD`.
+    """
+
+    def __init__(
+        self, params, lr: float, momentum: float, weight_decay: float = 0.0, orthogonal: bool = False
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "orthogonal": orthogonal}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                gradient = p.grad.add(p, alpha=group["weight_decay"])
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.mul_(group["momentum"]).add_(gradient)
+                update = gradient.add_(momentum, alpha=group["momentum"])
+                if group["orthogonal"]:
+                    p.mul_(len(p) ** 0.5 / p.norm())
+                    update = orthogonal(update.flatten(1)).view(p.shape)
+                p.sub_(update, alpha=group["lr"])
+
+
+def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
+    """Nearly the orthogonal matrix that is nearest to `matrix`, (rows, columns) with no more rows than columns.
+
+    A Newton–Schulz iteration: an odd polynomial of a matrix is that polynomial of its singular values, and this one
+    moves those of (0, 1] towards one. Three steps leave them between 0.3 and 1.3, which trains as well.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    if wide := len(x) > x.shape[1]:
+        x = x.T
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+    return x.T if wide else x
+
+
+def build_optimizer(
+    model: Sprint, filters: float, biases: float, head: float, decay: float, muon: bool = True
+) -> Muon:
+    """The optimizer of a `Sprint`, given the rates of its filters, its biases and its head.
+
+    `decay` is the share of a weight that the first step takes away. It leaves out the filters, which Muon keeps at
+    their length, unless SGD trains them as well (`muon=False`).
+    """
+    learned = [weight for weight in model.filters() if weight.requires_grad]
+    norms = [layer.bias for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
+    sgd = {"momentum": 0.85}
+    groups = [
+        {"params": learned, "lr": filters, "momentum": 0.6, "orthogonal": True}
+        if muon
+        else {"params": learned, "lr": filters, "weight_decay": decay / filters, **sgd},
+        {"params": norms, "lr": biases, "weight_decay": decay / biases, **sgd},
+        {"params": [model.patches.bias], "lr": biases, "weight_decay": decay / biases, **sgd},
+        {"params": [model.head.weight], "lr": head, "weight_decay": decay / head, **sgd},
+    ]
+    return Muon(groups, lr=filters, momentum=0.6)
+
+
+def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
+    """Every rate falls in a straight line to zero; that of the first layer's bias (group 2) in `BIAS_EPOCHS`."""
+
+    def fall(epochs: int):
+        return lambda step: max(0.0, 1 - step / (epochs * steps_per_epoch))
+
+    ends = [
+        min(epochs, BIAS_EPOCHS) if group == 2 else epochs for group in range(len(optimizer.param_groups))
+    ]
+    scheduler = LambdaLR(optimizer, list(map(fall, ends)))
+    scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
+    scheduler.ends = ends  # for a checkpoint, which cannot look into a lambda
+    return scheduler
+
+
+class FreezeFirstLayer:
+    """A hook for `fit`: after `BIAS_EPOCHS` epochs nothing is computed for the bias of the first layer any more."""
+
+    def start(self, run: Run) -> None:
+        self.after_epoch(run)
+
+    def after_epoch(self, run: Run) -> None:
+        run.model.patches.bias.requires_grad_(len(run.history) < BIAS_EPOCHS)
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Images (n, 3, H, W) at `size` × `size` pixels, each the mean of those that it covers."""
+    return nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
