@@ -1,8 +1,7 @@
 """The training loop: `fit` over `train_epoch` and `validate_epoch`, and `evaluate` and `predict` for afterwards.
 
 Read `data.py` and `models.py` first; start here with `fit`. A loader is anything with a length that yields (images,
-labels). Sums stay on the model's device until the epoch ends, so that a GPU hardly waits. What does not fit together is
-said by `exercises/first_batch.py`.
+labels); `exercises/first_batch.py` says what does not fit. Sums stay on the device, so that a GPU hardly waits.
 """
 
 import math

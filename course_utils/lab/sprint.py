@@ -1,6 +1,6 @@
 """How a `Sprint` is trained: Muon for its filters, SGD for the rest, rates that fall to zero, small images at first.
 
-`MUON` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by few directions; Muon
+`Muon` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by few directions; Muon
 gives all of them the same length, so that the rare ones are learned as well.
 Source: K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
@@ -46,7 +46,7 @@ def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     """Nearly the orthogonal matrix that is nearest to `matrix`, (rows, columns) with no more rows than columns.
 
     A Newton–Schulz iteration: an odd polynomial of a matrix is that polynomial of its singular values, and this one
-    moves those of (0, 1] towards one. Three steps leave them between 0.3 and 1.3, which trains as well.
+    moves those of (0, 1] towards one. Three steps bring all above 0.02 to between 0.68 and 1.21, which trains as well.
     """
     x = matrix / (matrix.norm() + 1e-7)
     if wide := len(x) > x.shape[1]:

@@ -65,7 +65,7 @@ def table(head: Iterable[str], rows: Iterable[Html], name: str) -> Html:
 
 
 def accuracy(name: str) -> str:
-    """Test accuracy of a recipe: "51.00 ± 0.30 % (3 seeds)", or "not run yet".
+    """Test accuracy of a recipe: "51.00 ± 0.30 % (3 seeds)", or "not run yet"; with six views beside it where measured.
 
     Where runs died a mean would be like none of them: "1.00, 1.00, 5.17 % (3 seeds, 2 at chance)".
     """
@@ -76,7 +76,9 @@ def accuracy(name: str) -> str:
     if dead := Accuracy(name).dead():
         return f"{', '.join(f'{one:.2f}' for one in sorted(percents))} % ({seeds}, {dead} at chance)"
     spread = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
-    return f"{fmean(percents):.2f}{spread} % ({seeds})"
+    six = [100 * run["six_views"] for run in runs_of(name) if "six_views" in run]
+    beside = f"; in six views {fmean(six):.2f} %" if six else ""
+    return f"{fmean(percents):.2f}{spread} % ({seeds}){beside}"
 
 
 def minutes(name: str) -> str:

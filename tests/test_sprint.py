@@ -1,0 +1,201 @@
+"""The sprint: its network, its optimizer, and what is special about the way in which it sees its images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+
+from course_utils import data, models, training, transforms
+from course_utils.data import BatchLoader
+from course_utils.lab import recipes, runs, sprint
+from course_utils.transforms import Augment
+
+QUICK = replace(
+    recipes.SPRINT,
+    data="shapes10",
+    batch_size=500,
+    epochs=5,
+    network_args={"widths": (8, 16, 16)},
+    small_epochs=2,
+)
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return data.load("shapes10")[0]
+
+
+def test_the_first_layer_whitens_patches(shapes):
+    mean, std = data.channel_stats(shapes)
+    images, _ = next(iter(BatchLoader(shapes, 1000, mean=mean, std=std)))
+    model = models.Sprint()
+    model.whiten(images)
+    nn.init.zeros_(model.patches.bias)
+    outputs = model.patches(images)[:, :12].permute(1, 0, 2, 3).flatten(1).double()
+    correlations = outputs @ outputs.T / outputs.shape[1]
+    loud = correlations.diagonal() > 0.9  # the faintest directions are damped, so that noise is not blown up
+    assert loud.sum() >= 6
+    torch.testing.assert_close(
+        correlations[loud][:, loud], torch.eye(int(loud.sum()), dtype=torch.float64), atol=0.1, rtol=0
+    )
+    assert (correlations - correlations.diagonal().diag()).abs().max() < 0.01
+    assert torch.equal(model.patches.weight[12:], -model.patches.weight[:12])
+    assert not model.patches.weight.requires_grad
+
+
+def test_filters_begin_as_copies_of_their_inputs():
+    filters = models.Sprint().filters()[2]  # 64 → 64
+    images = torch.rand(2, 64, 5, 5)
+    torch.testing.assert_close(nn.functional.conv2d(images, filters, padding=1), images)
+    assert not torch.equal(models.Sprint(identity=False).filters()[2], filters)
+
+
+def test_the_first_answers_are_a_guess():
+    torch.manual_seed(0)
+    labels = torch.randint(10, (64,))
+    logits = models.Sprint()(torch.randn(64, 3, 32, 32)).detach()
+    loss = nn.functional.cross_entropy(logits, labels)
+    assert float(loss) == pytest.approx(np.log(10), abs=0.05)
+
+
+class Corner(nn.Module):
+    """The image's first pixel as its logits."""
+
+    def forward(self, images):
+        return images[:, :, 0, 0]
+
+
+def test_six_views_are_those_that_it_says():
+    images = torch.arange(48.0).view(1, 3, 4, 4)
+    padded = nn.functional.pad(images, (1, 1, 1, 1), "reflect")
+    up_and_left, down_and_right = padded[..., 0:4, 0:4], padded[..., 2:6, 2:6]
+
+    def corners(view):  # of the view and of its mirror image
+        return view[:, :, 0, 0] + view[:, :, 0, 3]
+
+    expected = (2 * corners(images) + corners(up_and_left) + corners(down_and_right)) / 8
+    torch.testing.assert_close(models.SixViews(Corner())(images), expected)
+
+
+def test_evaluate_asks_six_times():
+    """A network that sees nothing but whether the corner is bright: right in one view, wrong in most of six."""
+    image = torch.zeros(1, 3, 8, 8)
+    image[..., 0, 0] = 1
+
+    class Bright(nn.Module):
+        def forward(self, images):
+            bright = images[:, 0, 0, 0]
+            return torch.stack([0.4 + 0 * bright, bright], 1)
+
+    batch = [(image, torch.tensor([1]))]
+    assert training.evaluate(Bright(), batch) == 1
+    assert training.evaluate(Bright(), batch, six_views=True) == 0
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (20, 20)])
+def test_a_step_of_muon_is_nearly_orthogonal(shape):
+    torch.manual_seed(0)
+    found = torch.linalg.svdvals(sprint.orthogonal(torch.randn(shape), steps=5))
+    assert found.min() > 0.3 and found.max() < 1.3
+
+
+def test_muon_keeps_filters_at_their_length_and_moves_all_directions_alike():
+    torch.manual_seed(0)
+    filters = nn.Parameter(torch.randn(8, 3, 3, 3))
+    start = filters.detach() * (8**0.5 / filters.detach().norm())
+    filters.grad = torch.randn(8, 3, 3, 3) * torch.logspace(0, -1, 8).view(8, 1, 1, 1)
+    sprint.Muon([filters], lr=0.1, momentum=0.6, orthogonal=True).step()
+    moved = torch.linalg.svdvals((filters.detach() - start).flatten(1))
+    gradient = torch.linalg.svdvals(filters.grad.flatten(1))
+    assert moved.max() / moved.min() < gradient.max() / gradient.min() / 2
+    assert moved.min() > 0.02 and moved.max() < 0.13
+
+
+def test_its_other_groups_are_torchs_sgd():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(5)) for _ in range(2))
+    settings = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.01}
+    optimizers = sprint.Muon([ours], **settings), optim.SGD([theirs], **settings, nesterov=True)
+    for _ in range(5):
+        ours.grad = theirs.grad = torch.randn(5)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_every_weight_is_in_one_group():
+    model = models.Sprint()
+    model.whiten(torch.rand(10, 3, 32, 32))
+    groups = sprint.build_optimizer(model, 0.24, 106.0, 0.02, 0.004).param_groups
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    model = models.Sprint(whitened=False)
+    groups = sprint.build_optimizer(model, 2.9, 106.0, 0.02, 0.004, muon=False).param_groups
+    assert model.patches.weight is groups[0]["params"][0] and not groups[0]["orthogonal"]
+
+
+def test_rates_fall_to_zero_and_the_first_layers_bias_after_three_epochs():
+    model = models.Sprint()
+    optimizer = sprint.build_optimizer(model, 0.24, 106.0, 0.02, 0.004)
+    scheduler = sprint.falling(optimizer, epochs=9, steps_per_epoch=2)
+    rates = []
+    for _ in range(18):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == [0.24, 106.0, 106.0, 0.02]
+    assert rates[9] == pytest.approx([0.12, 53.0, 0.0, 0.01])
+    assert rates[5][2] == pytest.approx(106 / 6)
+    assert scheduler.get_last_lr() == [0, 0, 0, 0]
+
+
+def test_flips_alternate(shapes):
+    few = data.take(shapes, 40)
+    loader = BatchLoader(few, 40, augment=Augment(0, 0.5, 0, 0, alternate=True))
+    first, second, third = (next(iter(loader))[0] for _ in range(3))
+    plain = next(iter(BatchLoader(few, 40)))[0]
+    assert torch.equal(first, third)
+    assert torch.equal(first, second.flip(3))
+    mirrored = [not torch.equal(a, b) for a, b in zip(first, plain, strict=True)]
+    assert 10 < sum(mirrored) < 30
+
+
+def test_a_border_is_reflected(shapes):
+    images = shapes.images[:5]
+    expected = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    assert np.array_equal(transforms.reflect(torch.from_numpy(images), 2).numpy(), expected)
+    loader = BatchLoader(shapes, 5, augment=Augment(2, 0, 0, 0, reflect=True))
+    assert np.array_equal(loader.store[:5].numpy(), expected)
+
+
+def test_first_epochs_are_small(shapes):
+    loader = runs.build_loader(QUICK, shapes, data.channel_stats(shapes), True, 0)
+    sizes = [next(iter(loader))[0].shape[2:] for _ in range(3)]
+    assert sizes == [(24, 24), (24, 24), (32, 32)]
+    whole, part = (runs.training_flops(replace(QUICK, small_epochs=n)) for n in (0, 2))
+    assert 0.75 < part / whole < 0.85  # two of five epochs at about half
+
+
+def test_a_resumed_sprint_is_the_same(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_: (data.take(shapes, 1000), data.take(shapes, 100, seed=1)))
+    whole = runs.train(QUICK, 0)
+    path = tmp_path / "run.checkpoint"
+
+    class Stop(Exception):
+        pass
+
+    class Cut(runs.RunCheckpoint):
+        def after_epoch(self, run):
+            super().after_epoch(run)
+            if len(run.history) == 4:
+                raise Stop
+
+    with pytest.raises(Stop):
+        runs.train(QUICK, 0, checkpoint=Cut(path, QUICK, 0, {}))
+    resumed = runs.train(QUICK, 0, checkpoint=runs.RunCheckpoint(path, QUICK, 0, {}))
+    assert not resumed.model.patches.bias.requires_grad
+    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert whole.six_views == resumed.six_views is not None
