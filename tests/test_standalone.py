@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -198,6 +199,7 @@ def test_the_site_hands_out_standalone_notebooks(folder, tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "-q", str(tmp_path), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert {path.name: path.read_bytes() for path in sources.iterdir()} == {
-        path.name: path.read_bytes() for path in folder.iterdir()
-    }
+    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in sources.iterdir()} == expected
+    with zipfile.ZipFile(sources.with_suffix(".zip")) as archive:
+        assert {name: archive.read(name) for name in archive.namelist() if name != "./"} == expected

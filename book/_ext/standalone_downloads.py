@@ -1,9 +1,11 @@
 """Sphinx extension: a page's download button hands out its notebook as a standalone one.
 
 The file that the theme offers is the page's source, which needs the course installed around it. The
-standalone copy, which carries the package in its cells, runs wherever the reader takes it.
+standalone copy, which carries the package in its cells, runs wherever the reader takes it. A browser that opened the
+site from a folder shows a notebook as raw text instead of saving it; it saves a zip, so there is one of all of them.
 """
 
+import shutil
 from pathlib import Path
 
 from course_utils.authoring import standalone
@@ -16,6 +18,7 @@ def replace_sources(app, exception: Exception | None) -> None:
         for source in out.glob("*.ipynb"):  # Sphinx's own copies
             source.unlink()
         standalone.write(out)
+        shutil.make_archive(str(out), "zip", out)
 
 
 def setup(app) -> dict:
