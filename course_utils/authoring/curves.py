@@ -26,7 +26,11 @@ def write(out: Path) -> None:
 def script() -> str:
     """A line for each recipe that has been trained, in the order of `recipes.RECIPES`."""
     found = [(one, verdicts.runs_of(one.name)) for one in recipes.RECIPES.values() if one.epochs]
-    lines = [f" {json.dumps(one.name)}: {json.dumps(entry(one, of), ensure_ascii=False)}" for one, of in found if of]
+    lines = [
+        f" {json.dumps(one.name)}: {json.dumps(entry(one, of), ensure_ascii=False)}"
+        for one, of in found
+        if of
+    ]
     return "window.RUNS = {\n" + ",\n".join(lines) + "\n};\n"
 
 
@@ -50,7 +54,11 @@ def stills() -> dict[str, Figure]:
     planned = 0.1 * 0.2 ** (np.arange(330) // 5)
     cycle = np.interp(range(EPOCHS * BATCHES), BATCHES * np.array([0, 5, EPOCHS]), [0.001, 0.1, 0.001])
     return {
-        "steps": plots.schedule(planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True),
-        "cycle": plots.schedule(cycle, BATCHES, "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"),
+        "steps": plots.schedule(
+            planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True
+        ),
+        "cycle": plots.schedule(
+            cycle, BATCHES, "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"
+        ),
         "runs": figures.curves({"smallnet-source": "smallnet-source", "smallnet-best": "smallnet-best"}),
     }

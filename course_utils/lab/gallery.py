@@ -1,7 +1,7 @@
 """Pictures of CIFAR on the book's pages, with captions that are text: what `python -m course_utils gallery` has stored.
 
-A figure's pictures lie in one small image, `recorded/gallery/NAME.webp`, row by row; its words in `gallery.json`. A page
-shows it by the last line of a cell. The browser cuts the image up and enlarges it pixel by pixel.
+A figure's pictures lie in one small image, `recorded/gallery/NAME.webp`, row by row; its words in `gallery.json`. Call
+`show` in the last line of a page's cell. The browser cuts the image up and enlarges it pixel by pixel.
 """
 
 import base64
