@@ -25,6 +25,7 @@ def empty(tmp_path, monkeypatch):
 
 DRAWN = {
     "accuracies": lambda: figures.accuracies({"a": SOURCE, "b": BEST}, mark=("the source", 50.48)),
+    "bars": lambda: figures.bars(figures.HEADLINE),
     "curves": lambda: figures.curves({"a": SOURCE, "b": BEST}),
     "range test": lambda: figures.range_test("resnet-lr-range"),
     "weights": lambda: figures.against("weights", "cifar100"),

@@ -1,4 +1,4 @@
-"""The pictures of CIFAR on the book's pages: stored as their words say, by the recorded weights, and shown once each."""
+"""The pictures of CIFAR on the pages: stored as their words say, by the recorded weights, and shown once each."""
 
 import json
 import re

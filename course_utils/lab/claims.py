@@ -112,7 +112,7 @@ SESSION_1 = [
         (better("twice the epochs against 25", "smallnet-long", "smallnet-source", "better, not measured"),),
         "the 330 epochs themselves. The page argues why 50 are enough to tell.",
     ),
-    Claim("S7", "session1/optimizer",
+    Claim("S7", "session1/rate_and_schedule",
         "SGD does slightly better than Adam and AdamW.",
         (
             gains("SGD against Adam", "smallnet-source", "smallnet-adam", 0, 3, "slightly better"),

@@ -53,6 +53,31 @@ def missing(*names: str) -> Html:
 
 # ---- accuracies ----
 
+HEADLINE = {  # the welcome page's figure and README's picture, which CONTRIBUTING says how to make
+    "the project's recipe": "smallnet-source",
+    "same network, augmentation and a full schedule": "smallnet-best",
+    "the weights spent on convolutions": "budgetnet",
+}
+
+
+@closed
+def bars(names: Mapping[str, str], title: str = "") -> Figure:
+    """A bar from zero for each of `{label: recipe}`, as long as its mean test accuracy; a dot for each run."""
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 0.9 + 0.62 * len(names)), layout="constrained")
+    means = [fmean(verdicts.percents(name) or [0]) for name in names.values()]
+    axes.barh(range(len(names)), means, height=0.62, color=["0.72", *[plots.BLUE] * (len(names) - 1)])
+    for height, (name, mean) in enumerate(zip(names.values(), means, strict=True)):
+        percents = verdicts.percents(name)
+        axes.plot(percents, [height] * len(percents), "o", color="black", alpha=0.6, markersize=4)
+        right = max(percents, default=0) + 2
+        axes.text(right, height, f"{mean:.0f} %" if percents else NOT_RUN, va="center", weight="bold")
+    axes.set_yticks(range(len(names)), [plots.wrap(label, 20) for label in names])
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, 85), xlabel="test accuracy (%)")
+    axes.grid(False, axis="y")
+    plots.set_title(figure, title)
+    return figure
+
+
 LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance looks like an effect
 
 

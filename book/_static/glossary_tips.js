@@ -1,0 +1,25 @@
+// Definitions of terms: a first tap shows one and a second follows the link; Escape or a tap elsewhere hides it.
+document.addEventListener("DOMContentLoaded", () => {
+  const links = [...document.querySelectorAll("a.term")];
+  const show = (one) => links.forEach((link) => link.classList.toggle("told", link === one));
+  links.forEach((link, i) => {
+    link.nextElementSibling.id = `tip-${i}`;
+    link.setAttribute("aria-describedby", `tip-${i}`);
+    let touched = false;
+    link.addEventListener("pointerdown", (event) => (touched = event.pointerType === "touch"));
+    link.addEventListener("click", (event) => {
+      if (!touched || link.classList.contains("told")) return;
+      event.preventDefault();
+      show(link);
+    });
+    const hushed = (on) => () => link.classList.toggle("hushed", on);
+    link.addEventListener("mouseleave", hushed(false));
+    link.addEventListener("blur", hushed(false));
+  });
+  document.addEventListener("click", (event) => event.target.closest("a.term") || show(null));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    show(null);
+    links.filter((link) => link.matches(":hover, :focus")).forEach((link) => link.classList.add("hushed"));
+  });
+});
