@@ -92,12 +92,12 @@ def test_curves_are_chosen_added_and_taken_away(knobs):
     assert len(lines(knobs, "runs", "knobs-seed")) == 6, "three seeds each"
     knobs.get_by_role("button", name="Add a curve").click()
     assert len(lines(knobs, "runs")) == 3
-    knobs.get_by_label("Recipe").nth(2).select_option("smallnet-gamma-0.1")
+    knobs.get_by_role("combobox", name="Recipe").nth(2).select_option("smallnet-gamma-0.1")
     assert "smallnet-gamma-0.1, validation accuracy, ends at" in chart.get_attribute("aria-label")
-    knobs.get_by_label("Curve").nth(2).select_option("training")
+    knobs.get_by_role("combobox", name="Curve").nth(2).select_option("training")
     assert lines(knobs, "runs")[:2] == [first, second]
-    knobs.get_by_label("Recipe").nth(2).select_option("resnet-fast")
-    assert knobs.get_by_label("Curve").nth(2).locator("option").nth(1).is_disabled(), "nothing was held out"
+    knobs.get_by_role("combobox", name="Recipe").nth(2).select_option("resnet-fast")
+    assert knobs.get_by_role("combobox", name="Curve").nth(2).locator("option").nth(1).is_disabled(), "nothing was held out"
     for left in (2, 1, 0):
         knobs.get_by_role("button", name="Remove").first.click()
         assert len(lines(knobs, "runs")) == left
