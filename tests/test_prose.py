@@ -76,7 +76,9 @@ def test_pages_leave_verdicts_to_the_rule(path):
     ids=lambda p: p.stem,
 )
 def test_discussion_pages_ask_show_and_close(path):
-    assert re.search(r"^# .+\n\n\*[^*]+\?\*\s\S", read(path), flags=re.M), "opens with a question and its answer"
+    assert re.search(r"^# .+\n\n\*[^*]+\?\*\s\S", read(path), flags=re.M), (
+        "opens with a question and its answer"
+    )
     assert "## To take away" in read(path)
 
 

@@ -5,7 +5,7 @@ runs: a figure that was measured once is given two points either side on CIFAR-1
 it is a ratio, an epoch if it is one, and about a factor of three if it is a learning rate; a range is given half a
 point more at both ends; "better" and "helps" mean at least one point, "makes no difference" less than one, "slightly
 better" up to three. Parts that were added after the first runs have the ranges of the parts that they stand beside.
-The rule that turns ranges and records into verdicts is in `verdicts`.
+S17 and R3 are questions of the book's own. The rule that turns ranges and records into verdicts is in `verdicts`.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ SESSION_1 = [
     Claim("S1", "session1/batch_size",
         "The starting network, two convolutions trained with batches of 32, reaches 4 %.",
         (Part("its test accuracy", Accuracy("smallnet-start"), 2, 6, "4 %"),),
-        "the source's own rate for S1 to S4, which is not known. Here it is the 0.1 of its later runs.",
+        "the project's own rate for S1 to S4, which is not known. Here it is the 0.1 of its later runs.",
     ),
     Claim("S2", "session1/batch_size",
         "Batches of 128 instead of 32 lift it to 35 %, and an epoch takes less time.",
@@ -134,7 +134,7 @@ SESSION_1 = [
             gains("10 + 10 against 20", "smallnet-10-10", "smallnet-20-flat", 2.5, 5.5, "3 to 5 points"),
             gains("10 + 10 + 10 against 10 + 10", "smallnet-10-10-10", "smallnet-10-10", 0, 4, "about 2 points"),
         ),
-        "SGD. The source names no optimizer, and these are rates for Adam.",
+        "SGD. The project names no optimizer, and these are rates for Adam.",
     ),
     Claim("S10", "session1/rate_and_schedule",
         "Any gamma from 0.1 to 0.3 gives the same result.",
@@ -185,7 +185,7 @@ SESSION_1 = [
         (Part("time an epoch, passed against written in", Bench("loss passed in over hard-coded"), 1.3, 1.7, "1.5"),),
     ),
     Claim("S17", "session1/normalisation_and_activations",
-        "Not tried there: normalised input, other activations, other kinds of convolution. We ask: do they help?",
+        "Our own question, left open there: do normalised input, other activations or other kinds of convolution help?",
         (
             better("normalised against [0, 1]", "smallnet-normalised", "smallnet-source"),
             better("GELU against ReLU", "smallnet-gelu", "smallnet-source"),
@@ -195,16 +195,16 @@ SESSION_1 = [
     ),
     Claim("S18", "session1/transfer",
         "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100. "
-        "(Its backbone is random, as we first read the source's code.)",
+        "(Its backbone is random, as we first read the project's code.)",
         tuple(
             Part(f"if the backbone is random, {how}", Accuracy(recipe), 23.34, 27.34, "25.34 %")
             for how, recipe in [
-                ("trained as the source's own network", "transfer-random-source"),
+                ("trained as the project's own network", "transfer-random-source"),
                 ("with Adam in 10 epochs", "transfer-random"),
                 ("with Adam and a normalisation that moves", "transfer-random-norm"),
             ]
         ),
-        "the ImageNet weights, which the source most likely had: they have to be downloaded, and were not. "
+        "the ImageNet weights, which the project most likely had: they have to be downloaded, and were not. "
         "(Its recipe is transfer-imagenet.) The page compares with a backbone trained in this course.",
     ),
 ]
@@ -222,12 +222,12 @@ SESSION_2 = [
         "The best maximum rate for Adam, by a range test, is 0.00032.",
         (
             Part("a tenth of the rate of the lowest loss", SuggestedRate("resnet-lr-range"), 1e-4, 1e-3, "0.00032"),
-            Part("the steepest fall of the loss, in the source's own range test",
+            Part("the steepest fall of the loss, in the project's own range test",
                  SuggestedRate("resnet-lr-range-source", rule="steepest"), 1e-4, 1e-3, "0.00032"),
         ),
     ),
     Claim("R3", "session2/reading_the_results",
-        "Not said there, and worth asking: is each ingredient worth a point in 8 epochs?",
+        "Our own question: is each ingredient worth a point in 8 epochs?",
         tuple(
             better(f"with against without {what}", "resnet-8", f"resnet-8-{without}")
             for what, without in [
