@@ -10,6 +10,7 @@ from PIL import Image
 
 from course_utils.authoring import curves
 from course_utils.authoring import gallery as maker
+from course_utils.data import ImageSet
 from course_utils.datasets.cifar import CLASSES
 from course_utils.lab import gallery, records, tables
 
@@ -82,6 +83,34 @@ def test_a_figure_as_html(tmp_path, monkeypatch):
     assert shown.count("<li>") == 18
     assert "--x: 1; --y: 1" in shown and shown.count("<p>") == 1
     assert "a<br/>&lt;b&gt;" in shown and 'aria-label="a &quot;picture&quot;"' in shown
+
+
+@pytest.fixture
+def answers():
+    """Six pictures of two classes; the network is wrong about the second and, more surely, about the last."""
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(32, 1).repeat(32, 2).repeat(3, 3)
+    test = ImageSet(images, np.array([0, 0, 0, 1, 1, 1]), ("oak_tree", "sea"), "six")
+    of_sea = np.array([0.1, 0.6, 0.004, 0.9, 0.999, 0.02], np.float32)
+    return maker.Answers(test, np.stack([1 - of_sea, of_sea], axis=1))
+
+
+def shown(group: maker.Group) -> list[int]:
+    return [int(picture[0, 0, 0]) for picture in group.pictures]
+
+
+def test_the_surest_mistakes_come_first(answers, monkeypatch):
+    monkeypatch.setattr(maker, "answers", lambda name, root: answers)
+    (group,) = maker.mistakes(("smallnet-source",), None).groups
+    assert shown(group) == [5, 1]
+    assert group.captions == ["sea\nsaid: oak tree\n98 %", "oak tree\nsaid: sea\n60 %"]
+    (first, *_) = maker.pairs_of("smallnet-source", None, n=1)
+    assert (first.title, shown(first)) == ("smallnet-source: oak tree → sea (1 of 3)", [1])
+
+
+def test_the_easiest_and_the_hardest_of_a_class(answers):
+    group = maker.extremes_of(answers, 1, each=1)
+    assert (group.title, shown(group)) == ("sea: 2 of 3 right", [4, 5])
+    assert group.captions == ["> 99 %", "2 %\nsaid: oak tree"]
 
 
 def test_the_curves_of_the_page_are_those_of_the_records():
