@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from course_utils import data, transforms
+from course_utils.authoring import curves
 from course_utils.datasets.cifar import STATS
 from course_utils.lab import recipes, runs
 from course_utils.models import SmallNet, count_parameters
@@ -33,6 +34,7 @@ SURE = 0.9  # the probability to which a picture named rightly comes closest: su
 
 def write(out: Path = STATIC) -> None:
     """Write the scripts, and a still in their place, into `out`; needs CIFAR-100 and the recorded weights."""
+    curves.write(out)  # which needs neither
     _, test = data.load("cifar100")
     networks = {name: runs.trained_network(recipes.get(name)).eval() for name in NETWORKS}
     logits = {name: logits_of(network, test.images) for name, network in networks.items()}
