@@ -35,6 +35,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchsummary import summary
 
 from course_utils import (
@@ -198,12 +199,14 @@ network = resnet()
 # Push two random pictures through it and follow the shapes.
 
 # %%
+names = "prep", "layer 1", "residual 1", "layer 2", "layer 3", "residual 3"
+names += "pool", "flatten", "head"
 x = torch.rand(2, 3, 32, 32)
 print(f"{'images':12s} {tuple(x.shape)}")
 with torch.no_grad():
-    for layer in network:
+    for name, layer in zip(names, network, strict=True):
         x = layer(x)
-        print(f"{type(layer).__name__:12s} {tuple(x.shape)}")
+        print(f"{name:12s} {tuple(x.shape)}")
 
 assert x.shape == (2, 10)
 
@@ -223,6 +226,7 @@ packaged.load_state_dict(dict(copied))
 noise = torch.rand(2, 3, 32, 32)
 with torch.no_grad():
     yours, theirs = network.eval()(noise), packaged.eval()(noise)
+assert yours.shape == theirs.shape == (2, 10)
 assert torch.allclose(yours, theirs, atol=1e-4)
 print("the same weights, the same logits")
 
@@ -302,19 +306,25 @@ print(f"used below: {recipe.schedule_args['lr_max']:.1e}")
 # ## One cycle
 #
 # The rate climbs in a straight line to its maximum and comes down again: warm-up while the weights are random and gradients
-# wild, large steps to travel, small steps to settle. It changes with every batch. The assignment has 24 epochs of 98 batches and
-# the peak after epoch 5; that is a line through three corners.
+# wild, large steps to travel, small steps to settle. It changes with every batch. For PyTorch that is one line: `LambdaLR` asks
+# a function, at every step, for the share of the optimizer's rate.
+
 
 # %%
-corners = [0, 5 * 98, 24 * 98]
-by_hand = np.interp(np.arange(24 * 98), corners, [3.2e-6, 3.2e-4, 3.2e-6])
+def one_cycle(optimizer, corners, shares):
+    return LambdaLR(optimizer, lambda step: np.interp(step, corners, shares))
+
 
 # %% [markdown]
-# `one_cycle` in the package makes a PyTorch scheduler of it, which sets the optimizer's rate after every batch. `rates_of` shows
-# the rates of a scheduler without training anything; they are those three corners' line.
+# The assignment has 24 epochs of 98 batches and its peak after epoch 5, and it begins and ends at a hundredth of its highest rate.
+# `rates_of` shows the rates of a scheduler without training anything.
 
 
 # %%
+def by_hand(optimizer):
+    return one_cycle(optimizer, [0, 5 * 98, 24 * 98], [0.01, 1, 0.01])
+
+
 def assignment(optimizer):
     return schedules.one_cycle(
         optimizer, 24, 98, lr_min=3.2e-6, lr_max=3.2e-4, peak_epoch=5
@@ -322,10 +332,12 @@ def assignment(optimizer):
 
 
 assignment_rates = schedules.rates_of(assignment, steps=24 * 98)
-assert np.allclose(assignment_rates, by_hand)
+rates_by_hand = schedules.rates_of(by_hand, steps=24 * 98, lr=3.2e-4)
+assert np.allclose(assignment_rates, rates_by_hand)
+print("the package's cycle has the same rates")
 
 # %% [markdown]
-# Here it is as a picture.
+# The package's version takes epochs and rates in place of steps and shares. Here is the cycle as a picture.
 
 # %% mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
 plots.schedule(

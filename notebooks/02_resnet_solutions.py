@@ -452,8 +452,8 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # <details><summary>Answer</summary>
 #
-# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square that shouts. It can be
-# learned to be ignored, but that takes epochs.
+# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square with a sharp edge. The
+# network can learn to ignore it, but that takes epochs.
 #
 # </details>
 #

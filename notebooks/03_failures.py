@@ -130,7 +130,7 @@ plt.show()
 
 # %% [markdown]
 # After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit` has
-# nothing to say. This run is the yardstick for all that follows.
+# nothing to say. Every exhibit is compared with this run.
 #
 # ## 1. The rate is too high
 #
