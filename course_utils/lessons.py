@@ -99,8 +99,8 @@ RESNET_QUICK = replace(
     data="shapes10",
     network_args={"widths": (16, 32, 64, 128)},
     batch_size=128,
-    epochs=6,
-    schedule_args={"lr_min": 3.2e-5, "lr_max": 3.2e-3, "peak_epoch": 2},
+    epochs=4,
+    schedule_args={"lr_min": 3.2e-5, "lr_max": 3.2e-3, "peak_epoch": 1},
 )
 LESSONS = {
     "smallnet": {"quick": SMALLNET_QUICK, "full": SMALLNET},
@@ -110,7 +110,7 @@ LESSONS = {
 # What a student may expect of each: how long it takes on two CPU cores, and the accuracy at the end.
 EXPECTATIONS = {
     "smallnet-quick": ("about a minute", "45 to 60 % on validation images; a guess is 1 %"),
-    "resnet-quick": ("about 40 seconds", "over 95 % on validation images; a guess is 10 %"),
+    "resnet-quick": ("half a minute", "over 95 % on validation images; a guess is 10 %"),
     "smallnet-source": ("half an hour", "about 51 % on test images, as the source's 50.5 %; a guess is 1 %"),
     "resnet-lesson": ("about an hour", "about 89 % on test images (published: 91.7 %); a guess is 10 %"),
 }

@@ -171,7 +171,10 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     made = f"{latest['machine']['name']}, {latest['precision']}, {latest['date']}"
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
-    return learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
+    figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
+    if smoothing := recipe.get("label_smoothing"):  # which raises the lowest loss that can be reached
+        figure.axes[0].set_ylabel(f"loss (label smoothing {smoothing:g})")
+    return figure
 
 
 @styled

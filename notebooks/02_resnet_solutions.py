@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,mystnb,-all
 #     notebook_metadata_filter: kernelspec,mystnb,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -131,7 +131,7 @@ checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
 # Before you run the next cell, guess: by how much does the later peak change the sum of all rates, that is, how far the
 # weights can travel?
 
-# %%
+# %% mystnb={"image": {"alt": "The learning rate over 24 epochs, a triangle: either the assignment's, with its peak after epoch 5, or the moved one, with its peak after epoch 12 and its end at zero."}}
 plots.schedule(assigned_rates, 98, title="The assignment")
 plots.schedule(rates, 98, title="A later peak, and down to zero")
 plt.show()
@@ -154,7 +154,7 @@ print(f"sum of the rates, new to old: {ratio:.3f}")
 #
 # A range test gave this curve. (It is not measured but made up from three pieces: flat, falling, exploding, and some noise.)
 
-# %%
+# %% mystnb={"image": {"alt": "A made-up range test: the loss is flat at low rates, falls between a thousandth and a hundredth, is lowest near 0.05 and then explodes."}}
 test_rates = np.geomspace(1e-6, 1, 120)
 noise = 0.02 * np.random.default_rng(0).standard_normal(120)
 falling = 1.4 / (1 + (3e-3 / test_rates) ** 1.2)
@@ -218,7 +218,7 @@ checks.unnormalises(unnormalise)
 # %% [markdown]
 # Try it on real ones: the first row of pictures has gone to the network and back.
 
-# %%
+# %% mystnb={"image": {"alt": "Two rows of the same eight drawings of shapes: above after normalising and back, below as they were."}}
 train_set, test_set = data.load("shapes10")
 mean, std = data.channel_stats(train_set)
 mean_std = torch.tensor(mean).float(), torch.tensor(std).float()
@@ -452,8 +452,8 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # <details><summary>Answer</summary>
 #
-# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square that shouts. It can be
-# learned to be ignored, but that takes epochs.
+# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square with a sharp edge. The
+# network can learn to ignore it, but that takes epochs.
 #
 # </details>
 #

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,mystnb,-all
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -122,7 +122,7 @@ def beside_healthy(quantity, runs):
     plt.show()
 
 
-# %%
+# %% mystnb={"image": {"alt": "The healthy run: both losses fall together over four epochs from below that of a guess, and validation accuracy climbs."}}
 healthy_model = new_model()
 healthy = train(healthy_model, train_loader())
 plots.learning_curves(healthy, title="The healthy run")
@@ -130,13 +130,13 @@ plt.show()
 
 # %% [markdown]
 # After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit` has
-# nothing to say. This run is the yardstick for all that follows.
+# nothing to say. Every exhibit is compared with this run.
 #
 # ## 1. The rate is too high
 #
 # The same run at a hundred times the rate.
 
-# %%
+# %% mystnb={"image": {"alt": "Training loss of exhibit 1 beside the healthy run: it starts far above that of a guess and falls back to it, no further."}}
 ruined_model = new_model()
 rate_too_high = train(
     ruined_model,
@@ -163,7 +163,7 @@ beside_healthy("train_loss", {"rate too high": rate_too_high})
 # network's switch is stuck, which has the same effect as a validation loop in which the call was forgotten.
 
 
-# %%
+# %% mystnb={"image": {"alt": "Validation accuracy of exhibit 2 beside the healthy run: both curves rise in the same way."}}
 class StuckInTraining(SmallNet):
     def train(self, mode=True):
         return super().train(True)  # whatever was asked for
@@ -211,7 +211,7 @@ for size in (1, 8, 64, 500):
 #
 # Training pictures are normalised. The validation loader, written on another day, only scales to [0, 1].
 
-# %%
+# %% mystnb={"image": {"alt": "Validation accuracy of exhibit 3 beside the healthy run: low from the first epoch on, and jumping about."}}
 plain_validation_loader = BatchLoader(validation_set, 500)
 not_normalised = train(new_model(), train_loader(), plain_validation_loader)
 beside_healthy("validation_accuracy", {"not normalised": not_normalised})
@@ -242,7 +242,7 @@ for name, loader in [
 #
 # Pictures that were read folder by folder come sorted: first all circles, then all rings.
 
-# %%
+# %% mystnb={"image": {"alt": "Training accuracy of exhibit 4 beside the healthy run: it falls below that of a guess while the healthy one climbs."}}
 in_order = np.argsort(train_set.labels, kind="stable")
 sorted_set = train_set.subset(in_order)
 not_shuffled = train(new_model(), train_loader(sorted_set, shuffle=False))
@@ -272,7 +272,7 @@ print(
 #
 # Somewhere the images were reordered and the labels were not. All the right labels are there, on the wrong pictures.
 
-# %%
+# %% mystnb={"image": {"alt": "Training loss of exhibit 5 beside the healthy run: flat at the loss of a guess."}}
 permuted_labels = np.random.default_rng(0).permutation(train_set.labels)
 permuted_set = replace(train_set, labels=permuted_labels)
 permuted = train(new_model(), train_loader(permuted_set))
@@ -286,7 +286,7 @@ beside_healthy("train_loss", {"labels permuted": permuted})
 #
 # **How to mend it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
 
-# %%
+# %% mystnb={"image": {"alt": "Eight drawings under labels that do not belong to them."}}
 first = permuted_set.subset(np.arange(8))
 plots.show_images(first.images, first.labels, first.classes)
 plt.show()
@@ -303,7 +303,7 @@ plt.show()
 # The network ends in a softmax, because probabilities were wanted. But cross entropy does a softmax itself, so now there
 # are two.
 
-# %%
+# %% mystnb={"image": {"alt": "Training loss of exhibit 6 beside the healthy run: it falls slowly and stays above its floor of 1.46."}}
 two_softmaxes = train(
     nn.Sequential(new_model(), nn.Softmax(dim=1)),
     train_loader(),
@@ -331,7 +331,7 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # biases and without the scales and shifts of batch normalisation.
 
 
-# %%
+# %% mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls a little."}}
 def layers_only(model):
     weights = [p for p in model.parameters() if p.ndim > 1]
     the_rest = [p for p in model.parameters() if p.ndim == 1]
@@ -378,7 +378,7 @@ print(f"decay 0.3 on everything: {largest_scale(decayed_model):.1g}")
 #
 # That was six hundred times too much. At the usual 0.0005, is it a mistake to have the decay on everything?
 
-# %%
+# %% mystnb={"image": {"alt": "Validation accuracy with the usual decay on everything and on the layers only: two curves close together."}}
 usual_on_layers = train(
     model := new_model(),
     train_loader(),
@@ -404,7 +404,7 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 # rings, but here the task is to tell four *textures* from each other, whatever the shape. It gets a healthy
 # run of its own.
 
-# %%
+# %% mystnb={"image": {"alt": "Four striped drawings, and below them the same after a quarter turn: horizontal stripes have become vertical ones, and the label has stayed."}}
 names = ("plain", "h-striped", "v-striped", "dotted")
 drawings = data.load("shapes100")[0]
 texture_of = np.array([name.split()[0] for name in drawings.classes])
@@ -427,7 +427,7 @@ plt.show()
 # loader in the next cell turns every picture with a chance of one half.
 
 
-# %%
+# %% mystnb={"image": {"alt": "Validation accuracy of exhibit 8: trained on turned pictures it stays well below the healthy run."}}
 class TurningLoader(BatchLoader):
     def pixels(self, batch, rng):
         images = super().pixels(batch, rng)
@@ -451,7 +451,7 @@ plt.show()
 # **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The confusion
 # matrix says more: look at the rows of the two striped classes.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: the rows of the two striped classes are nearly the same."}}
 turned_model = texture_models["turned"]
 probabilities, truth = training.predict(turned_model, texture_validation_loader)
 confusion = plots.confusion_matrix(truth, probabilities.argmax(1), 4)
@@ -472,7 +472,7 @@ plt.show()
 #
 # The healthy run's rate of 0.03, but from the first step on: the cycle starts at its top, without the climb.
 
-# %%
+# %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it falls, but more slowly."}}
 dead_model = new_model()
 no_warm_up = train(dead_model, train_loader(), start=1)
 beside_healthy("train_loss", {"no warm-up": no_warm_up})
@@ -507,7 +507,7 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little gradient
 # through below zero, so that a unit can come back.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy of exhibit 9 with ReLU and with GELU, beside the healthy run: with GELU it is as good as the healthy one."}}
 gelu_model = new_model(partial(SmallNet, activation="GELU"))
 with_gelu = train(
     gelu_model,

@@ -25,15 +25,6 @@ LOSSES = 2.3 - 1.4 / (1 + (3e-3 / RATES) ** 1.2) + (RATES / 0.3) ** 2  # lowest 
 # --- Answers as students give them: each function is right as it stands, and wrong by its arguments.
 
 
-def flip(images, mask, axis=2, choose=lambda mask: mask):
-    return torch.where(choose(mask)[:, None, None, None], images.flip(axis), images)
-
-
-def flip_in_place(images, mask):
-    images[mask] = images[mask].flip(2)
-    return images
-
-
 def share(logits, labels) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
@@ -205,19 +196,19 @@ WRONG = [
         **SCHEDULE,
     ),
     *cases(
-        session1.flips,
-        r"flip\(|axis 2|dims",
-        ((but(flip, axis=1),), "on their heads"),
-        ((but(flip, axis=3),), "colours are swapped"),
-        ((but(flip, choose=lambda mask: ~mask),), "the wrong ones"),
-        ((but(flip, choose=torch.ones_like),), "the mask is ignored"),
-        ((but(flip, choose=torch.zeros_like),), "no image is mirrored"),
-        ((flip_in_place,), "work on a copy"),
-        ((lambda images, mask: images[mask].flip(2),), "all images come back"),
-        ((lambda images, mask: flip(images, mask).float(),), "found torch.float32"),
-        ((lambda images, mask: images.numpy(),), "expected a torch tensor, found ndarray"),
-        ((lambda images, mask: 255 - images,), "some pixels differ"),
-        ((lambda images, mask: ...,), "returns nothing yet"),
+        session1.trains,
+        r"zero_grad|train\(|step\(|item\(",
+        ((but(session1.loop, forget=False),), "pile up"),
+        ((but(session1.loop, mode=False),), "in eval mode"),
+        ((but(session1.loop, moves="never"),), "never changes"),
+        ((but(session1.loop, moves="epoch"),), "once per epoch"),
+        ((but(session1.loop, weigh=False),), "the last batch is smaller"),
+        ((lambda *args: [0.0, 0.0],), "have not moved"),
+        ((lambda *args: session1.loop(*args)[-1],), "expected a list of one loss"),
+        ((lambda *args: list(map(torch.tensor, session1.loop(*args))),), "plain number"),
+        ((lambda *args: [10 * loss for loss in session1.loop(*args)],), "the losses are not"),
+        ((lambda *args: session1.loop(*args) and session1.loop(*args),), "the weights are others"),
+        ((lambda *args: ...,), "returns nothing yet"),
     ),
     *cases(
         session1.measures,
@@ -250,10 +241,11 @@ WRONG = [
     *cases(
         session1.within_budget,
         "widths|hidden",
-        ((SmallNet(10), 300_000, 0.5, 0.1), "expected 100 logits"),
-        ((SmallNet(100), 300_000, 0.5, 0.1), "696,376 weights over the budget"),
-        ((SMALL, 300_000, 0.1, 0.1), "no better than"),
-        ((SMALL, 300_000, 0.34, 0.3), "less than fifteen points"),
+        ((SmallNet(10), SMALL, 300_000, 0.5, 0.1), "expected 100 logits"),
+        ((SmallNet(100), SMALL, 300_000, 0.5, 0.1), "696,376 weights over the budget"),
+        ((SMALL, SmallNet(activation="GELU"), 300_000, 0.5, 0.1), "another activation"),
+        ((SMALL, SMALL, 300_000, 0.1, 0.1), "no better than"),
+        ((SMALL, SMALL, 300_000, 0.34, 0.3), "less than ten points"),
     ),
     *cases(
         session1.finds_confusions,
@@ -378,10 +370,10 @@ RIGHT = [
     (session1.weights, (192_526, NETWORK), {}),
     (session1.receptive_field, (22, FEATURES), {}),
     (session1.dead_epochs, (24,), SCHEDULE),
-    (session1.flips, (flip,), {}),
+    (session1.trains, (session1.loop,), {}),
     (session1.measures, (measure,), {}),
     (session1.needs_no_bias, bias_pair(), {}),
-    (session1.within_budget, (SMALL, 300_000, 0.5, 0.1), {}),
+    (session1.within_budget, (SMALL, SMALL, 300_000, 0.5, 0.1), {}),
     (session1.finds_confusions, (two_worst,), {}),
     (session2.cycle_rate, (0.00835,), RATE),
     (session2.cycle, (cycle(),), CYCLE),

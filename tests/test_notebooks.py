@@ -78,6 +78,22 @@ def test_stored_outputs_are_clean_and_in_order(path):
         assert not re.search(machine_paths, output_text(output)), output_text(output)
 
 
+@each(EXECUTED)
+def test_a_figure_has_its_alternative_text_and_nothing_else_has(path):
+    for cell in read(path).cells:
+        drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+        assert drawn == (len(sync.alt(cell)) > 40), cell.source
+
+
+@each(EXECUTED)
+def test_what_a_page_hides_only_shows_records(path):
+    """Code that teaches stays open; a folded solution is the reader's to open."""
+    for cell in read(path).cells:
+        tags = cell.metadata.get("tags", [])
+        assert "hide-input" not in tags
+        assert "remove-input" not in tags or re.search(r"\brecord(s|ed)\b", cell.source), cell.source
+
+
 @each(LESSONS)
 def test_a_cell_that_trains_starts_anew(path):
     """Run twice, it would otherwise train on from the weights, or the schedule, that the first time left behind."""

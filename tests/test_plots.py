@@ -214,6 +214,9 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
     assert "validation" in read(figure)
     alone = read(plots.recorded_runs([record(0, 0.4, on_test=True)]))
     assert "test" in alone and "validation" not in alone and "seed 0;" in " ".join(alone)
+    smoothed = record(0, 0.4)
+    smoothed["recipe"]["label_smoothing"] = 0.1
+    assert plots.recorded_runs([smoothed]).axes[0].get_ylabel() == "loss (label smoothing 0.1)"
 
 
 @pytest.mark.parametrize("recipe", ["resnet-assignment", "resnet-best", "resnet-lr-range", "never-run"])

@@ -69,12 +69,20 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def cells_of(notebook: NotebookNode) -> list[list[str]]:
-    """What two notebooks must agree in: each cell's type and tags, then its lines; without the set-up cell."""
+    """What two notebooks must agree in: each cell's type, tags and alternative text, then its lines; no set-up cell."""
     return [
-        [" ".join([cell.cell_type, *cell.metadata.get("tags", [])]), *cell.source.split("\n")]
+        [
+            " ".join([cell.cell_type, *cell.metadata.get("tags", []), alt(cell)]).strip(),
+            *cell.source.split("\n"),
+        ]
         for cell in notebook.cells
         if not repository.is_setup(cell)
     ]
+
+
+def alt(cell: NotebookNode) -> str:
+    """What the book says of a cell's figures to those who cannot see them."""
+    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
 
 
 def digest(notebook: NotebookNode) -> str:

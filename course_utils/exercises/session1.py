@@ -1,6 +1,7 @@
 """The self-checks of Session 1's exercises; `self_check.py` says how they work."""
 
 import copy
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -76,24 +77,67 @@ def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: fl
 
 
 @self_check
-def flips(flip_batch: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Whether `flip_batch(images, mask)` mirrors the masked ones of uint8 (N, H, W, 3) images, and no others."""
-    images, mask = drawn(6, 4, 5, 3, dtype=torch.uint8), torch.tensor([True, False, True, True, False, False])
-
-    def flipped(axis: int, which: Tensor) -> Tensor:
-        return torch.where(which[:, None, None, None], images.flip(axis), images)
-
+def trains(train: Callable) -> str:
+    """Whether `train(network, loader, loss_fn, optimizer, scheduler, epochs)` trains, and returns each epoch's loss."""
+    losses, weights = trial(train)
+    two = isinstance(losses, list) and len(losses) == 2
+    refuse(not two, f"expected a list of one loss for each of 2 epochs, found {losses!r:.60}")
+    refuse(any(isinstance(loss, Tensor) for loss in losses), "a loss is a tensor: make a plain number of it")
+    right_losses, right_weights = trial(loop)
     mistakes = {
-        "the images stand on their heads: look again at the order of the axes": flipped(1, mask),
-        "the colours are swapped: look again at the order of the axes": flipped(3, mask),
-        "the wrong ones are mirrored: the mask says which to mirror": flipped(2, ~mask),
-        "all images are mirrored, the mask is ignored": images.flip(2),
-        "no image is mirrored: has the result been assigned to anything?": images,
+        "the gradients pile up: each step needs those of its own batch alone": mistaken(forget=False)[1],
+        "batch normalisation is in eval mode while you train": mistaken(mode=False)[1],
+        "the rate never changes: the schedule has to move, too": mistaken(moves="never")[1],
+        "the rate changes once per epoch: one cycle counts batches": mistaken(moves="epoch")[1],
+        "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
-    found, right = result_of(flip_batch, images, mask), flipped(2, mask)
-    otherwise = "some pixels differ: compare one image with the loop's"
-    compare(found, right, otherwise, mistakes, "all images come back, mirrored or not")
-    return "mirrored where the mask says so, and the input is as it was"
+    otherwise = "the weights are others: what happens between a loss and the next batch, and in which order?"
+    compare(weights, right_weights, otherwise, mistakes)
+    small = "that is the mean of the batches' means: the last batch is smaller, and counts less"
+    otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
+    for found, right, unweighted in zip(losses, right_losses, mistaken(weigh=False)[0], strict=True):
+        compare(found, right, otherwise, {small: unweighted})
+    return "the weights and the losses are those of plain gradient descent"
+
+
+def trial(train: Callable = lambda *_: []) -> tuple[list[float], Tensor]:
+    """What `train` returns for two epochs of three batches, the last a small one, and the weights that it leaves."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3)).eval()
+    with torch.no_grad():
+        network[1].weight.copy_(drawn(3, 12))
+        network[1].bias.zero_()
+    batches = list(zip(drawn(10, 3, 2, 2).split(4), torch.arange(10).remainder(3).split(4), strict=True))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.7**step)
+    losses = result_of(train, network, batches, nn.CrossEntropyLoss(), optimizer, schedule, 2)
+    return losses, nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def mistaken(**how) -> tuple[list[float], Tensor]:
+    return trial(functools.wraps(loop)(functools.partial(loop, **how)))
+
+
+def loop(
+    network, loader, loss_fn, optimizer, schedule, epochs, forget=True, mode=True, moves="batch", weigh=True
+):
+    """A training loop that is right as it stands, and wrong by its last arguments."""
+    losses = []
+    for _ in range(epochs):
+        network.train(mode)
+        found = []
+        for images, labels in loader:
+            loss = loss_fn(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            if forget:
+                optimizer.zero_grad()
+            if moves == "batch":
+                schedule.step()
+            found += [loss.item()] * (len(labels) if weigh else 1)
+        if moves == "epoch":
+            schedule.step()
+        losses.append(float(np.mean(found)))
+    return losses
 
 
 class Watched(nn.Sequential):
@@ -158,17 +202,26 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
 
 
 @self_check
-def within_budget(network: nn.Module, budget: int, accuracy: float, to_beat: float) -> str:
-    """Whether `network` classifies (N, 3, 32, 32) in 100 classes, fits the budget, and beats another accuracy."""
+def within_budget(network: nn.Module, start: nn.Module, budget: int, accuracy: float, to_beat: float) -> str:
+    """Whether `network` classifies (N, 3, 32, 32) in 100 classes, fits the budget, and beats `start` fairly."""
     with torch.no_grad():
         shape = tuple(copy.deepcopy(network).cpu().eval()(torch.zeros(2, 3, 32, 32)).shape)
     refuse(shape != (2, 100), f"expected 100 logits a picture, found the shape {shape} for two pictures")
     over = count_parameters(network) - budget
     refuse(over > 0, f"{over:,} weights over the budget: see what the first dense layer takes of it")
+    same = activations(network) == activations(start)
+    refuse(
+        not same, "another activation than the starting network's: the gain would not be the budget's alone"
+    )
     gain = accuracy - to_beat
     refuse(gain <= 0, "no better than the starting network: is the budget where the seeing is done?")
-    refuse(gain < 0.15, "better by less than fifteen points, which another seed might do as well")
+    refuse(gain < 0.10, "better by less than ten points, which another seed might do as well")
     return "within the budget, and better than the starting network"
+
+
+def activations(network: nn.Module) -> set[str]:
+    kinds = {type(layer) for layer in network.modules()}
+    return {kind.__name__ for kind in kinds if kind.__module__ == "torch.nn.modules.activation"}
 
 
 @self_check

@@ -95,6 +95,12 @@ def test_what_the_site_loads_and_links_is_there(site, pages):
     assert missing == []
 
 
+def test_no_figure_is_described_by_its_file_name(pages):
+    described = [alt for path in pages for alt in re.findall(r'<img[^>]* alt="([^"]*)"', Page(path).text)]
+    assert len(described) > 30
+    assert [alt for alt in described if re.search(r"_images/|\.(png|svg)$", alt)] == []
+
+
 def test_a_figure_and_its_per_cent_sign_stay_on_one_line(site):
     page = Page(site / "book" / "session2" / "getting_to_94.html")
     article = re.search(r"<article\b.*?</article>", page.text, re.DOTALL)[0]
