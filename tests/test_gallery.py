@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,12 @@ def answers():
 
 def shown(group: maker.Group) -> list[int]:
     return [int(picture[0, 0, 0]) for picture in group.pictures]
+
+
+def test_a_page_that_shows_pictures_does_not_wait_for_torch():
+    code = "import sys, course_utils.lab.gallery; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_surest_mistakes_come_first(answers, monkeypatch):

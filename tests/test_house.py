@@ -74,7 +74,7 @@ def test_training_loads_four_modules_of_ours():
 
 def test_a_page_that_shows_records_does_not_wait_for_torch():
     flat = ["plots", "schedules", "lessons", "datasets.cifar"]
-    lab = [f"lab.{name}" for name in ("figures", "gallery", "tables", "records", "claims", "verdicts")]
+    lab = [f"lab.{name}" for name in ("figures", "tables", "records", "claims", "verdicts")]
     assert "torch" not in loaded(*(f"course_utils.{name}" for name in flat + lab))
 
 
