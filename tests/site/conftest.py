@@ -77,19 +77,25 @@ CONTRAST = {"runOnly": ["color-contrast"]}  # all that dark mode can change
 def build() -> Callable[..., subprocess.CompletedProcess]:
     """Builds the book strictly into `out`/_build/html, with the notebooks' stored outputs and no page's code run."""
 
-    def build_book(out: Path, **changes: dict) -> subprocess.CompletedProcess:
-        """`changes` go into the blocks of the configuration that they name."""
+    def build_book(out: Path, few: list[str] | None = None, **changes: dict) -> subprocess.CompletedProcess:
+        """`changes` go into the blocks of the configuration that they name; `few` are the only pages to build."""
         config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
         for block, values in changes.items():
             config[block].update(values)
         config["execute"]["execute_notebooks"] = "off"
-        config["sphinx"]["config"]["suppress_warnings"] = ["myst-nb.lexer"]  # a kernel would have named it
+        muted = ["myst-nb.lexer"]  # a kernel would have named it
+        toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+        if few:
+            toc = {"format": "jb-book", "root": few[0], "chapters": [{"file": name} for name in few[1:]]}
+            muted += ["myst.xref_missing", "ref"]  # the pages that are left out
+        config["sphinx"]["config"]["suppress_warnings"] = muted
         folders = config["sphinx"]["local_extensions"]  # relative to the configuration, which moves
         config["sphinx"]["local_extensions"] = {name: str(BOOK / folders[name]) for name in folders}
         (out / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        (out / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
         program = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
         command = [sys.executable, "-c", program, "build", str(ROOT), "--path-output", str(out)]
-        command += ["--config", str(out / "_config.yml"), "--toc", str(BOOK / "_toc.yml")]
+        command += ["--config", str(out / "_config.yml"), "--toc", str(out / "_toc.yml")]
         command += ["-W", "--keep-going", "-n"]
         return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
 
