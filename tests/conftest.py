@@ -13,6 +13,15 @@ os.environ["COURSE_PROFILE"] = "quick"
 matplotlib.use("Agg")
 
 
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for made-up records, empty so far."""
+    from course_utils.lab import records
+
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    return tmp_path
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--site", type=Path, help="test this built site, instead of building one without execution"

@@ -517,12 +517,6 @@ def test_a_tilde_is_the_home_and_no_folder(get, tmp_path, monkeypatch):
     assert files(tmp_path) == ["home"]
 
 
-def test_the_class_names_can_be_read_without_torch():
-    code = "import sys; from course_utils.datasets import cifar, folders; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert [len(set(cifar.CLASSES[name])) for name in ("cifar10", "cifar100")] == [10, 100]
-
-
 @pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_the_real_cifar_is_verified(name, n_classes):
     if not (cifar.data_folder() / f"{name}.npz").exists():

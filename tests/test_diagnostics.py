@@ -95,9 +95,8 @@ def test_maps_go_from_the_most_to_the_least_varied_each_to_its_own_largest():
 
 
 @pytest.fixture
-def record(tmp_path, monkeypatch):
+def record(empty, monkeypatch):
     """Save an untrained network of a recipe, with one unit that is never above 0, and record and examine it."""
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
 
     def record(recipe):
         monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)

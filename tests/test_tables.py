@@ -18,13 +18,6 @@ SOURCE, BEST = "smallnet-source", "smallnet-best"
 NBSP = "\u00a0"
 
 
-@pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """A folder for made-up records, empty so far."""
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
-    return tmp_path
-
-
 SHOWN = {
     "ledger": tables.ledger,
     "tally": tables.tally,
