@@ -282,9 +282,8 @@ def test_gradients_that_others_have_left_do_not_count():
         weight.grad = torch.full_like(weight, 1e6)
     for model in models:
         training.seed_everything(1)
-        training.train_epoch(
-            model, BatchLoader(tiny_set(), 16), cross_entropy, sgd(model), precision="float32"
-        )
+        parts = model, BatchLoader(tiny_set(), 16), cross_entropy, sgd(model)
+        training.train_epoch(*parts, precision="float32")
     assert same_weights(*models)
 
 

@@ -45,9 +45,8 @@ def download(url: str, part: Path, size: int, min_rate: float) -> None:
 
 def _open(url: str, start: int) -> http.client.HTTPResponse:
     """The answer of this server, or of the one that it redirects to, asked for the bytes from `start` on."""
-    opener = (
-        urllib.request.OpenerDirector()
-    )  # urllib's own follows to ftp:// and reads whatever comes with a redirect
+    # urllib's own opener follows to ftp:// and reads whatever comes with a redirect.
+    opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler())
     opener.add_handler(_Handler())
     headers = {"User-Agent": "course_utils"} | ({"Range": f"bytes={start}-"} if start else {})

@@ -168,11 +168,8 @@ def of_recipe(name: str) -> list[dict[str, Any]]:
 
 def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
     """The curves of one recipe's records, averaged over its seeds: float arrays, NaN where nothing was held out."""
-    histories = [record["history"] for record in recorded]
-    curves = {
-        name: np.mean([np.array(history[name], float) for history in histories], 0) for name in histories[0]
-    }
-    return SimpleNamespace(**curves)
+    curves = {name: [run["history"][name] for run in recorded] for name in recorded[0]["history"]}
+    return SimpleNamespace(**{name: np.mean(np.array(each, float), axis=0) for name, each in curves.items()})
 
 
 def where(record: dict[str, Any]) -> str:

@@ -179,9 +179,7 @@ def visits(site: Path, pages: list[Path], chromium) -> dict[str, dict]:
         visits, errors, requests = {}, [], []
         with chromium() as browser, browser.new_context(viewport=PHONE) as context:
             page = context.new_page()
-            page.on(
-                "console", lambda message: errors.append(message.text) if message.type == "error" else None
-            )
+            page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.on("request", lambda request: requests.append(request.url))
             for path in paths:

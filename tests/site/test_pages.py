@@ -1,7 +1,7 @@
 """The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone.
 
-Costs about half a minute, nearly all of it axe's. `pytest tests/site --site=_build/html` looks at a site that has been
-built already, with every figure in it.
+Costs about 25 s, most of it axe's; test_print.py looks at the same visits. `pytest tests/site --site=_build/html` looks
+at a site that has been built already, with every figure in it.
 """
 
 import gzip
@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import pytest
 from PIL import Image
 
 PHONE = 390  # pixels across
@@ -68,18 +67,10 @@ def test_pages_are_light(visits):
     assert weights["book/intro.html"] < FIRST_VIEW_BYTES
 
 
-@pytest.mark.parametrize(
-    ("address", "selector"),
-    [
-        (
-            "index.html",
-            ".bd-article h1:has-text('Training on a Budget')",
-        ),  # the front door leads to the welcome
-        ("search.html?q=one+cycle", "#search-results a[href*='book/session2/one_cycle.html']"),
-    ],
-)
-def test_a_way_into_the_book_is_open(site, browser, address, selector):
+def test_the_front_door_leads_to_the_welcome_and_the_search_to_pages(site, browser):
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(f"{site.as_uri()}/{address}")
-        page.wait_for_selector(selector)
+        page.goto(f"{site.as_uri()}/index.html")
+        page.wait_for_selector(".bd-article h1:has-text('Training on a Budget')")
+        page.goto(f"{site.as_uri()}/search.html?q=one+cycle")
+        page.wait_for_selector("#search-results a[href*='book/session2/one_cycle.html']")
