@@ -79,12 +79,7 @@ STUDENTS = {
 }
 AUTHORS = {
     "sweep": ("lab.sweeps.sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
-    "examine": (
-        "lab.diagnostics.examine",
-        "store what saved networks get wrong, for the book",
-        PATTERN,
-        ROOT,
-    ),
+    "examine": ("lab.diagnostics.examine", "store what saved networks get wrong", PATTERN, ROOT),
     "live": ("authoring.live.write", "write what the page See it think runs on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),

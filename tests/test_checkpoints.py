@@ -269,7 +269,10 @@ def test_two_damaged_files_start_the_run_anew(tmp_path, capsys):
 def in_python(program, **values):
     """What a new process prints that runs `program` with this module's names."""
     start = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    program = start + "from test_checkpoints import *\n" + textwrap.dedent(program).format(**values)
+    start += (
+        "from test_checkpoints import *\ntorch.set_num_threads(1)\n"  # as here; and more cannot be forked
+    )
+    program = start + textwrap.dedent(program).format(**values)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -300,18 +303,8 @@ def test_memory_that_is_short_is_no_damage(tmp_path):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
 
 
-@pytest.fixture
-def one_thread():
-    """Sums depend on the number of threads in their last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 KILLED = """
     import os, signal, time
-    torch.set_num_threads(1)  # a process with more cannot be forked
     tiny_run(2)
     for moment in np.random.default_rng(0).uniform(0.1, 0.4, 8):
         if not (child := os.fork()):
@@ -323,7 +316,7 @@ KILLED = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_random_moments_and_resumed(tmp_path, one_thread):
+def test_killed_at_random_moments_and_resumed(tmp_path):
     """SIGKILL while it trains or writes; whatever is left loads, and goes on to the very same weights."""
     in_python(KILLED, path=str(tmp_path / "run.pt"))
     state = files.read_tensors(tmp_path / "run.pt")

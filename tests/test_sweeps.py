@@ -24,11 +24,6 @@ TINY = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def few():
-    return tuple(data.take(part, n) for part, n in zip(data.load("shapes10"), (500, 200), strict=True))
-
-
 @contextmanager
 def tiny_table(folder, few):
     """A table with one small recipe, whose weights are saved, few images, and records in `folder`."""

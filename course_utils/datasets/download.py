@@ -67,14 +67,15 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
 class _Connection(http.client.HTTPConnection):
     def getresponse(self) -> http.client.HTTPResponse:
         """As ever, but the timeout is for the whole header: the socket's own begins anew with every byte."""
-        timer = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,))
+        timer, started = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,)), time.monotonic()
         timer.start()
         try:
             return super().getresponse()
         finally:
-            over = timer.finished.is_set()
             timer.cancel()
-            if over:
+            if (
+                time.monotonic() - started >= TIMEOUT
+            ):  # not whether the timer is done: it may still be about to say so
                 raise TimeoutError(f"no header came within {TIMEOUT:g} s")
 
 

@@ -127,10 +127,10 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
+    curves = asdict(outcome.history)
     curves = {
-        name: [None if math.isnan(value) else value for value in curve]  # JSON has no NaN
-        for name, curve in asdict(outcome.history).items()
-    }
+        name: [None if math.isnan(x) else x for x in curves[name]] for name in curves
+    }  # JSON has no NaN
     return about(recipe, seed, root) | {
         "parameters": count_parameters(outcome.model),
         "history": curves,
