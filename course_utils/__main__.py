@@ -79,12 +79,7 @@ STUDENTS = {
 }
 AUTHORS = {
     "sweep": ("lab.sweeps.sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
-    "examine": (
-        "lab.diagnostics.examine",
-        "store what saved networks get wrong, for the book",
-        PATTERN,
-        ROOT,
-    ),
+    "examine": ("lab.diagnostics.examine", "store what saved networks get wrong", PATTERN, ROOT),
     "gallery": ("authoring.gallery.write", "store the pictures of CIFAR that the book shows", ROOT),
     "live": ("authoring.live.write", "write what See it think and Turn the knobs run on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),

@@ -46,9 +46,8 @@ class ImageSet:
         if labels.dtype != np.int64 or labels.ndim != 1:
             raise ValueError(f"{self.name}: expected labels int64 (n,), found {labels.dtype} {labels.shape}")
         if len(images) != len(labels):
-            raise ValueError(
-                f"{self.name}: expected a label an image, found {len(images)} images, {len(labels)} labels"
-            )
+            found = f"{len(images)} images, {len(labels)} labels"
+            raise ValueError(f"{self.name}: expected a label an image, found {found}")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.n_classes:
             found = f"{labels.min()} to {labels.max()}"
             raise ValueError(f"{self.name}: expected labels 0 to {self.n_classes - 1}, found {found}")
@@ -83,16 +82,12 @@ def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]
         print(f"{name}: drawn by code")
         return _shapes(name, "train", 5000, seed=0), _shapes(name, "test", 1000, seed=1)
     arrays = cifar.load_arrays(name, root)
-    train, test = (
-        ImageSet(
-            images=arrays[f"x_{part}"],
-            labels=arrays[f"y_{part}"].astype(np.int64),
-            classes=cifar.CLASSES[name],
-            name=f"{name} {part}",
-        )
-        for part in ("train", "test")
-    )
-    return train, test
+    return _cifar(name, "train", arrays), _cifar(name, "test", arrays)
+
+
+def _cifar(name: str, part: str, arrays: cifar.Arrays) -> ImageSet:
+    labels = arrays[f"y_{part}"].astype(np.int64)
+    return ImageSet(arrays[f"x_{part}"], labels, cifar.CLASSES[name], f"{name} {part}")
 
 
 def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
@@ -162,9 +157,8 @@ def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(image_set), 1000):
-        for channel in range(3):
-            values = image_set.images[start : start + 1000, :, :, channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
+        for channel, pixels in enumerate(image_set.images[start : start + 1000].reshape(-1, 3).T):
+            counts[channel] += np.bincount(pixels, minlength=256)
     values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
     variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
@@ -298,9 +292,8 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
             warnings.simplefilter("ignore")  # of too small classes: said below
             train, test = split(train, validation=0.2)
         test = replace(test, name=f"{name} test")
-        print(
-            f"{name}: no test part, so {len(test)} of {len(train) + len(test)} pictures are set aside for it"
-        )
+        n = f"{len(test)} of {len(train) + len(test)}"
+        print(f"{name}: no test part, so {n} pictures are set aside for it")
     if not len(test):
         raise ValueError(f"{path}: expected a folder {path / 'test'}, or at least three pictures a class")
     if missing := [classes[label] for label in range(len(classes)) if label not in test.labels]:

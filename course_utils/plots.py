@@ -1,8 +1,7 @@
 """Every figure that the lessons draw, from plain arrays (or a `History`) to a matplotlib `Figure`.
 
-Read what you need: each function stands alone, and the few pieces that they share come last. A figure looks the same
-whoever draws it: it starts from matplotlib's defaults plus `STYLE`, and leaves your own settings as they were. In a
-notebook, end the cell with `plt.show()`.
+Read what you need: each function stands alone, and the few pieces that they share come last. A figure is drawn in
+matplotlib's defaults plus `STYLE`, and leaves your own settings alone. In a notebook, end the cell with `plt.show()`.
 """
 
 import functools
@@ -123,8 +122,8 @@ def prediction_bars(image, probabilities, classes: Sequence[str], top: int = 5) 
     """One `image`, uint8 (H, W, 3), beside its `top` classes by `probabilities` (n_classes,)."""
     probabilities = check_probabilities(probabilities)
     best = np.argsort(-probabilities, kind="stable")[:top]
-    size = {"figsize": (WIDTH, 2.3), "width_ratios": (1, 1.6)}
-    figure, (left, right) = plt.subplots(1, 2, layout="constrained", **size)
+    size = {"figsize": (WIDTH, 2.3), "width_ratios": (1, 1.6), "layout": "constrained"}
+    figure, (left, right) = plt.subplots(1, 2, **size)
     left.imshow(image)
     left.set_axis_off()
     bars(right, [classes[k] for k in best], 100 * probabilities[best])
@@ -147,7 +146,7 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     loss.plot(epochs, history.validation_loss, **END_DOT, label=measured_on)
     percent = 100 * np.array(history.validation_accuracy)
     accuracy.plot(epochs, percent, **END_DOT, color=VERMILION, label=measured_on)
-    if reference is not None:
+    if reference:
         label, *curve = reference
         accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
     rate.plot(epochs, history.learning_rate, **END_DOT, color=GREEN, drawstyle="steps-mid")
@@ -252,9 +251,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
         figure.colorbar(image, label=SHARE, location="bottom", ticks=[0, 5, 20, 50, 100])
         return figure
     for row, column in np.argwhere(shares >= 0.5):  # a nought in every empty cell would hide the others
-        share = shares[row, column]
-        colour = "white" if share > 35 else "black"
-        axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour)
+        colour = "white" if shares[row, column] > 35 else "black"
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=colour)
     return figure
 
 

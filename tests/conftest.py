@@ -1,6 +1,7 @@
 """What all tests share: the quick profile, figures without a window, the option `--site`."""
 
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,30 @@ os.environ["COURSE_PROFILE"] = "quick"
 
 # Not by MPLBACKEND: the kernels would inherit that too, and their figures would be lost.
 matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The networks are so small that a second thread brings nothing, and on a busy computer takes most of the time."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for made-up records, empty so far."""
+    from course_utils.lab import records
+
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def few() -> tuple:
+    """A few training and test images of the drawn shapes, an `ImageSet` each."""
+    from course_utils import data
+
+    return tuple(data.take(part, n) for part, n in zip(data.load("shapes10"), (500, 200), strict=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -144,11 +144,8 @@ def but(function, **how):
 
 def cases(check, secret, *wrong, **task):
     """A test of `check` for each (answers, what its message must say); `secret` is what no message may contain."""
-    ids = [f"{check.__name__}: {says}" for _, says in wrong]
-    return [
-        pytest.param(check, answers, task, says, secret, id=name)
-        for (answers, says), name in zip(wrong, ids, strict=True)
-    ]
+    rows = [(check, answers, task, says, secret) for answers, says in wrong]
+    return [pytest.param(*row, id=f"{check.__name__}: {row[3]}") for row in rows]
 
 
 def message(check, *answers, **task) -> str:
@@ -226,10 +223,7 @@ WRONG = [
         r"subtract|-=|minus",
         ((..., ..., None, None), "in place of the three dots"),
         (bias_pair(bias=True), "still has a bias"),
-        (
-            bias_pair(stride=2),
-            "expected the shape (2, 4, 6, 6), found (2, 4, 3, 3): is all else as in `conv`",
-        ),
+        (bias_pair(stride=2), "the shape (2, 4, 6, 6), found (2, 4, 3, 3): is all else as in `conv`"),
         (bias_pair(dilation=2, padding=1), "the output is another"),
         (bias_pair(lambda bare, *_: bare.weight.zero_()), "weights were not copied"),
         (bias_pair(lambda _, norm, *__: norm.running_var.mul_(2)), "running_var of the"),
@@ -359,7 +353,11 @@ WRONG = [
         ((lambda *args: 3 * averaged(*args),), "not the mean"),
         ((lambda network, images: averaged(network, images, of=lambda _: network(images)),), "images alone"),
         (
-            (lambda network, images: averaged(network, images, of=lambda _: network(images.flip(3))),),
+            (
+                lambda network, images: averaged(
+                    network, images.flip(3), of=lambda _: network(images.flip(3))
+                ),
+            ),
             "mirrored images alone",
         ),
         ((lambda network, images: torch.zeros(5, 2),), "not the mean"),

@@ -88,18 +88,16 @@ def unpack(folder: Path) -> None:
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """This process cannot write to the folder, even if it is run by root."""
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o555)
+    root, folders = os.geteuid() == 0, (folder, *folder.parents[:2])
+    for one in folders:
+        one.chmod(0o555)
     try:
-        if root:
-            os.seteuid(65534)  # nobody
+        os.seteuid(65534) if root else None  # nobody
         yield
     finally:
-        if root:
-            os.seteuid(0)
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
+        os.seteuid(0) if root else None
+        for one in folders:
+            one.chmod(0o755)
 
 
 needs_permissions = pytest.mark.skipif(sys.platform == "win32", reason="permissions are others there")
@@ -108,9 +106,7 @@ needs_permissions = pytest.mark.skipif(sys.platform == "win32", reason="permissi
 @needs_permissions
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("left", [FOLDER, NAME, "cifar10.npz"])
-def test_what_is_there_is_used_even_where_nothing_can_be_written(
-    get, server, tmp_path, capsys, left, writable
-):
+def test_what_is_there_is_used_even_where_nothing_can_be_written(get, tmp_path, capsys, left, writable):
     if left == FOLDER:
         unpack(tmp_path)
     elif left == NAME:
@@ -175,18 +171,15 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_server_is_given_up_for_the_next(get, server, tmp_path, capsys, fault):
     impatient = fault in ("stalled", "silent", "trickling", "continuing", "slow")
-    assert_verified(
-        get(server.url(fault), server.url("good"), **({"timeout": 1.0, "min_rate": 1e6} if impatient else {}))
-    )
+    limits = {"timeout": 1.0, "min_rate": 1e6} if impatient else {}
+    assert_verified(get(server.url(fault), server.url("good"), **limits))
     assert f"cifar10: 127.0.0.1:{server.server_port}: {FAULTS[fault]}" in capsys.readouterr().out
     assert files(tmp_path) == ["cifar10.npz"]
 
 
-@pytest.mark.parametrize(
-    "url", ["no address", "file:///etc/hostname", "http://127.0.0.1:1/x", "http://[::1/x"]
-)
-def test_an_address_that_leads_nowhere_is_given_up_for_the_next(get, server, url):
-    assert_verified(get(url, server.url("good")))
+def test_an_address_that_leads_nowhere_is_given_up_for_the_next(get, server):
+    nowhere = "no address", "file:///etc/hostname", "http://127.0.0.1:1/x", "http://[::1/x"
+    assert_verified(get(*nowhere, server.url("good")))
 
 
 def test_a_server_that_never_accepts_is_given_up_for_the_next(get, server):
@@ -221,16 +214,9 @@ def test_the_schools_mirror_is_asked_first(get, server, monkeypatch):
 def test_where_nothing_helps_one_error_says_what_to_do(get, server, tmp_path):
     with pytest.raises(cifar.FetchError) as error:
         get(server.url("unavailable"), server.url("truncated"))
-    for text in (
-        *(
-            "\n  cifar10.npz: not there\n",
-            f"{FOLDER}: not there\n",
-            "answered 503",
-            "closed the connection after",
-        ),
-        *(f"going on from the 0 MB in {PART}", "COURSE_CIFAR_URL", str(tmp_path), server.url("truncated")),
-    ):
-        assert text in str(error.value)
+    said = ["\n  cifar10.npz: not there\n", f"{FOLDER}: not there\n", "answered 503", "closed the connection"]
+    said += [f"going on from the 0 MB in {PART}", "COURSE_CIFAR_URL", str(tmp_path), server.url("truncated")]
+    assert [text for text in said if text not in str(error.value)] == []
 
 
 # --- Interrupted downloads.
@@ -340,7 +326,7 @@ def test_too_little_space_is_said_before_the_download(get, server, monkeypatch, 
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        cifar.FetchError, match=r"cannot be stored in .* MB are needed, 0 MB are free\. Make room, or"
+        cifar.FetchError, match=r"cannot be stored in .* needed, 0 MB are free\. Make room, or"
     ):
         get(server.url("good"))
     assert server.requests == []
@@ -486,17 +472,13 @@ def test_cifar_comes_as_two_image_sets(monkeypatch, tmp_path, name):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match="unknown data set 'cifar', expected one of cifar10, cifar100, shapes10"
-    ):
+    with pytest.raises(ValueError, match="data set 'cifar', expected one of cifar10, cifar100, shapes10"):
         data.load("cifar")
-    with pytest.raises(
-        ValueError, match="nothing to fetch for 'shapes10', expected one of cifar10, cifar100"
-    ):
+    with pytest.raises(ValueError, match="nothing to fetch for 'shapes10', expected one of cifar10, cifar"):
         cifar.fetch(["cifar10", "shapes10"])
 
 
-def test_the_data_folder(monkeypatch, tmp_path):
+def test_the_data_folder_and_a_tilde(get, monkeypatch, tmp_path):
     monkeypatch.delenv("COURSE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     assert cifar.data_folder() == cifar.CHECKOUT / "data"  # the notebooks' own folder has no data folder
@@ -506,21 +488,9 @@ def test_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_DATA", "~/mine")
     monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(tmp_path))
     assert cifar.data_folder() == tmp_path / "mine"
-
-
-def test_a_tilde_is_the_home_and_no_folder(get, tmp_path, monkeypatch):
-    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "home").mkdir()
-    np.savez(tmp_path / "home" / "cifar10.npz", **SMALL.arrays)
+    np.savez(tmp_path / "cifar10.npz", **SMALL.arrays)
     assert_verified(get(root="~"))
-    assert files(tmp_path) == ["home"]
-
-
-def test_the_class_names_can_be_read_without_torch():
-    code = "import sys; from course_utils.datasets import cifar, folders; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert [len(set(cifar.CLASSES[name])) for name in ("cifar10", "cifar100")] == [10, 100]
+    assert files(tmp_path) == ["cifar10.npz", "data"], "and no folder of that name"
 
 
 @pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])

@@ -47,25 +47,18 @@ def test_an_error_is_one_line(args, code, message, capsys, monkeypatch):
     assert re.match(message, capsys.readouterr().err.splitlines()[-1])
 
 
-@pytest.mark.parametrize("flag", ["--root", "--out"])
-def test_a_home_is_found_behind_an_equals_sign(flag, monkeypatch, tmp_path):
+def test_a_home_is_found_behind_an_equals_sign(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    verb = {"--root": ["verify"], "--out": ["standalone"]}[flag]
-    args = command_line.parser().parse_args([*verb, f"{flag}=~/there"])
-    assert getattr(args, flag.strip("-")) == tmp_path / "there"
+    assert command_line.parser().parse_args(["verify", "--root=~/there"]).root == tmp_path / "there"
+    assert command_line.parser().parse_args(["standalone", "--out=~/there"]).out == tmp_path / "there"
 
 
-def test_a_table_in_a_terminal_that_knows_only_ascii():
-    done = course("table", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "smallnet-source" in done.stdout
-
-
-def test_without_docstrings_and_asserts():
-    done = subprocess.run([sys.executable, "-OO", *COURSE[1:], "list"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "smallnet-source" in done.stdout
+def test_a_terminal_that_knows_only_ascii_and_python_without_docstrings():
+    for verb, settings in (("table", {"PYTHONIOENCODING": "ascii"}), ("list", {"PYTHONOPTIMIZE": "2"})):
+        done = course(verb, PYTHONUTF8="0", LC_ALL="C", **settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "smallnet-source" in done.stdout
 
 
 @pytest.mark.parametrize("args", [["list"], ["--help"]])

@@ -95,9 +95,9 @@ def test_maps_go_from_the_most_to_the_least_varied_each_to_its_own_largest():
 
 
 @pytest.fixture
-def record(tmp_path, monkeypatch):
-    """Save an untrained network of a recipe, with one unit that is never above 0, and record and examine it."""
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
+def record(few, empty, monkeypatch):
+    """Save an untrained network of a recipe, with one unit that is never above 0, and record it, on few images."""
+    monkeypatch.setattr(data, "load", lambda name, root=None: few)
 
     def record(recipe):
         monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
@@ -116,12 +116,12 @@ def record(tmp_path, monkeypatch):
     return record
 
 
-def test_what_was_examined_is_written_and_read_back(record):
+def test_what_was_examined_is_written_and_read_back(few, record):
     record(TINY)
     diagnostics.examine("tiny")
     found = tables.examined("tiny")
     assert len(records.of_recipe("tiny")) == 1, "an examined file is no record"
-    _, test = data.load("shapes10")
+    _, test = few
     assert found["confusion"].sum(1).tolist() == np.bincount(test.labels).tolist()
     assert found["top5"] > found["top1"]
     assert (found["dead"]["prep"], found["units"]["prep"]) == (1, 4)

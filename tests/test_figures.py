@@ -1,7 +1,5 @@
 """Figures of the book's pages: drawn with records, with some and with none, and true to them."""
 
-import subprocess
-import sys
 import warnings
 
 import matplotlib.pyplot as plt
@@ -10,17 +8,10 @@ import pytest
 from made_up import write
 from matplotlib.figure import Figure
 
-from course_utils.lab import figures, published, records, tables
+from course_utils.lab import figures, published, tables
 from course_utils.lab.verdicts import NOT_RUN
 
 SOURCE, BEST, WITHOUT = "smallnet-source", "smallnet-best", "smallnet-no-dropout"
-
-
-@pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """A folder for made-up records, empty so far."""
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
-    return tmp_path
 
 
 DRAWN = {
@@ -56,12 +47,6 @@ def test_what_was_run_is_drawn_and_closed(draw):
 def test_what_was_not_run_says_so(draw, empty):
     shown = draw()
     assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
-
-
-def test_pages_that_show_records_need_no_torch():
-    code = "import sys, course_utils.lab.figures, course_utils.lab.tables; print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
 
 
 def test_a_dollar_in_a_name_is_a_dollar(empty):

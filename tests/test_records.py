@@ -16,12 +16,6 @@ from course_utils.models import count_parameters
 NAME = "smallnet-source"
 
 
-@pytest.fixture
-def empty(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -74,12 +68,9 @@ def test_a_seed_that_is_none_is_named(seed):
 def test_what_no_run_writes_is_doubted():
     assert records.doubts(record(NAME, 0, 50.0)) == []
     assert records.doubts(record(NAME, 0, 50.0, date="9999-01-01")) == ["its date is none"]
-    odd = record(
-        NAME, 0, 50.0, date="<img>", precision="int3", weights="0", machine=HERE | {"commit": "HEAD"}
-    )
-    assert records.doubts(odd) == [
-        f"its {name} is none" for name in ("date", "precision", "commit", "weights")
-    ]
+    odd = {"date": "<img>", "precision": "int3", "weights": "0", "machine": HERE | {"commit": "HEAD"}}
+    expected = [f"its {name} is none" for name in ("date", "precision", "commit", "weights")]
+    assert records.doubts(record(NAME, 0, 50.0, **odd)) == expected
 
 
 def test_a_setting_that_is_younger_than_a_record_counts_as_its_default():

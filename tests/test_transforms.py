@@ -133,20 +133,6 @@ def test_a_constant_channel_is_named(std):
         per_image(MEAN, std)
 
 
-def test_steps_can_be_switched_off():
-    images, nothing = pictures(8), Augment(padding=0, flip=0, hole=0, hole_chance=0)
-    draws = nothing.draw(8, 32, np.random.default_rng(0))
-    pixels = nothing(torch.from_numpy(images), torch.arange(8), draws, FILL)
-    assert np.array_equal(pixels.numpy(), images)
-
-
-def test_every_image_gets_its_own_draw():
-    images = np.repeat(pictures(1), 64, 0)
-    augment = Augment(flip=0, hole=0, hole_chance=0)
-    out = batched(images, augment, augment.draw(64, 32, np.random.default_rng(0)))
-    assert len({tuple(image.flatten()[:50].tolist()) for image in out}) > 30
-
-
 def test_jitter_is_torchvisions_in_a_fixed_order():
     images, augment = pictures(20), Augment(padding=0, flip=0, hole=0, hole_chance=0, jitter=0.3)
     draws = augment.draw(20, 32, np.random.default_rng(0))
@@ -170,31 +156,12 @@ def test_jitter_draws_its_own_factors_for_each_image_and_leaves_the_other_draws(
     assert float(torch.corrcoef(with_jitter.light.T)[0, 1].abs()) < 0.05
 
 
-def test_no_jitter_draws_no_numbers_for_it():
-    """Runs that were recorded before there was a jitter drew just these numbers, batch after batch."""
-    rng, replay = np.random.default_rng(0), np.random.default_rng(0)
-    Augment().draw(10, 32, rng)
-    replay.integers(0, 9, (2, 10)), replay.random(10), replay.integers(0, 25, (2, 10)), replay.random(10)
-    assert rng.random() == replay.random()
-
-
 def test_originals_are_not_touched():
     images = pictures(8)
     store = torch.from_numpy(images.copy())
     augment = Augment(padding=0, flip=1.0, hole_chance=1.0, jitter=0.2)
     augment(store, torch.arange(8), augment.draw(8, 32, np.random.default_rng(0)), FILL)
     assert np.array_equal(store.numpy(), images)
-
-
-def test_normalise_in_channels_last():
-    images = pictures(4)
-    out = transforms.normalise(
-        torch.from_numpy(images), torch.tensor(MEAN).float(), torch.tensor(STD).float()
-    )
-    expected = ((images / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
-    assert out.shape == (4, 3, 32, 32)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 
 def test_fill_becomes_zero_after_normalisation():

@@ -3,12 +3,11 @@
 import json
 import math
 from math import inf
-from pathlib import Path
 
 import pytest
 from made_up import record, write
 
-from course_utils.lab import bench, records, verdicts
+from course_utils.lab import records, verdicts
 from course_utils.lab.claims import CLAIMS
 from course_utils.lab.recipes import RECIPES
 from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED, Difference, Estimate, Part
@@ -18,31 +17,20 @@ WITH, WITHOUT = "smallnet-source", "smallnet-no-dropout"
 GAIN = Difference(WITH, WITHOUT)
 
 
-@pytest.fixture(autouse=True)
-def empty(tmp_path, monkeypatch):
-    """A folder for made-up records, empty so far."""
-    monkeypatch.setattr(records, "RECORDED", tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty")
 
 
 # ---- the rule ----
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (1, 3, HOLDS),
-        (2, 2.5, HOLDS),  # an edge belongs to the range
-        (-inf, 3, HOLDS),
-        (2.1, 5, UNDECIDED),
-        (-1, 2.4, UNDECIDED),
-        (2.2, 2.3, UNDECIDED),
-        (2.6, inf, FAILS),
-        (-1, 1.9, FAILS),
-    ],
-)
-def test_a_verdict_is_where_the_interval_lies(low, high, word):
-    assert verdicts.judge(Estimate(2.25, 2.0, 2.5, 3), low, high) == word
+def test_a_verdict_is_where_the_interval_lies():
+    for word, ranges in {
+        HOLDS: [(1, 3), (2, 2.5), (-inf, 3)],  # an edge belongs to the range
+        UNDECIDED: [(2.1, 5), (-1, 2.4), (2.2, 2.3)],
+        FAILS: [(2.6, inf), (-1, 1.9)],
+    }.items():
+        for low, high in ranges:
+            assert verdicts.judge(Estimate(2.25, 2.0, 2.5, 3), low, high) == word, (low, high)
 
 
 def test_intervals_are_those_of_student_and_welch():
@@ -52,9 +40,7 @@ def test_intervals_are_those_of_student_and_welch():
     assert one.high - one.value == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     two = verdicts.interval([50.0, 51.0, 52.0], [40.0, 41.0, 42.0])
     assert two.value - two.low == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=1e-3)
-    uneven = verdicts.interval(
-        [50.0, 51.0, 52.0], [40.0, 40.0, 40.0]
-    )  # two degrees: all spread is on one side
+    uneven = verdicts.interval([50.0, 51.0, 52.0], [40.0] * 3)  # two degrees: all spread is on one side
     assert uneven.high - uneven.value == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert verdicts.interval([22.0, 22.0]) == Estimate(22, 22, 22, 2)
 
@@ -89,18 +75,11 @@ def test_what_was_not_run_is_not_judged():
     assert GAIN.values() == []
 
 
-@pytest.mark.parametrize(
-    ("words", "verdict"),
-    [
-        ([HOLDS, HOLDS], "holds"),
-        ([FAILS], "does not hold"),
-        ([NOT_RUN, NOT_RUN], "not run yet"),
-        ([FAILS, HOLDS, UNDECIDED, HOLDS, NOT_RUN], "2 hold, 1 does not hold, 1 undecided, 1 not run yet"),
-        ([FAILS, FAILS, HOLDS], "1 holds, 2 do not hold"),
-    ],
-)
-def test_a_claim_says_how_many_parts_have_which_verdict(words, verdict):
-    assert verdicts.tally(words) == verdict
+def test_a_claim_says_how_many_parts_have_which_verdict():
+    assert [verdicts.tally([word] * 2) for word in (HOLDS, FAILS, NOT_RUN)] == [HOLDS, FAILS, NOT_RUN]
+    found = verdicts.tally([FAILS, HOLDS, UNDECIDED, HOLDS, NOT_RUN])
+    assert found == "2 hold, 1 does not hold, 1 undecided, 1 not run yet"
+    assert verdicts.tally([FAILS, FAILS, HOLDS]) == "1 holds, 2 do not hold"
 
 
 # ---- quantities ----
@@ -182,15 +161,3 @@ def test_claims_name_recipes_and_ranges(claim):
     assert set(claim.recipes) <= set(RECIPES)
     assert all(part.low < part.high and not math.isnan(part.low) for part in claim.parts)
     assert claim.verdict() == NOT_RUN
-
-
-def test_rows_of_the_speed_table_that_claims_name_are_measured():
-    source = Path(bench.__file__).read_text(encoding="utf-8")
-    named = [
-        part.quantity.recipe
-        for claim in CLAIMS.values()
-        for part in claim.parts
-        if isinstance(part.quantity, verdicts.Bench)
-    ]
-    assert len(named) == 2
-    assert [row for row in named if row not in source] == []

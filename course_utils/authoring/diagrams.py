@@ -33,10 +33,8 @@ def flow(parts: dict[str, nn.Module]) -> Figure:
 
     A black picture is sent through `parts`; a "residual" one is added to its input.
     """
-    size = (plots.WIDTH, 1.5 + 0.68 * len(parts))
-    figure, (boxes, bars) = plt.subplots(
-        1, 2, sharey=True, figsize=size, width_ratios=(3, 2), layout="constrained"
-    )
+    size = {"figsize": (plots.WIDTH, 1.5 + 0.68 * len(parts)), "width_ratios": (3, 2)}
+    figure, (boxes, bars) = plt.subplots(1, 2, sharey=True, layout="constrained", **size)
     x, widest = torch.zeros(1, 3, 32, 32), 0
     for row, (name, part) in enumerate({"picture": nn.Identity(), **parts}.items()):
         x = x + part.eval()(x) if name.startswith("residual") else part.eval()(x)

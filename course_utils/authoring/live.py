@@ -57,9 +57,8 @@ def write(out: Path = STATIC) -> None:
     }
     for name, network in networks.items():
         scores = logits[name][chosen].double().numpy().round(5).tolist()
-        scripts[name] = (
-            f'LIVE.weights["{name}"] = "{packed(network)}";\nLIVE.logits["{name}"] = {json.dumps(scores)};'
-        )
+        scripts[name] = f'LIVE.weights["{name}"] = "{packed(network)}";\n'
+        scripts[name] += f'LIVE.logits["{name}"] = {json.dumps(scores)};'
     for name, script in scripts.items():
         (out / f"network_{name}.js").write_text(f"{script}\n", encoding="utf-8")
     draw_still(networks["smallnet-best"], test, chosen[STILL], out / "see_it_think.webp")

@@ -64,14 +64,12 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     Raises RuntimeError where there is no such notebook, and where a copy in `out` has edits that would be lost.
     """
     if out.resolve() == notebooks.resolve():
-        raise RuntimeError(
-            f"expected another folder than the notebooks' own, found {out}: choose another --out"
-        )
+        raise RuntimeError(f"expected another --out than the notebooks' own folder, found {out}")
     read = {path.name: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
         raise RuntimeError(
-            f"no notebook in {notebooks} imports course_utils: run this from the course's folder"
+            f"no notebook in {notebooks} imports course_utils: run this in the course's folder"
         )
     out.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():

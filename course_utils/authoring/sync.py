@@ -103,16 +103,12 @@ def refuse_lost_edits(path: Path, new: NotebookNode) -> None:
     if not path.with_suffix(".py").exists():
         advice = "to keep this, move or rename the file; otherwise delete it"
     elif digest(new) == made_with(stored):
-        advice = (
-            f"to take it over, run `python -m course_utils sync --from-notebook {path}`; otherwise delete it"
-        )
+        taken = f"python -m course_utils sync --from-notebook {path}"
+        advice = f"to take it over, run `{taken}`; otherwise delete it"
     else:
-        advice = (
-            "the source was edited, too: copy what you want to keep into it by hand, then delete the .ipynb"
-        )
-    raise RuntimeError(
-        f"{path} was edited since it was made: {difference(stored, new)}; {advice}, and repeat"
-    )
+        advice = "the source was edited, too: copy what you want to keep into it, then delete the .ipynb"
+    found = f"{path} was edited since it was made: {difference(stored, new)}"
+    raise RuntimeError(f"{found}; {advice}, and repeat")
 
 
 def difference(notebook: NotebookNode, source: NotebookNode) -> str:
@@ -129,10 +125,8 @@ def take_over(notebook: Path) -> None:
     text, stored = notebook.with_suffix(".py"), nbformat.read(notebook, as_version=4)
     source = jupytext.read(text)
     if digest(source) not in (digest(stored), made_with(stored)):
-        advice = "copy what you want to keep into it by hand"
-        raise RuntimeError(
-            f"{text} was edited since {notebook.name} was made: {difference(stored, source)}; {advice}"
-        )
+        found = f"{text} was edited since {notebook.name} was made: {difference(stored, source)}"
+        raise RuntimeError(f"{found}; copy what you want to keep into it by hand")
     source.cells = [cell for cell in stored.cells if not repository.is_setup(cell)]
     replace_text(text, jupytext.writes(source, fmt="py:percent"))
     write(notebook, combine_inputs_with_outputs(jupytext.read(text), stored))
@@ -151,14 +145,9 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
     update(made)
     for path in made:
         notebook = nbformat.read(path, as_version=4)
-        client = NotebookClient(
-            notebook,
-            timeout=timeout,
-            kernel_name="python3",
-            record_timing=False,  # times would change in every diff
-            coalesce_streams=True,
-            resources={"metadata": {"path": str(folder)}},
-        )
+        options = {"record_timing": False, "coalesce_streams": True}  # times would change in every diff
+        where = {"metadata": {"path": str(folder)}}
+        client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=where, **options)
         started = time.perf_counter()
         try:
             client.execute(env={**os.environ, "COURSE_PROFILE": profile})
@@ -167,9 +156,8 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
             raise
         seconds[path.stem] = time.perf_counter() - started
         for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-            cell.outputs = [
-                out for out in cell.outputs if out.get("text", "-").strip()
-            ]  # a bar leaves blanks
+            # A progress bar leaves blanks.
+            cell.outputs = [out for out in cell.outputs if out.get("text", "-").strip()]
         refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
         write(path, notebook)
     if folder == NOTEBOOKS and profile == "quick":

@@ -45,9 +45,8 @@ def download(url: str, part: Path, size: int, min_rate: float) -> None:
 
 def _open(url: str, start: int) -> http.client.HTTPResponse:
     """The answer of this server, or of the one that it redirects to, asked for the bytes from `start` on."""
-    opener = (
-        urllib.request.OpenerDirector()
-    )  # urllib's own follows to ftp:// and reads whatever comes with a redirect
+    # urllib's own opener follows to ftp:// and reads whatever comes with a redirect.
+    opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler())
     opener.add_handler(_Handler())
     headers = {"User-Agent": "course_utils"} | ({"Range": f"bytes={start}-"} if start else {})
@@ -68,14 +67,15 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
 class _Connection(http.client.HTTPConnection):
     def getresponse(self) -> http.client.HTTPResponse:
         """As ever, but the timeout is for the whole header: the socket's own begins anew with every byte."""
-        timer = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,))
+        timer, started = threading.Timer(TIMEOUT, self.sock.shutdown, (socket.SHUT_RDWR,)), time.monotonic()
         timer.start()
         try:
             return super().getresponse()
         finally:
-            over = timer.finished.is_set()
             timer.cancel()
-            if over:
+            if (
+                time.monotonic() - started >= TIMEOUT
+            ):  # not whether the timer is done: it may still be about to say so
                 raise TimeoutError(f"no header came within {TIMEOUT:g} s")
 
 

@@ -26,33 +26,28 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     if not root.is_dir():
         raise ValueError(f"expected a folder of pictures, found none at {root}")
     folders = {folder.name.lower(): folder for folder in _folders(root)}
-    train, test, val = (
-        next((folders[n] for n in names if n in folders), None) for names in (TRAIN, TEST, VALIDATION)
-    )
+    named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
+    train, test, val = (next(iter(found), None) for found in named)
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
     used = [folder for folder in (train or root, test or val) if folder]
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)
     parts = [_read_part(folder, classes, root, left_out) for folder in used]
-    told = [
-        f"{len(labels)} pictures in {folder.name}" for folder, (_, labels) in zip(used, parts, strict=True)
-    ]
+    counts = zip(used, [len(labels) for _, labels in parts], strict=True)
+    told = [f"{n} pictures in {folder.name}" for folder, n in counts]
     said = [f"{n} {what}" for what, n in left_out.most_common(20)] + ["and others"] * (len(left_out) > 20)
     said = f"; left out: {', '.join(said)}" if said else ""
     print(f"{root.name}: {len(classes)} classes, {', '.join(told)}{said}")
     if missing := [classes[label] for label in range(len(classes)) if label not in parts[0][1]]:
-        raise ValueError(
-            f"expected pictures of every class in {used[0]}, found none of {', '.join(missing)}{said}"
-        )
+        found = f"none of {', '.join(missing)}{said}"
+        raise ValueError(f"expected pictures of every class in {used[0]}, found {found}")
     return classes, parts[0], parts[1] if len(parts) > 1 and len(parts[1][1]) else None
 
 
 def _folders(folder: Path) -> list[Path]:
     """The folders that somebody made on purpose: not .cache, __MACOSX, __pycache__."""
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))
-    )
+    return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith((".", "__")))
 
 
 def _classes(part: Path) -> dict[str, Path]:

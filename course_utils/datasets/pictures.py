@@ -44,9 +44,8 @@ def read_picture(path: str | Path) -> np.ndarray:
                 with suppress(Exception):
                     square = square.transpose(UPRIGHT[picture.getexif()[0x0112]])
     except Exception as error:  # Pillow has many ways to say that a file is damaged
-        raise ValueError(
-            f"{path} cannot be read as a picture: {str(error) or type(error).__name__}"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a picture: {reason}") from error
     opaque = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
     return np.asarray(opaque.convert("RGB"))
 

@@ -28,9 +28,8 @@ def self_check(check: Callable[..., str]) -> Callable[..., None]:
 
     @functools.wraps(check)
     def checked(*args, **task) -> None:
-        refuse(
-            any(arg is ... for arg in args), "there is no answer yet: write one in place of the three dots"
-        )
+        unanswered = any(arg is ... for arg in args)
+        refuse(unanswered, "there is no answer yet: write one in place of the three dots")
         print("correct:", check(*args, **task))
 
     return checked

@@ -14,16 +14,8 @@ from course_utils import training
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
-PROGRESS = {
-    "last_epoch",
-    "_step_count",
-    "_last_lr",
-    "_is_initial",
-    "_get_lr_called_within_step",
-    "T_cur",
-    "T_i",
-}
-PROGRESS |= {"best", "num_bad_epochs", "cooldown_counter"}
+PROGRESS = {"last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step"}
+PROGRESS |= {"T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"}
 
 
 class Checkpoint:
@@ -46,9 +38,7 @@ class Checkpoint:
         self.about = describe(run) | {"recipe": self.recipe}
         self.about = files.plain(self.state(run), "the checkpoint")["about"]
         if found := difference(self.about, self.about):
-            raise ValueError(
-                f"expected a number for {found[0]}, found NaN: a checkpoint could not be compared by it"
-            )
+            raise ValueError(f"expected a number for {found[0]}, found NaN: no checkpoint is compared by it")
         try_to_write(self.path)
         name = self.path.name
         while self.path.exists():
@@ -65,9 +55,8 @@ class Checkpoint:
     def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
         advice = "Delete the file to start anew, or give another path"
         if missing := self.state(run).keys() - state.keys():
-            raise ValueError(
-                f"{self.path} is no checkpoint: it has no {', '.join(sorted(missing))}. {advice}"
-            )
+            absent = ", ".join(sorted(missing))
+            raise ValueError(f"{self.path} is no checkpoint: it has no {absent}. {advice}")
         if found := difference(self.about, state["about"]):
             differs = "expected {} {!r}, found {!r}".format(*found)
             raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
@@ -110,9 +99,9 @@ def describe(run: training.Run) -> dict[str, Any]:
     groups = [
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]
-    changing = {"params", "initial_lr"} | (
-        {"momentum", "betas"} if getattr(run.scheduler, "cycle_momentum", False) else set()
-    )
+    changing = {"params", "initial_lr"}
+    if getattr(run.scheduler, "cycle_momentum", False):
+        changing |= {"momentum", "betas"}
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
     return {
         "data": getattr(run.loader, "about", loader),

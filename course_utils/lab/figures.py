@@ -127,18 +127,15 @@ def curves(
     """
     _, factor = plots.QUANTITIES[quantity]
     recorded = {plots.dollars(label): runs_of(name) for label, name in names.items()}
-    found = {
-        label: SimpleNamespace(validation_accuracy=np.array(curve) / 100)
-        for label, curve in (beside or {}).items()
-    }
+    published_curves = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
+    found = {label: SimpleNamespace(validation_accuracy=one) for label, one in published_curves.items()}
     found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
     found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
     if not found:
         return missing(*names.values())
-    left_out = ", ".join(label for label in recorded if label not in found)
-    figure = plots.compare_histories(
-        found, quantity, title + (f"\n{NOT_RUN}: {left_out}" if left_out else "")
-    )
+    if left_out := ", ".join(label for label in recorded if label not in found):
+        title += f"\n{NOT_RUN}: {left_out}"
+    figure = plots.compare_histories(found, quantity, title)
     (axes,) = figure.axes
     if beside:
         axes.set_ylabel("test accuracy (%)")
@@ -161,11 +158,8 @@ def range_test(name: str) -> Figure | Html:
     return plots.range_test(history["learning_rate"], history["train_loss"], marks)
 
 
-COSTS = {
-    "weights": "weights (millions)",
-    "minutes": "minutes of training",
-    "PFLOP": "operations of training (PFLOP)",
-}
+COSTS = {"weights": "weights (millions)", "minutes": "minutes of training"}
+COSTS["PFLOP"] = "operations of training (PFLOP)"
 
 
 @closed
@@ -228,9 +222,8 @@ def feature_maps(found: dict) -> Figure:
     for stage, channels in stages.items():
         maps = [np.frombuffer(bytes.fromhex(one), np.uint8) for one in channels]
         rows[stage] = [one.reshape((int(len(one) ** 0.5),) * 2) for one in maps]
-    figure, axes = plt.subplots(
-        len(rows), 1 + max(map(len, rows.values())), figsize=size, layout="compressed"
-    )
+    columns = 1 + max(map(len, rows.values()))
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, layout="compressed")
     for places, (stage, shown) in zip(axes, rows.items(), strict=True):
         note = f"{len(shown)} of {found['units'][stage]}" if stage in stages else "and R, G, B"
         words = f"{stage}\n{len(shown[0])} × {len(shown[0])}\n{note}"

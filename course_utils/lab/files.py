@@ -57,10 +57,8 @@ def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | 
     """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
-    ours, theirs = (
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        for tensors in (model.state_dict(), state)
-    )
+    states = model.state_dict(), state
+    ours, theirs = ({name: tuple(tensor.shape) for name, tensor in one.items()} for one in states)
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
@@ -74,9 +72,7 @@ def write_tensors(state: dict[str, Any], path: Path | str) -> str:
     """
     path, buffer = Path(path).expanduser(), io.BytesIO()
     torch.save(plain(state), buffer)
-    length = (
-        len(MARK) + DIGITS
-    )  # of the comment, which torch leaves out and so counts as 0 in the last two bytes
+    length = len(MARK) + DIGITS  # of the comment: torch leaves it out, and counts 0 in the last two bytes
     body = buffer.getvalue()[:-2] + length.to_bytes(2, "little") + MARK
     content = body + hashlib.sha256(body).hexdigest().encode()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +129,5 @@ def plain(value: Any, where: str = "the value") -> Any:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    raise ValueError(
-        f"expected tensors, numbers, text or None to save, found {where}, a {type(value).__name__}"
-    )
+    found = f"{where}, a {type(value).__name__}"
+    raise ValueError(f"expected tensors, numbers, text or None to save, found {found}")

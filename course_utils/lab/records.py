@@ -103,8 +103,8 @@ def check(record: dict[str, Any], path: Path) -> None:
     if missing := {"device", "name", "threads"} - set(record["machine"]):
         raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
     for name, curve in record["history"].items():
-        numbers = isinstance(curve, list) and all(v is None or type(v) in (int, float) for v in curve)
-        if not numbers or not all(v is None or math.isfinite(v) for v in curve):
+        numbers = curve if isinstance(curve, list) else [curve]
+        if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in numbers):
             raise ValueError(f"{path}: the curve {name} should be a list of numbers")
     lengths = {name: len(curve) for name, curve in record["history"].items()}
     if len(set(lengths.values())) != 1:
@@ -134,9 +134,8 @@ def doubts(record: dict[str, Any]) -> list[str]:
 def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:
     """What `recipe` has changed in since it made `record`: "epochs: was 40, is 120"; empty if nothing.
 
-    Its description may be reworded. A setting that is younger than the record counts as its default: whoever
-    adds one chooses a default that trains as before, so that old runs stay what they were. A setting that is
-    gone, or has another name now, is a change.
+    Its description may be reworded. A setting that is younger than the record counts as its default, which trains as
+    before; one that is gone, or has another name now, is a change.
     """
     made_by = Recipe(name="", about="").plain() | record["recipe"] | {"about": recipe.about}
     made_by["backbone's weights"] = record.get("data", {}).get("backbone")
@@ -169,11 +168,8 @@ def of_recipe(name: str) -> list[dict[str, Any]]:
 
 def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
     """The curves of one recipe's records, averaged over its seeds: float arrays, NaN where nothing was held out."""
-    histories = [record["history"] for record in recorded]
-    curves = {
-        name: np.mean([np.array(history[name], float) for history in histories], 0) for name in histories[0]
-    }
-    return SimpleNamespace(**curves)
+    curves = {name: [run["history"][name] for run in recorded] for name in recorded[0]["history"]}
+    return SimpleNamespace(**{name: np.mean(np.array(each, float), axis=0) for name, each in curves.items()})
 
 
 def where(record: dict[str, Any]) -> str:

@@ -70,18 +70,14 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     """
     runs.start()
     machine.cap_threads()
-    here = machine.describe(
-        processes=runs.world()
-    )  # before the run: the checkout may have moved on by its end
+    here = machine.describe(processes=runs.world())  # now: the checkout may have moved on by the run's end
     with only_one(recipe, seed):
         before = runs.of_first(recorded(recipe, seed))  # in here: another process may have just written it
         path = records.path_of(recipe.name, seed)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         keep = recipe.name in recipes.KEPT and seed == 0 and not before
-        record = finish(
-            recipe, seed, root, None if before else checkpoint, path.with_suffix(".pt") if keep else None
-        )
-        record |= {"machine": here}
+        weights = path.with_suffix(".pt") if keep else None
+        record = finish(recipe, seed, root, None if before else checkpoint, weights) | {"machine": here}
         if checkpoint.machines[:-1]:
             record["resumed_from"] = checkpoint.machines[:-1]
         if before:
@@ -123,9 +119,7 @@ def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
         raise RuntimeError(f"{recipe.name} seed {seed} is being run by another process") from None
 
 
-def finish(
-    recipe: Recipe, seed: int, root: Path | None, checkpoint: runs.RunCheckpoint | None, weights: Path | None
-) -> dict[str, Any]:
+def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Path | None) -> dict[str, Any]:
     """The record of the finished run; its weights are stored in `weights` if that is given."""
     if recipe.schedule == "range_test":
         return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
@@ -137,10 +131,10 @@ def finish(
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
+    curves = asdict(outcome.history)
     curves = {
-        name: [None if math.isnan(value) else value for value in curve]  # JSON has no NaN
-        for name, curve in asdict(outcome.history).items()
-    }
+        name: [None if math.isnan(x) else x for x in curves[name]] for name in curves
+    }  # JSON has no NaN
     return about(recipe, seed, root) | {
         "parameters": count_parameters(outcome.model),
         "history": curves,
@@ -155,9 +149,8 @@ def describe_range_test(recipe: Recipe, seed: int, found: RangeTest, root: Path 
     """A range test trains nothing that could be tested: its record has a curve over rates, and no accuracy."""
     return about(recipe, seed, root) | {
         "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
-        "flops": runs.training_flops(recipe)
-        * len(found.rates)
-        // recipe.schedule_args["steps"],  # it may end early
+        # It may have ended early.
+        "flops": runs.training_flops(recipe) * len(found.rates) // recipe.schedule_args["steps"],
         "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
         "seconds": 0.0,
         "validation_accuracy": None,

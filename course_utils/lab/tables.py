@@ -136,12 +136,9 @@ def competing(data: str) -> list[str]:
 
     Session 1's budget holds on CIFAR-100, and nobody starts from weights that were trained elsewhere.
     """
-    trained_here = [
-        one.name
-        for one in recipes.RECIPES.values()
-        if one.data == data and one.epochs and one.network != "TransferNet"
-        if verdicts.percents(one.name) or one in recipes.HEADLINES
-    ]
+    here = [one for one in recipes.RECIPES.values() if one.data == data and one.epochs]
+    here = [one for one in here if verdicts.percents(one.name) or one in recipes.HEADLINES]
+    trained_here = [one.name for one in here if one.network != "TransferNet"]
     limit = BUDGET if data == "cifar100" else math.inf
     return [name for name in trained_here if all(run["parameters"] <= limit for run in runs_of(name))]
 
@@ -167,9 +164,7 @@ def bench() -> Html:
 # ---- verdicts ----
 
 # A verdict is a word, a shape and a colour, so that nobody needs the colour. `course.css` has the classes.
-MARKS = dict(
-    zip((HOLDS, FAILS, UNDECIDED, NOT_RUN), ("✓ holds", "✗ fails", "? undecided", "– waiting"), strict=True)
-)
+MARKS = {HOLDS: "✓ holds", FAILS: "✗ fails", UNDECIDED: "? undecided", NOT_RUN: "– waiting"}
 MIXED = "parts differ"
 PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 
@@ -206,9 +201,8 @@ def tally() -> Html:
     """How many claims, and how many of their parts, there are of each verdict."""
     claims = Counter(one.verdict() if one.verdict() in MARKS else MIXED for one in CLAIMS.values())
     parts = Counter(part.word for one in CLAIMS.values() for part in one.parts)
-    rows = [
-        row(verdict(word), claims[word], parts[word] if word in MARKS else DASH) for word in (*MARKS, MIXED)
-    ]
+    rows = [row(verdict(word), claims[word], parts.get(word, 0)) for word in MARKS]
+    rows.append(row(verdict(MIXED), claims[MIXED], DASH))
     return table(("Verdict", "Claims", "Their parts"), rows, "Claims by verdict")
 
 
@@ -291,13 +285,9 @@ FULL = {"01_smallnet": ("smallnet", 3, "smallnet-source"), "02_resnet": ("resnet
 
 
 def notebook_times(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """{notebook: seconds, date, precision, machine} as last executed; a ValueError if the file has anything else."""
+    """{notebook: seconds, date, precision, machine} as last executed."""
     path = path or records.RECORDED / "notebooks.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, entry in found.items():
-        if name not in TITLES or set(entry) != {"seconds", "date", "precision", "machine"}:
-            raise ValueError(f"{path}: expected the times of {', '.join(TITLES)}, found {name}: {entry}")
-    return found
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def keep_times(seconds: Mapping[str, float], path: Path | None = None) -> None:
@@ -400,6 +390,5 @@ def why_dead(name: str) -> Html:
     """SmallNet's dead channels beside the median of their stage: filter, batch norm, and what would wake them."""
     head = ("Channel", "Length of its filter", "Scale", "Shift", "Active from")
     why = (examined(name) or {"why": {f"{name}: {NOT_RUN}": []}})["why"].items()
-    return table(
-        head, [row(channel, *(f"{one:.2f}" for one in values)) for channel, values in why], "Dead channels"
-    )
+    rows = [row(channel, *(f"{one:.2f}" for one in values)) for channel, values in why]
+    return table(head, rows, "Dead channels")

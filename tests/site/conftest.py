@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -21,25 +22,80 @@ FLAGS = [
     "--no-first-run",
     "--disable-background-networking",
 ]
+PHONE = {"width": 390, "height": 844}
+PAPER = {"width": 670, "height": 1000}  # A4 between print.css's margins
+
+IMAGES = """[...document.querySelectorAll('.bd-content img')].map(image => ({
+    address: image.currentSrc,
+    alt: image.alt,
+    shown: image.naturalWidth > 0 && image.checkVisibility({opacityProperty: true, visibilityProperty: true}),
+    background: getComputedStyle(image).backgroundColor,
+}))"""
+PRINTED = """() => {
+    const shown = element => element.checkVisibility({opacityProperty: true})
+                             && element.getBoundingClientRect().height > 0;
+    const all = [...document.body.querySelectorAll('*')];
+    const around = '.bd-sidebar, .bd-header-article, .bd-footer-content, dialog, button, input, .prev-next-footer';
+    const article = document.querySelector('.bd-article');
+    const inner = element => !element.closest('math, svg, .visually-hidden') && element.clientWidth > 0;
+    const cut = element => element.scrollWidth > element.clientWidth + 1
+                           && getComputedStyle(element).overflowX != 'visible';
+    const texts = elements => elements.map(one => one.outerHTML.slice(0, 80));
+    const printed = all.filter(one => article.contains(one) && shown(one));
+    const folded = [...article.querySelectorAll('details > :not(summary)')];
+    return {
+        text: article.innerText,
+        title: shown(article.querySelector('h1')),
+        around: texts(all.filter(one => one.matches(around) && shown(one))),
+        cut: texts(printed.filter(one => inner(one) && cut(one))),
+        width: document.scrollingElement.scrollWidth,
+        folded: texts(folded.filter(one => !one.closest('.tag_hide-input') && !shown(one))),
+        colours: [...new Set(printed.filter(one => one.childNodes.length).map(one => getComputedStyle(one).color))],
+        ground: getComputedStyle(document.body).backgroundColor,
+        breakable: [...article.querySelectorAll('img')].filter(
+            one => getComputedStyle(one).breakInside != 'avoid').length,
+    };
+}"""
+# Of the thousands of words that colour a notebook's code, one of each look stays; the others become plain text.
+ONE_OF_EACH = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll('.highlight span')) {
+        const look = [word.className, getComputedStyle(word).color, word.closest('.highlight').parentElement.className];
+        seen.has(look.join()) && !word.firstElementChild ? word.replaceWith(word.textContent) : seen.add(look.join());
+    }
+    document.body.normalize();
+}"""
+RUN_AXE = """async options => {
+    const found = await axe.run(document, {preload: false, resultTypes: ['violations'], ...options});
+    const grave = found.violations.filter(rule => ['serious', 'critical'].includes(rule.impact));
+    return grave.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html}`));
+}"""
+CONTRAST = {"runOnly": ["color-contrast"]}  # all that dark mode can change
 
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., subprocess.CompletedProcess]:
     """Builds the book strictly into `out`/_build/html, with the notebooks' stored outputs and no page's code run."""
 
-    def build_book(out: Path, **changes: dict) -> subprocess.CompletedProcess:
-        """`changes` go into the blocks of the configuration that they name."""
+    def build_book(out: Path, few: list[str] | None = None, **changes: dict) -> subprocess.CompletedProcess:
+        """`changes` go into the blocks of the configuration that they name; `few` are the only pages to build."""
         config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
         for block, values in changes.items():
             config[block].update(values)
         config["execute"]["execute_notebooks"] = "off"
-        config["sphinx"]["config"]["suppress_warnings"] = ["myst-nb.lexer"]  # a kernel would have named it
+        muted = ["myst-nb.lexer"]  # a kernel would have named it
+        toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+        if few:
+            toc = {"format": "jb-book", "root": few[0], "chapters": [{"file": name} for name in few[1:]]}
+            muted += ["myst.xref_missing", "ref"]  # the pages that are left out
+        config["sphinx"]["config"]["suppress_warnings"] = muted
         folders = config["sphinx"]["local_extensions"]  # relative to the configuration, which moves
         config["sphinx"]["local_extensions"] = {name: str(BOOK / folders[name]) for name in folders}
         (out / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        (out / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
         program = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
         command = [sys.executable, "-c", program, "build", str(ROOT), "--path-output", str(out)]
-        command += ["--config", str(out / "_config.yml"), "--toc", str(BOOK / "_toc.yml")]
+        command += ["--config", str(out / "_config.yml"), "--toc", str(out / "_toc.yml")]
         command += ["-W", "--keep-going", "-n"]
         return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
 
@@ -87,20 +143,55 @@ def browser(chromium) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def look_at_all(site: Path, chromium) -> Callable[..., dict[str, dict]]:
-    """What `look(page, path)` finds on each of `paths`, by its address within the site; two browsers share the work."""
+def visits(site: Path, pages: list[Path], chromium) -> dict[str, dict]:
+    """What each page did and held, by its address within the site; two browsers share the work.
 
-    def look_at_all(look: Callable, paths: list[Path], **options) -> dict[str, dict]:
-        def look_at(paths: list[Path]) -> dict[str, dict]:
-            found = {}
-            with chromium() as browser, browser.new_context(**options) as context:
-                for path in paths:
-                    with context.new_page() as page:
-                        found[path.relative_to(site).as_posix()] = look(page, path)
-            return found
+    A page is opened from disk on a phone in the dark, `printed`, and looked at by axe in the dark and in the light:
+    `violations` are its serious ones.
+    """
+    pytest.importorskip("axe_playwright_python", reason="pip install -r tests/requirements.txt")
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(look_at, [paths[::2], paths[1::2]])
-        return first | second
+    def visit(page, path: Path) -> dict:
+        page.emulate_media(media="screen", color_scheme="dark")
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-theme=dark]")
+        page.add_style_tag(content="* { transition: none !important }")  # or colours would be met half way
+        found = {
+            "width": page.evaluate("document.scrollingElement.scrollWidth"),
+            "images": page.evaluate(IMAGES),
+        }
+        if path.parent != site:  # the search is not printed
+            page.set_viewport_size(PAPER)
+            page.emulate_media(media="print")
+            found["printed"] = page.evaluate(PRINTED)
+            page.set_viewport_size(PHONE)
+            page.emulate_media(media="screen")
+        page.evaluate(ONE_OF_EACH)
+        page.evaluate(axe)
+        found["violations"] = page.evaluate(RUN_AXE, CONTRAST)
+        page.emulate_media(color_scheme="light")
+        page.wait_for_selector("html[data-theme=light]")
+        found["violations"] += page.evaluate(RUN_AXE, {})
+        return found
 
-    return look_at_all
+    def visit_all(paths: list[Path]) -> dict[str, dict]:
+        visits, errors, requests = {}, [], []
+        with chromium() as browser, browser.new_context(viewport=PHONE) as context:
+            page = context.new_page()
+            page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("request", lambda request: requests.append(request.url))
+            for path in paths:
+                found = visit(page, path)
+                visits[path.relative_to(site).as_posix()] = found | {
+                    "errors": errors[:],
+                    "requests": requests[:],
+                }
+                errors.clear()
+                requests.clear()
+        return visits
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(visit_all, [pages[::2], pages[1::2]])
+    return first | second

@@ -164,12 +164,9 @@ Title
 """
     result, page = build_page(tmp_path, source)
     assert result.returncode != 0
-    for line, complaint in [
-        (5, "unbalanced braces"),
-        (7, r"unknown command \nosuchthing"),
-        (9, "ExtraLeftOrMissingRightError"),
-        (11, "not well-formed"),
-    ]:
+    right = "ExtraLeftOrMissingRightError"
+    complaints = {5: "unbalanced braces", 7: r"command \nosuchthing", 9: right, 11: "not well-formed"}
+    for line, complaint in complaints.items():
         warning = [text for text in result.stderr.splitlines() if f"index.rst:{line}:" in text]
         assert len(warning) == 1, result.stderr
         assert complaint in warning[0]

@@ -1,50 +1,16 @@
-"""The site on paper: every page as it is printed, about 5 s."""
+"""The site on paper: every page as it is printed."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-PAPER = {"width": 670, "height": 1000}  # A4 between print.css's margins
-PRINTED = """() => {
-    const shown = element => element.checkVisibility({opacityProperty: true})
-                             && element.getBoundingClientRect().height > 0;
-    const all = [...document.body.querySelectorAll('*')];
-    const around = '.bd-sidebar, .bd-header-article, .bd-footer-content, dialog, button, input, .prev-next-footer';
-    const article = document.querySelector('.bd-article');
-    const inner = element => !element.closest('math, svg, .visually-hidden') && element.clientWidth > 0;
-    return {
-        text: article.innerText,
-        title: shown(article.querySelector('h1')),
-        around: all.filter(one => one.matches(around) && shown(one)).map(one => one.outerHTML.slice(0, 80)),
-        cut: all.filter(one => article.contains(one) && shown(one) && inner(one)
-                               && one.scrollWidth > one.clientWidth + 1
-                               && getComputedStyle(one).overflowX != 'visible').map(one => one.outerHTML.slice(0, 80)),
-        width: document.scrollingElement.scrollWidth,
-        folded: [...article.querySelectorAll('details > :not(summary)')].filter(
-            one => !one.closest('.tag_hide-input') && !shown(one)).map(one => one.outerHTML.slice(0, 80)),
-        colours: [...new Set(all.filter(one => article.contains(one) && shown(one) && one.childNodes.length)
-                                .map(one => getComputedStyle(one).color))],
-        ground: getComputedStyle(document.body).backgroundColor,
-        breakable: [...article.querySelectorAll('img')].filter(
-            one => getComputedStyle(one).breakInside != 'avoid').length,
-    };
-}"""
+PAPER = 670  # pixels across: A4 between print.css's margins
 
 
 @pytest.fixture(scope="module")
-def printed(site, pages, look_at_all) -> dict[str, dict]:
+def printed(visits) -> dict[str, dict]:
     """Every page as print shows it while the site is dark, by its address within the site."""
-
-    def look(page, path: Path) -> dict:
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-theme=dark]")
-        page.add_style_tag(content="* { transition: none !important }")  # or colours would be met half way
-        page.emulate_media(media="print")
-        return page.evaluate(PRINTED)
-
-    articles = [path for path in pages if path.parent != site]  # the search is none
-    return look_at_all(look, articles, viewport=PAPER, color_scheme="dark")
+    return {name: found["printed"] for name, found in visits.items() if "printed" in found}
 
 
 def test_nothing_but_the_text_is_printed(printed):
@@ -55,7 +21,7 @@ def test_nothing_but_the_text_is_printed(printed):
 
 def test_nothing_is_cut_off_at_the_right(printed):
     assert {name: one["cut"] for name, one in printed.items() if one["cut"]} == {}
-    assert {name: one["width"] for name, one in printed.items() if one["width"] > PAPER["width"]} == {}
+    assert {name: one["width"] for name, one in printed.items() if one["width"] > PAPER} == {}
 
 
 def test_what_was_folded_can_be_read(printed):

@@ -66,20 +66,18 @@ def expect_answer(page, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["smallnet-best", "budgetnet"])
-def test_logits_are_those_of_pytorch(live, name):
+def test_logits_are_those_of_pytorch_and_come_in_an_instant(live, name):
     pictures = [base64.b64decode(text) for text in live.evaluate("LIVE.pictures")]
     images = torch.tensor(np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, 32, 32, 3))
     assert len(images) == 20
     with torch.inference_mode():
         network = runs.trained_network(recipes.get(name)).eval()
         expected = network(transforms.normalise(images, *map(torch.tensor, STATS["cifar100"]))).numpy()
-    assert np.abs(np.array(live.evaluate(THINK, name)["logits"]) - expected).max() <= APART
+    found = live.evaluate(THINK, name)
+    assert np.abs(np.array(found["logits"]) - expected).max() <= APART
+    assert name != "smallnet-best" or median(found["milliseconds"]) <= MILLISECONDS
     stored = np.array(live.evaluate("name => LIVE.logits[name]", name))
     assert np.abs(stored - expected).max() < 1e-4, "what the page compares with"
-
-
-def test_a_picture_takes_an_instant(live):
-    assert median(live.evaluate(THINK, "smallnet-best")["milliseconds"]) <= MILLISECONDS
 
 
 def test_experiments_end_as_the_page_says(live):
@@ -108,23 +106,23 @@ def test_experiments_end_as_the_page_says(live):
     live.wait_for_function("document.querySelector('.live-bars li span:last-child').textContent === '1 %'")
 
 
-@pytest.mark.parametrize(("filled", "answer"), [(False, "worm"), (True, "orange")])
-def test_a_ring_is_a_worm_and_a_disc_an_orange(live, filled, answer):
+def test_a_ring_is_a_worm_and_a_disc_an_orange(live):
     live.get_by_role("button", name="Blank sheet").click()
     live.locator(".live-sheet").scroll_into_view_if_needed()
     box = live.locator(".live-sheet canvas").bounding_box()
     scale, middle = box["width"] / 32, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    for radius in range(10, 0, -2) if filled else [10]:
-        circle = np.exp(2j * np.pi * np.arange(41) / 40) * radius * scale
-        for step, point in enumerate(circle):
-            live.mouse.move(middle[0] + point.real, middle[1] + point.imag)
-            if step == 0:
-                live.mouse.down()
-        live.mouse.up()
-    expect_answer(live, answer)
+    for radii, answer in ([10], "worm"), ([8, 5, 2], "orange"):
+        for radius in radii:
+            circle = np.exp(2j * np.pi * np.arange(17) / 16) * radius * scale
+            for step, point in enumerate(circle):
+                live.mouse.move(middle[0] + point.real, middle[1] + point.imag)
+                if step == 0:
+                    live.mouse.down()
+            live.mouse.up()
+        expect_answer(live, answer)
 
 
-def test_keys_are_enough(live):
+def test_keys_are_enough_and_a_pointed_map_is_enlarged(live):
     live.get_by_role("button", name="tiger").focus()
     live.keyboard.press("Enter")
     expect_answer(live, "tiger")
@@ -134,6 +132,8 @@ def test_keys_are_enough(live):
     live.keyboard.press("ArrowRight")
     assert stage.get_attribute("aria-valuenow") == "2"
     assert live.locator(".live-closer p").inner_text().startswith("Stage 2, map 2:")
+    live.get_by_role("slider", name="Stage 3").hover(position={"x": 2, "y": 2})
+    assert live.locator(".live-closer p").inner_text().startswith("Stage 3, map 1:")
     live.get_by_role("radio", name="SmallNet").first.focus()
     live.keyboard.press("ArrowUp")  # round to the last one
     live.wait_for_function("document.querySelectorAll('.live output')[2].textContent.endsWith('1 %')")
@@ -144,21 +144,14 @@ def test_keys_are_enough(live):
     assert live.get_by_role("slider", name="across").input_value() == "15"
 
 
-def test_a_pointed_map_is_enlarged(live):
-    live.get_by_role("slider", name="Stage 3").hover(position={"x": 2, "y": 2})
-    assert live.locator(".live-closer p").inner_text().startswith("Stage 3, map 1:")
-
-
 def test_a_photo_is_cut_to_a_square(live, tmp_path):
     photo = Image.new("RGB", (640, 320), "white")
     photo.paste((200, 30, 30), (160, 0, 480, 320))
     photo.save(tmp_path / "photo.png")
     live.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
     live.get_by_text("your picture", exact=True).wait_for()
-    middle = (
-        "[...document.querySelector('.live-sheet canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
-    )
-    pixels = np.array(live.evaluate(middle)).reshape(-1, 4)
+    sheet = "document.querySelector('.live-sheet canvas').getContext('2d')"
+    pixels = np.array(live.evaluate(f"[...{sheet}.getImageData(0, 0, 32, 32).data]")).reshape(-1, 4)
     assert np.abs(pixels - [200, 30, 30, 255]).max() <= 2
     (tmp_path / "notes.png").write_text("no picture")
     live.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
