@@ -221,7 +221,7 @@ class Sprint(nn.Module):
             layers += [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.MaxPool2d(2), plain_norm(c_out)]
             layers += [activation_layer(activation), nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)]
             layers += [plain_norm(c_out), activation_layer(activation)]
-        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are all but a guess
         for filters in self.filters()[1:] if identity else []:
@@ -251,7 +251,7 @@ class Sprint(nn.Module):
         self.patches.weight.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        return self.head(self.features(images).amax((2, 3)))
 
 
 def plain_norm(channels: int) -> nn.BatchNorm2d:

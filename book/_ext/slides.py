@@ -14,7 +14,8 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-html {{ scroll-snap-type: y mandatory; font: clamp(16px, 2.2vmin, 28px)/1.4 system-ui, sans-serif; color-scheme: light dark }}
+html {{ scroll-snap-type: y mandatory; color-scheme: light dark;
+  font: clamp(16px, 2.2vmin, 28px)/1.4 system-ui, sans-serif }}
 body {{ margin: 0 }}
 section {{ scroll-snap-align: start; box-sizing: border-box; min-height: 100vh; padding: 4vmin 8vmin;
   display: flex; flex-direction: column; justify-content: center }}
@@ -57,9 +58,9 @@ def render(source: Path) -> str:
 
 
 def write(app, exception: Exception | None) -> None:
-    """After a build, put the lessons' slides into the site's folder `slides`."""
+    """After a build, put the lessons' slides into the site, at `_static/slides`."""
     if exception is None:
-        out = Path(app.outdir, "slides")
+        out = Path(app.outdir, "_static", "slides")
         out.mkdir(exist_ok=True)
         for lesson in ("01_smallnet", "02_resnet"):
             page = render(Path(app.srcdir, "notebooks", f"{lesson}.ipynb"))

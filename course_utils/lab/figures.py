@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from course_utils import plots
 from course_utils.datasets import pictures
@@ -181,10 +182,13 @@ def against(cost: str, data: str, title: str = "") -> Figure:
             axes.annotate(one.name, (x, one.percent), place, **look)
     if not any(one.data == data and getattr(one, cost) for one in ours):
         title += f"\nour own: {NOT_RUN}"
-    axes.set(xscale="log" if cost == "minutes" else "linear", xlabel=COSTS[cost])
+    axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
     axes.set(ylabel="test accuracy (%)", title=title)
+    if cost == "PFLOP":  # little more than a decade
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(x=0.4, y=0.15)
+    axes.margins(x=0.5, y=0.15)
     return figure
 
 

@@ -126,7 +126,7 @@ def leaderboard(data: str) -> Html:
     for one in sorted(others, key=lambda one: -one.percent):
         weights = f"{one.weights:,}" if one.weights else "not stated"
         who = (one.name, tag("small", "published"))
-        rows.append(row(who, f"{one.percent:.2f} %", weights, one.cost, DASH))
+        rows.append(row(who, f"{one.percent:.2f} %", weights, one.cost, one.PFLOP or DASH))
     notes = [tag("p", f"Machine {k}: {where}") for k, where in enumerate(machines, 1)]
     return Html(table(RUN_HEAD, rows, f"Leaderboard on {data}") + "".join(notes))
 
