@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,71 @@ def epoch(loop, model: nn.Module, loader) -> Callable[[], None]:
     return partial(loop, model, loader, optimizer, cross_entropy)
 
 
+def convolutions(model: nn.Module, images: torch.Tensor, times: int) -> Callable[[], None]:
+    """Forward and backward of `model`'s convolutions alone, each on what it sees of `images`, so many times."""
+    seen = []
+    for layer in (layer for layer in model.modules() if isinstance(layer, nn.Conv2d)):
+        layer.register_forward_hook(
+            lambda layer, given, found: seen.append((layer, given[0].detach(), found))
+        )
+    model.to(memory_format=torch.channels_last)
+    with training.autocast(images.device):
+        model(images.contiguous(memory_format=torch.channels_last))
+    rest = [(layer, given.requires_grad_(), torch.ones_like(found)) for layer, given, found in seen[1:]]
+    parts = [(seen[0][0], seen[0][1], torch.ones_like(seen[0][2])), *rest]  # no gradient for the images
+
+    def run() -> None:
+        for layer, given, gradient in times * parts:
+            with training.autocast(images.device):
+                found = nn.functional.conv2d(given, layer.weight, layer.bias, padding=layer.padding)
+            found.backward(gradient)
+
+    return run
+
+
+# ---- an epoch by others' trainers; they are no requirement of the course ----
+
+
+def lightning(model: nn.Module, loader) -> Callable[[], None]:
+    """An epoch by Lightning's `Trainer` in the same precision as ours, without logs, bars and checkpoints."""
+    from lightning import LightningModule, Trainer
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch, _):
+            return cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
+
+    half = training.pick_precision(torch.device("cpu")) == torch.bfloat16
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    settings = {"max_epochs": 1, "accelerator": "cpu", "precision": "bf16-mixed" if half else "32-true"}
+    return lambda: Trainer(**settings, **quiet).fit(Module(), loader)
+
+
+def fastai(model: nn.Module, loader) -> Callable[[], None]:
+    """An epoch by fastai's `Learner`, which computes in float32 on a processor, without bars and logs."""
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+    from fastai.optimizer import SGD
+
+    learner = Learner(DataLoaders(loader, []), model, loss_func=cross_entropy, opt_func=partial(SGD, mom=0.9))
+
+    def run() -> None:
+        with learner.no_bar(), learner.no_logging():
+            learner.fit(1, lr=1e-3)
+
+    return run
+
+
+OTHERS = {"lightning": ("Lightning", lightning), "fastai": ("fastai", fastai)}
+
 # ---- the table ----
 
 
@@ -120,6 +186,20 @@ def sides(scale: float) -> list[tuple[str, str, Callable[[], object], Callable[[
     ten_by_source = epoch(source, CustomResNet(), plain_ten)
     without = epoch(source, source_smallnet(0), plain), epoch(fit, SmallNet(conv_dropout=0), ours)
     one_by_one = epoch(source, source_smallnet(), DataLoader(augmented, 128, shuffle=True))
+    augmented_ten = PerImageDataset(ten, per_image(**SCALING))
+    workers_ten = DataLoader(augmented_ten, 512, num_workers=workers.num_workers)
+    batched_ten = BatchLoader(ten, 512, **SCALING, augment=Augment(), shuffle=True)
+    nets = [
+        ("SmallNet", "> 2.0", SmallNet, workers, batched),
+        ("ResNet", "> 1.3", CustomResNet, workers_ten, batched_ten),
+    ]
+    others = [
+        (f"{net}, augmented: {name} over fit", bound, theirs(make(), slow), epoch(fit, make(), fast))
+        for module, (name, theirs) in OTHERS.items()
+        if find_spec(module)
+        for net, bound, make, slow, fast in nets
+    ]
+    first, first_ten = next(iter(ours))[0], next(iter(ours_ten))[0]
     bare_small, bare_ten = epoch(bare, SmallNet(), list(ours)), epoch(bare, CustomResNet(), list(ours_ten))
     return [
         ("SmallNet: the source's loop over fit", "> 1.6", by_source, by_fit),
@@ -129,6 +209,14 @@ def sides(scale: float) -> list[tuple[str, str, Callable[[], object], Callable[[
         ("augmented over plain epoch, image by image", "", one_by_one, by_source),
         ("SmallNet: fit over a bare loop", "< 1.05", by_fit, bare_small),
         ("ResNet: fit over a bare loop", "< 1.05", ten_by_fit, bare_ten),
+        ("SmallNet: its convolutions alone over fit", "", convolutions(SmallNet(), first, len(ours)), by_fit),
+        (
+            "ResNet: its convolutions alone over fit",
+            "",
+            convolutions(CustomResNet(), first_ten, len(ours_ten)),
+            ten_by_fit,
+        ),
+        *others,
         ("augmentation: image by image over batched", "> 10", partial(list, workers), partial(list, batched)),
         ("loss passed in over hard-coded", "", by_source, epoch(written_in, source_smallnet(), plain)),
     ]
