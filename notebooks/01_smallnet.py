@@ -461,7 +461,7 @@ def train_on_few(augment=None, **dropout):
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4
     )
-    scheduler = StepLR(optimizer, step_size=2 * recipe.epochs, gamma=0.2)
+    scheduler = StepLR(optimizer, step_size=10, gamma=0.2)
     curves = training.fit(
         network,
         loader,
@@ -469,7 +469,7 @@ def train_on_few(augment=None, **dropout):
         loss_fn,
         optimizer,
         scheduler,
-        epochs=3 * recipe.epochs,
+        epochs=15,
         verbose=False,
     )
     on_train = training.evaluate(network, BatchLoader(few_train, 500))
@@ -503,15 +503,18 @@ with_dropout, gap_dropout = train_on_few()
 with_augmentation, gap_augmented = train_on_few(
     Augment(hole=0, hole_chance=0), **no_dropout
 )
-assert gap_augmented < gap_without - 4
-without, augmented = no_remedy, with_augmentation
-assert augmented.validation_accuracy[-1] > without.validation_accuracy[-1]
+assert gap_augmented < min(gap_without, gap_dropout) - 4
+if recipe.data == "shapes100":
+    ends = (no_remedy, with_augmentation)
+    before, after = (curves.validation_accuracy[-1] for curves in ends)
+    assert after > before
 
 # %% [markdown]
-# Augmentation narrows the gap, and from the right side: validation accuracy is higher than without. The curves show that this
-# took time.
+# Augmentation narrows the gap by far the most. On the drawn shapes it does so from the right side: validation accuracy is higher than
+# without. (CIFAR's pictures have more in them than 500 examples can teach in 15 epochs; there it may go either way.) The
+# curves show when.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: with augmentation it rises more slowly and ends higher than without a remedy; dropout changes little."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: no curve is clearly ahead for most of the way; at the end, on the drawn shapes, augmentation is well above the run without a remedy, and dropout near it."}}
 variants = {
     "no remedy": no_remedy,
     "dropout": with_dropout,
@@ -521,7 +524,7 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# In the first epochs neither is clearly ahead. Augmentation pays later, when the network without it has nothing left to learn from its
+# In the first epochs none is clearly ahead. Augmentation pays later, when the network without it has nothing left to learn from its
 # 500 pictures. This dropout is mild, and changes much less.
 #
 # With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on

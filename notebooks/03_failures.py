@@ -19,9 +19,8 @@
 # Most failures in training raise no error. The loop runs, a number comes out, and it is worse than it should be. What you
 # have then is a curve, and this gallery is for learning to read it.
 #
-# There are nine exhibits, each with **one mistake**. Each is trained live beside the same healthy run. For each you
-# see the curve it makes, how to recognise it, and the line that mends it. The last section turns this around: what you see,
-# and where to look first.
+# There are nine exhibits, each with **one mistake**, trained here beside the same healthy run. For each you see its curve,
+# how to recognise it, and the line that mends it. The last section turns this around: what you see, and where to look first.
 #
 # After this page you can
 #
@@ -576,7 +575,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
 # | training and validation accuracy both stay too low | augmented pictures (8); dead units (9); then the size of the network |
 # | two classes get the same answers | the augmentation (8); then their labels (5) |
-# | nothing at all, and a number that is a little too low | `eval()` (2), the softmax (6): the quiet ones |
+# | nothing, except a final accuracy that is a little too low | `eval()` (2), the softmax (6) |
 #
 # ## What to take away
 #
