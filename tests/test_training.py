@@ -110,14 +110,14 @@ def test_a_plateau_is_told_the_validation_loss():
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     optimizer = sgd(model)
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-    found = iter([1] * 6 + [2] * 6 + [1.5] * 6 + [1] * 6)  # in validation, in each batch of four epochs
+    found = iter([2] * 6 + [1] * 6 + [1.5] * 6 + [1] * 6)  # in validation, in each batch of four epochs
 
     def loss_fn(logits, labels):
         return logits.sum() * 0 + (7 if model.training else next(found))
 
     history = training.fit(model, loader, loader, loss_fn, optimizer, scheduler, epochs=4, verbose=False)
-    assert (history.train_loss, history.validation_loss) == ([7] * 4, [1, 2, 1.5, 1])
-    assert history.learning_rate == pytest.approx([0.05, 0.05, 0.005, 0.0005])
+    assert (history.train_loss, history.validation_loss) == ([7] * 4, [2, 1, 1.5, 1])
+    assert history.learning_rate == pytest.approx([0.05, 0.05, 0.05, 0.005])
 
 
 # --- Evaluation.
