@@ -374,9 +374,7 @@ def test_the_fingerprint_knows_the_pairs_and_not_their_order():
 
 
 def changed(key: str, change) -> dict:
-    arrays = {name: array.copy() for name, array in SMALL.arrays.items()}
-    arrays[key] = change(arrays[key])
-    return arrays
+    return SMALL.arrays | {key: change(SMALL.arrays[key])}
 
 
 @pytest.mark.parametrize(

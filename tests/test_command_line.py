@@ -31,7 +31,7 @@ def test_help_groups_every_verb(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (("run", "nonsense"), 1, "error: unknown recipe 'nonsense'"),
+        (("run", "nonsense"), 1, "error: unknown recipe 'nonsense'.*smallnet-source"),
         (("fetch", "cifar1000"), 1, "error: .*'cifar1000'"),
         (("run", "smallnet-source", "--seed", "-1"), 2, ".*--seed: seeds are 0 or more, found '-1'"),
         (("sweep", "--seeds", "0", "1.5"), 2, ".*--seeds: seeds are 0 or more, found '1.5'"),

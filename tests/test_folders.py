@@ -94,8 +94,8 @@ def test_a_good_photograph_with_odd_metadata_is_read_as_it_is_stored(tmp_path, e
     assert abs(read_picture(path)[16, 16].astype(int) - GREEN).max() < 12
 
 
-def postscript(path: Path) -> None:
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n")
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+DECLARED = (MAX_PIXELS // 5000 + 1, 5000)  # a few kB that say that they are gigabytes
 
 
 def cut(path: Path) -> None:
@@ -104,19 +104,14 @@ def cut(path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
 
 
-def huge(path: Path) -> None:
-    """A few kB that say that they are gigabytes."""
-    Image.new("1", (MAX_PIXELS // 5000 + 1, 5000)).save(path)
-
-
 BROKEN = {
     "text": lambda path: path.write_text("no picture"),
     "empty": lambda path: path.touch(),
     "missing": lambda path: None,
     "folder": lambda path: path.mkdir(),
-    "PostScript": postscript,
+    "PostScript": lambda path: path.write_bytes(POSTSCRIPT),
     "cut": cut,
-    "huge": huge,
+    "huge": lambda path: Image.new("1", DECLARED).save(path),
     "floats": lambda path: Image.new("F", (40, 40)).save(path, "TIFF"),
 }
 

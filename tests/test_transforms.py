@@ -40,11 +40,8 @@ def one_image(image, draws, i, monkeypatch):
     monkeypatch.setattr(v2.RandomCrop, "make_params", make_params)
     monkeypatch.setattr(A.HorizontalFlip, "should_apply", lambda self, force_apply=False: bool(draws.flip[i]))
     monkeypatch.setattr(A.CoarseDropout, "should_apply", lambda self, force_apply=False: top >= 0)
-    monkeypatch.setattr(
-        A.CoarseDropout,
-        "get_params_dependent_on_data",
-        lambda self, params, data: {"holes": holes, "seed": 0},
-    )
+    where = "get_params_dependent_on_data"
+    monkeypatch.setattr(A.CoarseDropout, where, lambda self, params, data: {"holes": holes, "seed": 0})
     return per_image(MEAN, STD)(image)
 
 

@@ -103,13 +103,10 @@ def test_times_are_compared_on_one_machine_and_without_pauses():
     record_of = record("smallnet-deep", 1, 42.0, seconds=10.0)
     records.write(record_of | {"resumed_from": [faster]}, records.path_of("smallnet-deep", 1))
     assert ratio.values() == [1.2], "partly run on another machine"
-
-
-def test_a_number_of_weights_is_exact():
     write("smallnet-wide", 48.0, parameters=3)
     write("smallnet-deep", 42.0, parameters=2)
     part = Part("", verdicts.WeightsRatio("smallnet-wide", "smallnet-deep"), 1.5, 2)
-    assert part.word == HOLDS
+    assert part.word == HOLDS, "a number of weights is exact"
 
 
 def test_an_epoch_that_is_never_reached_is_beyond_all():

@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +98,14 @@ def data_folder() -> Path:
     the notebooks, which run in their own folder, find what was fetched beside them."""
     if folder := os.environ.get("COURSE_DATA"):
         return Path(folder).expanduser()
-    here = Path("data")
-    in_checkout = (CHECKOUT / "pyproject.toml").exists()
-    return CHECKOUT / "data" if in_checkout and not here.is_dir() else here
+    in_checkout = (CHECKOUT / "pyproject.toml").exists() and not Path("data").is_dir()
+    return CHECKOUT / "data" if in_checkout else Path("data")
 
 
-def fetch(names: Iterable[str], root: str | Path | None = None) -> None:
+def fetch(names: list[str], root: str | Path | None = None) -> None:
     """Have these data sets ready in `root`, as `load_arrays` does. Raises ValueError for any other name."""
-    for name in (names := list(names)):
-        if name not in SOURCES:
-            raise ValueError(f"nothing to fetch for {name!r}, expected one of {', '.join(SOURCES)}")
+    if unknown := [name for name in names if name not in SOURCES]:
+        raise ValueError(f"nothing to fetch for {unknown[0]!r}, expected one of {', '.join(SOURCES)}")
     for name in names:
         load_arrays(name, root)
 

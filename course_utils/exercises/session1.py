@@ -21,8 +21,7 @@ def weights(answer: int, network: SmallNet) -> str:
     first, last = network.head[1], network.head[-1]
     flat = first.weight.numel()
     mistakes = {
-        "the biases are missing: every layer has one for each channel or value that comes out": right
-        - biases,
+        "the biases are missing: a layer has one for each channel or value that comes out": right - biases,
         "the biases of the convolutions and of the dense layers are missing": right - biases + shifts,
         "batch normalisation is missing: it learns two numbers a channel": right - 2 * shifts,
         "you counted the running mean and variance: they are measured, not learned": right + 2 * shifts,
@@ -230,10 +229,7 @@ def finds_confusions(two_worst: Callable[[np.ndarray], list[tuple[int, int]]]) -
     matrix = np.array([[50, 9, 2, 0], [1, 60, 4, 8], [12, 3, 70, 1], [0, 7, 5, 40]])
     answer = list(result_of(two_worst, matrix))
     refuse(len(answer) != 2, f"expected two pairs, found {len(answer)}")
-    shapes, advice = (
-        {np.shape(pair) for pair in answer},
-        "np.unravel_index makes them of a flat matrix's places",
-    )
+    shapes, advice = set(map(np.shape, answer)), "np.unravel_index makes them of a flat matrix's places"
     refuse(shapes != {(2,)}, f"expected pairs (true, predicted): {advice}")
     pairs, right = [tuple(int(k) for k in pair) for pair in answer], [(2, 0), (0, 1)]
     refuse(any(one == other for one, other in pairs), "the diagonal is what went right: leave it out")

@@ -246,8 +246,8 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[dict[str, Any]]:
     """Each row's {what, bound, value}, and of a ratio each of its "rounds"; `scale` shrinks the numbers of images."""
     sizes = [int(n * scale) for n in (12_500, 25_000, 50_000)]
     # Memory first: the peak is the process's, and must not be some other row's.
-    memory = ("peak memory of a CIFAR epoch, SmallNet (MB)", "< 900", added_megabytes(sizes[-1]))
-    found = [dict(zip(("what", "bound", "value"), memory, strict=True))]
+    memory = {"what": "peak memory of a CIFAR epoch, SmallNet (MB)", "bound": "< 900"}
+    found = [memory | {"value": added_megabytes(sizes[-1])}]
     for what, bound, *both in sides(scale):
         one, other = seconds(*both, rounds=rounds)
         value = float(np.median(one) / np.median(other))

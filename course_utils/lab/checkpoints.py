@@ -131,8 +131,7 @@ def settings(part: Any) -> Any:
 def schedule(state: dict[str, Any]) -> dict[str, Any]:
     """A scheduler's state without its progress, nor that of the schedulers inside it."""
     kept = {key: value for key, value in state.items() if key not in PROGRESS}
-    inner = [schedule(scheduler) for scheduler in state.get("_schedulers", [])]
-    return kept | {"_schedulers": inner}
+    return kept | {"_schedulers": [schedule(scheduler) for scheduler in state.get("_schedulers", [])]}
 
 
 def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] | None:

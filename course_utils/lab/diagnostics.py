@@ -60,8 +60,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
     Raises ValueError where no network of them is saved, and where weights or test images are not the recorded ones.
     """
     recorded = [(one, run) for one in recipes.matching(pattern) for run in verdicts.runs_of(one.name)]
-    saved = [(recipe, run) for recipe, run in recorded if run["weights"]]
-    if not saved:
+    if not (saved := [(recipe, run) for recipe, run in recorded if run["weights"]]):
         raise ValueError(f"no saved network matches {pattern!r}: choose among {', '.join(recipes.KEPT)}")
     for recipe, record in saved:
         found = findings(recipe, record, root)
@@ -184,9 +183,8 @@ def watching(network: nn.Module, see: Callable[[str, Tensor], None]) -> ExitStac
     """A context in which each stage's output, (N, channels, side, side) or (N, neurons), is handed to `see`."""
     hooks = ExitStack()
     for stage, layer in stages(network).items():
-        hooks.enter_context(
-            layer.register_forward_pre_hook(lambda _, inputs, stage=stage: see(stage, inputs[0]))
-        )
+        hook = layer.register_forward_pre_hook(lambda _, inputs, stage=stage: see(stage, inputs[0]))
+        hooks.enter_context(hook)
     return hooks
 
 

@@ -92,15 +92,14 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
 
 def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -> str:
     """What a run came to, and where it is recorded; compared with the record from `before`, if there is one."""
-    name = f"{record['recipe']['name']} seed {record['seed']}"
-    tested = record["test_accuracy"] is not None  # a range test trains nothing that could be
-    result = f"{name}: " + (f"{record['test_accuracy']:.2%} on the test set, " if tested else "")
-    if "six_views" in record:
-        result += (
-            f"{record['six_views']:.2%} with six views of each image, {records.minutes(record):.1f} minutes, "
-        )
-    if before and tested:
-        result += f"recorded before: {before['test_accuracy']:.2%}, "
+    result = f"{record['recipe']['name']} seed {record['seed']}: "
+    if records.tested(record):  # a range test trains nothing that could be
+        result += f"{record['test_accuracy']:.2%} on the test set, "
+        if "six_views" in record:
+            result += (
+                f"{record['six_views']:.2%} in six views of each, {records.minutes(record):.1f} minutes, "
+            )
+        result += f"recorded before: {before['test_accuracy']:.2%}, " if before else ""
     return result + f"saved as {path}"
 
 
@@ -124,10 +123,8 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
     if recipe.schedule == "range_test":
         return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
     outcome = runs.train(recipe, seed, root, checkpoint)
-    record = describe(recipe, seed, outcome, root)
-    if weights and runs.rank() == 0:
-        record["weights"] = runs.save_half(outcome.model, weights)
-    return record
+    saved = runs.save_half(outcome.model, weights) if weights and runs.rank() == 0 else None
+    return describe(recipe, seed, outcome, root) | {"weights": saved}
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
@@ -178,10 +175,11 @@ def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
     """A fingerprint of the recipe's training and of its test images and labels, in whatever order they come, and of the
     weights that a transfer begins with.
     """
-    train, test = data.load(recipe.data, root)
-    found = {"train": data.fingerprint(train), "test": data.fingerprint(test)}
+    parts = zip(("train", "test"), data.load(recipe.data, root), strict=True)
     backbone = records.backbone_weights(recipe)
-    return found | ({"backbone": backbone} if backbone else {})
+    return {name: data.fingerprint(part) for name, part in parts} | (
+        {"backbone": backbone} if backbone else {}
+    )
 
 
 # ---- what was saved, checked ----

@@ -69,8 +69,7 @@ def accuracy(name: str) -> str:
 
     Where runs died a mean would be like none of them: "1.00, 1.00, 5.17 % (3 seeds, 2 at chance)".
     """
-    percents = verdicts.percents(name)
-    if not percents:
+    if not (percents := verdicts.percents(name)):
         return NOT_RUN
     seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
     if dead := Accuracy(name).dead():
@@ -146,8 +145,7 @@ def competing(data: str) -> list[str]:
 def made_on(name: str, machines: list[str]) -> Html:
     """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
     found = records.by_machine(runs_of(name)).items()
-    dates = (f"machine {machines.index(where) + 1}, {runs[-1]['date']}" for where, runs in found)
-    return tag("small", *dates)
+    return tag("small", *(f"machine {machines.index(one) + 1}, {runs[-1]['date']}" for one, runs in found))
 
 
 def bench() -> Html:
@@ -220,10 +218,8 @@ def part_row(part: Part) -> Html:
 def value(part: Part) -> str:
     """What was measured on average; where runs died, or never come to a bar, each run for itself."""
     unit, each = part.quantity.unit, part.quantity.values()
-    dead = []
-    if unit in ("%", "points"):
-        counts = {name: Accuracy(name).dead() for name in part.quantity.recipes}
-        dead = [f"{n} of {name} at chance" for name, n in counts.items() if n]
+    counts = {name: Accuracy(name).dead() for name in part.quantity.recipes if unit in ("%", "points")}
+    dead = [f"{n} of {name} at chance" for name, n in counts.items() if n]
     if not dead and all(map(math.isfinite, each)):
         each = [part.quantity.estimate().value]
     values = ", ".join(number(one, unit) for one in each).replace("inf", "never")
@@ -345,8 +341,7 @@ def examined(recipe: str, seed: int = 0) -> dict[str, Any] | None:
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
     expected = {"schema": EXAMINED_SCHEMA, "weights": recorded[seed]["weights"]}
-    identity = {key: found.get(key) for key in expected}
-    if identity != expected:
+    if (identity := {key: found.get(key) for key in expected}) != expected:
         again = f"make it again: python -m course_utils examine {recipe}"
         raise ValueError(f"{path}: expected {expected}, found {identity}: {again}")
     for name, kind in {"confusion": int, "superclasses": int, "filters": float}.items():
