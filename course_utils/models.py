@@ -197,7 +197,7 @@ class CustomResNet(nn.Module):
 
 
 class Sprint(nn.Module):
-    """The network of "Ten minutes to 94 %": whitened patches, three stages, a global maximum; 1,972,792 weights.
+    """The network of the page "A sprint": whitened patches, three stages, a global maximum; 1,972,792 weights.
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. Where the batch norm that follows has a bias,
