@@ -16,7 +16,7 @@ class Tip(nodes.Inline, nodes.Element):
 
 
 def add_tips(app, doctree: nodes.document, docname: str) -> None:
-    if docname == GLOSSARY:
+    if docname == GLOSSARY or GLOSSARY not in app.env.found_docs:  # as in a book of a few pages
         return
     known = definitions(app)
     for link in list(doctree.findall(nodes.reference)):
