@@ -196,7 +196,7 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty):
         sweeps.sweep("*", [0])
     names = [line.partition(" seed 0: ")[0] for line in str(raised.value).splitlines() if " seed 0: " in line]
     assert names == ["wrong", "needs", "broken", "hot"]
-    assert "seed0.json is not JSON" in str(raised.value) and "the loss is" in str(raised.value)
+    assert "seed0.json is not JSON" in str(raised.value) and "a loss of nan" in str(raised.value)
     assert [path.parent.name for path in files() if path.suffix == ".pt"] == ["tiny"]
 
 

@@ -229,10 +229,12 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         runs.trained_network(recipe, seed).to(training.pick_device()),
         runs.prepare(recipe, seed, root),
     )
-    for entry in ("test_accuracy", *(["six_views"] if "six_views" in record else [])):
+    for entry, views in (("test_accuracy", ""), ("six_views", " in six views")):
+        if entry not in record:
+            continue
         found = runs.test_accuracy(model, loaders, six_views=entry == "six_views")
         print(
-            f"{recipe.name} seed {seed}: {entry} recorded {record[entry]:.2%}, found {found:.2%}", flush=True
+            f"{recipe.name} seed {seed}: recorded {record[entry]:.2%}, found {found:.2%}{views}", flush=True
         )
         if abs(found - record[entry]) > TOLERANCE:
             return f"the weights reach {found:.2%}, the record says {record[entry]:.2%}"
