@@ -186,7 +186,11 @@ def test_dropout_masks_are_independent_of_position_and_step():
 def test_dropout_rests_in_eval_mode_takes_odd_sizes_and_refuses_a_probability_of_one():
     layer, x = models.Dropout(0.5), torch.rand(3, 7, 5)
     assert layer.eval()(x) is x
-    assert layer.train()(x).shape == x.shape
+    layer.train()
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, layer(x))
     for p in (1.0, 0.999):  # a byte cannot tell the second from the first
         with pytest.raises(ValueError, match=rf"\[0, 255/256\].*{p}"):
             models.Dropout(p)
@@ -377,3 +381,16 @@ def test_what_does_not_fit_is_refused_and_what_could_not_be_read_back_is_not_wri
         with pytest.raises(ValueError, match=r"found the value\['a'\]\[0\], a "):
             files.write_tensors({"a": [value]}, tmp_path / "w.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def test_names_of_the_kept_weights_stay():
+    """What earlier runs have saved must go on fitting: the networks' tensors keep their names and shapes."""
+    assert list(SmallNet().state_dict()) == [
+        f"features.{5 * stage + layer}.{name}"
+        for stage in range(3)
+        for layer, names in enumerate([("weight", "bias"), BATCH_NORM])
+        for name in names
+    ] + ["head.1.weight", "head.1.bias", "head.4.weight", "head.4.bias"]

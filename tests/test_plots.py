@@ -259,8 +259,9 @@ def test_range_test_marks_what_its_own_test_suggests_and_keeps_to_the_learning()
     assert axes.lines[-1].get_xdata()[0] == RATES[0]
 
 
-def test_confusion_matrix_counts_a_row_a_true_class():
-    labels, predictions = np.array([0, 0, 199, 199, 199], np.uint8), np.array([0, 1, 199, 0, 0], np.uint8)
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_confusion_matrix_counts_a_row_a_true_class(kind):
+    labels, predictions = np.array([0, 0, 199, 199, 199], kind), np.array([0, 1, 199, 0, 0], kind)
     matrix = plots.confusion_matrix(labels, predictions, 200)
     assert matrix.dtype == np.int64 and matrix.shape == (200, 200) and matrix.sum() == 5
     assert (matrix[0, 0], matrix[0, 1], matrix[199, 199], matrix[199, 0]) == (1, 1, 1, 2)

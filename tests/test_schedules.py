@@ -163,3 +163,10 @@ def test_the_recorded_range_tests_suggest_what_they_did():
         assert result.advice is None
         found.append((f"{result.suggestion:.1e}", f"{result.steepest:.1e}"))
     assert found == [("1.7e-04", "1.3e-04"), ("2.0e-04", "4.6e-04"), ("1.7e-04", "7.7e-05")]
+
+
+def test_step_decay_is_torchs_own():
+    rates = rates_of(lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.2), 330, lr=0.1)
+    assert list(rates[:6]) == pytest.approx([0.1] * 5 + [0.02])
+    assert rates[-1] == pytest.approx(0.1 * 0.2**65)
+    assert rates[:25].sum() / rates.sum() == pytest.approx(1 - 0.2**5)

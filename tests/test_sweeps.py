@@ -262,6 +262,7 @@ def change(seed=0, **entries):
         (lambda weights: shutil.copy(weights, weights.with_name("seed5.pt")), "seed5.pt lies there without a record"),
         (lambda weights: weights.unlink(), r"seed0\.pt is not there: restore it, or"),
         (lambda weights: change(test_accuracy=0.99), "the weights reach .* says 99"),
+        (lambda weights: change(six_views=0.99), "the weights reach .* in six views, the record says 99"),
         (lambda weights: change(date="yesterday"), "its date is none"),
         (lambda weights: runs.save_half(runs.build_network(TINY, 10), weights), "is not the file that was rec"),
     ],

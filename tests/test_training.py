@@ -87,6 +87,9 @@ def test_fit_repeats_with_a_seed_and_differs_with_another():
     ("make", "per_batch"),
     [
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 4), False),
+        (lambda o: lr_scheduler.StepLR(o, 2, 0.2), False),
+        (lambda o: lr_scheduler.ExponentialLR(o, 0.5), False),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 1 / (1 + epoch)), False),
         (lambda o: lr_scheduler.ChainedScheduler([LinearLR(o), lr_scheduler.StepLR(o, 3)], o), False),
         (lambda o: lr_scheduler.OneCycleLR(o, 0.1, 4 * 6), True),
         (lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, step_size_up=9), True),

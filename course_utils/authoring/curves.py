@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
+from torch.optim.lr_scheduler import StepLR
 
-from course_utils import plots
+from course_utils import plots, schedules
 from course_utils.lab import figures, recipes, verdicts
 
 EPOCHS, BATCHES = 24, 98  # of the cycle on the page
@@ -51,8 +51,10 @@ def entry(recipe: recipes.Recipe, recorded: list[dict[str, Any]]) -> dict[str, A
 
 def stills() -> dict[str, Figure]:
     """The page's three figures as they are before anyone turns a knob."""
-    planned = 0.1 * 0.2 ** (np.arange(330) // 5)
-    cycle = np.interp(range(EPOCHS * BATCHES), BATCHES * np.array([0, 5, EPOCHS]), [0.001, 0.1, 0.001])
+    planned = schedules.rates_of(lambda optimizer: StepLR(optimizer, 5, gamma=0.2), 330, lr=0.1)
+    cycle = schedules.rates_of(
+        lambda optimizer: schedules.one_cycle(optimizer, EPOCHS, BATCHES, 0.001, 0.1, 5), EPOCHS * BATCHES
+    )
     return {
         "steps": plots.schedule(
             planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True

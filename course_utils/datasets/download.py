@@ -73,9 +73,8 @@ class _Connection(http.client.HTTPConnection):
             return super().getresponse()
         finally:
             timer.cancel()
-            if (
-                time.monotonic() - started >= TIMEOUT
-            ):  # not whether the timer is done: it may still be about to say so
+            # By a clock, and not by whether the timer is done: it may still be about to say so.
+            if time.monotonic() - started >= TIMEOUT:
                 raise TimeoutError(f"no header came within {TIMEOUT:g} s")
 
 

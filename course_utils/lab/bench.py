@@ -95,17 +95,20 @@ def convolutions(model: nn.Module, images: torch.Tensor, times: int) -> Callable
         layer.register_forward_hook(
             lambda layer, given, found: seen.append((layer, given[0].detach(), found))
         )
-    model.to(memory_format=torch.channels_last)
     with training.autocast(images.device):
-        model(images.contiguous(memory_format=torch.channels_last))
-    rest = [(layer, given.requires_grad_(), torch.ones_like(found)) for layer, given, found in seen[1:]]
-    parts = [(seen[0][0], seen[0][1], torch.ones_like(seen[0][2])), *rest]  # no gradient for the images
+        model.to(memory_format=torch.channels_last)(images)
+    for _, given, _ in seen[1:]:  # there is no gradient for the images
+        given.requires_grad_()
+    parts = [(layer, given, torch.ones_like(found)) for layer, given, found in seen]
 
     def run() -> None:
         for layer, given, gradient in times * parts:
             with training.autocast(images.device):
                 found = nn.functional.conv2d(given, layer.weight, layer.bias, padding=layer.padding)
-            found.backward(gradient)
+            wanted = [
+                one for one in (given, layer.weight, layer.bias) if one is not None and one.requires_grad
+            ]
+            torch.autograd.grad(found, wanted, gradient)
 
     return run
 

@@ -74,9 +74,11 @@ def build_loader(
     if not train:
         return BatchLoader(image_set, 1000, **scaling, device=device)
     chances = recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter
-    loader = RunLoader(
+    return RunLoader(
         image_set,
         recipe.batch_size,
+        small_epochs=recipe.small_epochs,
+        small_size=recipe.small_size,
         **scaling,
         augment=Augment(*chances, recipe.alternate, recipe.reflect) if any(chances) else None,
         fill=mean,
@@ -86,8 +88,6 @@ def build_loader(
         seed=seed,
         device=device,
     )
-    loader.small_epochs, loader.small_size = recipe.small_epochs, recipe.small_size
-    return loader
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
@@ -219,13 +219,13 @@ def training_flops(recipe: Recipe) -> int:
     shown = images - round(recipe.validation * images)
     if recipe.schedule == "range_test":
         return recipe.schedule_args["steps"] * recipe.batch_size * step_flops(model)
-    sizes = [recipe.small_size if epoch < recipe.small_epochs else 32 for epoch in range(recipe.epochs)]
-    if getattr(model, "whitened", False):
-        frozen = [epoch >= sprint.BIAS_EPOCHS for epoch in range(recipe.epochs)]
-    else:
-        frozen = [False] * recipe.epochs
-    each = {kind: step_flops(model, *kind) for kind in set(zip(sizes, frozen, strict=True))}
-    return shown * sum(each[kind] for kind in zip(sizes, frozen, strict=True))
+    whitened = getattr(model, "whitened", False)
+    epochs = [
+        (recipe.small_size if epoch < recipe.small_epochs else 32, whitened and epoch >= sprint.BIAS_EPOCHS)
+        for epoch in range(recipe.epochs)
+    ]
+    each = {kind: step_flops(model, *kind) for kind in set(epochs)}
+    return shown * sum(each[kind] for kind in epochs)
 
 
 def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
@@ -285,13 +285,12 @@ class RunLoader(BatchLoader):
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args, small_epochs: int = 0, small_size: int = 24, **options):
         super().__init__(*args, **options)
+        self.small_epochs, self.small_size = small_epochs, small_size
         if world() > 1 and min(self.sizes()) < 2 * world():
             found = f"a batch of {min(self.sizes())} for {world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
-
-    small_epochs, small_size = 0, 24
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         small = self.epoch < self.small_epochs

@@ -29,7 +29,7 @@ class Muon(optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
                 gradient = p.grad.add(p, alpha=group["weight_decay"])
@@ -73,24 +73,26 @@ def build_optimizer(
         if muon
         else {"params": learned, "lr": filters, "weight_decay": decay / filters, **sgd},
         {"params": norms, "lr": biases, "weight_decay": decay / biases, **sgd},
-        {"params": [model.patches.bias], "lr": biases, "weight_decay": decay / biases, **sgd},
+        {
+            "params": [model.patches.bias],
+            "lr": biases,
+            "weight_decay": decay / biases,
+            **sgd,
+            "epochs": BIAS_EPOCHS,
+        },
         {"params": [model.head.weight], "lr": head, "weight_decay": decay / head, **sgd},
     ]
     return Muon(groups, lr=filters, momentum=0.6)
 
 
 def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
-    """Every rate falls in a straight line to zero; that of the first layer's bias (group 2) in `BIAS_EPOCHS`."""
+    """Every rate falls in a straight line to zero, in all `epochs`, or in as many as its group of weights names."""
 
     def fall(epochs: int):
         return lambda step: max(0.0, 1 - step / (epochs * steps_per_epoch))
 
-    ends = [
-        min(epochs, BIAS_EPOCHS) if group == 2 else epochs for group in range(len(optimizer.param_groups))
-    ]
-    scheduler = LambdaLR(optimizer, list(map(fall, ends)))
+    scheduler = LambdaLR(optimizer, [fall(group.get("epochs", epochs)) for group in optimizer.param_groups])
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
-    scheduler.ends = ends  # for a checkpoint, which cannot look into a lambda
     return scheduler
 
 
@@ -105,5 +107,5 @@ class FreezeFirstLayer:
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
-    """Images (n, 3, H, W) at `size` × `size` pixels, each the mean of those that it covers."""
+    """Images (n, 3, H, W) at `size` × `size` pixels, each a weighted mean of those that it covers."""
     return nn.functional.interpolate(images, size, mode="bilinear", antialias=True)

@@ -237,5 +237,5 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
             f"{recipe.name} seed {seed}: recorded {record[entry]:.2%}, found {found:.2%}{views}", flush=True
         )
         if abs(found - record[entry]) > TOLERANCE:
-            return f"the weights reach {found:.2%}, the record says {record[entry]:.2%}"
+            return f"the weights reach {found:.2%}{views}, the record says {record[entry]:.2%}"
     return ""
