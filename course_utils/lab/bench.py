@@ -140,7 +140,7 @@ def lightning(model: nn.Module, loader) -> Callable[[], None]:
 
 
 def fastai(model: nn.Module, loader) -> Callable[[], None]:
-    """An epoch by fastai's `Learner`, which computes in float32 on a processor, without bars and logs."""
+    """An epoch by fastai's `Learner`, which computes in float32 on a processor, without logs."""
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import SGD
@@ -148,7 +148,7 @@ def fastai(model: nn.Module, loader) -> Callable[[], None]:
     learner = Learner(DataLoaders(loader, []), model, loss_func=cross_entropy, opt_func=partial(SGD, mom=0.9))
 
     def run() -> None:
-        with learner.no_bar(), learner.no_logging():
+        with learner.no_logging():
             learner.fit(1, lr=1e-3)
 
     return run
