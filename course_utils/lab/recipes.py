@@ -42,7 +42,7 @@ def rates(lr_min: float, lr_max: float) -> dict[str, Any]:
 
 
 def sprint_rates(filters: float = 0.24, **more: Any) -> dict[str, Any]:
-    rates = {"filters": filters, "biases": 106.0, "head": 0.0204, "decay": 0.004}
+    rates = {"filters": filters, "biases": 53.0, "head": 0.0102, "decay": 0.002}
     return {"optimizer": "Muon", "optimizer_args": rates | more}
 
 
@@ -107,7 +107,7 @@ SPRINT = Recipe(
     alternate=True,
     reflect=True,
     small_epochs=4,
-    batch_size=2000,
+    batch_size=1000,
     epochs=9,
     **sprint_rates(),
     schedule="falling",
@@ -127,8 +127,8 @@ SPRINT_WITHOUT = [
         ("no-smoothing", "without label smoothing", {"label_smoothing": 0.0}),
         ("large", "on images of 32×32 pixels throughout", {"small_epochs": 0}),
         ("relu", "with ReLU for GELU", net(activation="ReLU")),
-        ("slow-biases", "with biases at a 64th of their rate", sprint_rates(biases=106.0 / 64)),
-        ("sgd", "with SGD for Muon", sprint_rates(filters=2.93, muon=False)),
+        ("slow-biases", "with biases at a 64th of their rate", sprint_rates(biases=53.0 / 64)),
+        ("sgd", "with SGD for Muon", sprint_rates(filters=1.46, muon=False)),
     ]
 ]
 
