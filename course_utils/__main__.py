@@ -34,11 +34,12 @@ def standalone(out: Path) -> None:
 
 
 def sync(notebook: Path | None) -> None:
-    from course_utils.authoring import sync
+    from course_utils.authoring import in_full, sync
 
     if notebook:
         sync.take_over(notebook)
     sync.sync()
+    in_full.update()
 
 
 def exercises() -> None:
@@ -66,6 +67,7 @@ SEED = ("--seed", {"type": seed, "default": 0, "help": "of weights, batches and 
 SEEDS = ("--seeds", {"type": seed, "nargs": "+", "default": [0, 1, 2], "help": "default: 0 1 2"})
 JSON = ("--json", {"type": path, "metavar": "FILE", "help": "write the table to FILE as well"})
 OUT = ("--out", {"type": path, "metavar": "DIR", "default": Path("_build", "standalone"), "help": "where to"})
+LESSON = ("lesson", {"metavar": "LESSON", "help": "01_smallnet or 02_resnet"})
 TAKE = ("--from-notebook", {"type": path, "metavar": "FILE", "help": "first take an .ipynb into its .py"})
 
 STUDENTS = {
@@ -85,6 +87,7 @@ AUTHORS = {
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),
     "execute": ("authoring.sync.execute", "sync, then run every notebook in the quick profile"),
+    "execute-full": ("authoring.in_full.run", "run a lesson on CIFAR and store it for the book", LESSON),
 }
 
 

@@ -13,7 +13,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Session 1: a small network on a budget
 #
 # One hundred classes, at most **1,000,000 weights**, about an hour of training. You write the network and its training loop,
@@ -82,7 +82,7 @@ for part in (train_set, validation_set, test_set):
 # %% [markdown]
 # Look at the pictures before you train on them. Could you name these at 32×32?
 
-# %% mystnb={"image": {"alt": "Twenty-four training pictures of 32 by 32 pixels, each under the name of its class."}}
+# %% tags=["slide-output"] mystnb={"image": {"alt": "Twenty-four training pictures of 32 by 32 pixels, each under the name of its class."}}
 picks = np.random.default_rng(0).choice(len(train_set), 24, replace=False)
 plots.show_images(
     train_set.images[picks], train_set.labels[picks], train_set.classes
@@ -99,7 +99,7 @@ plt.show()
 # pooling. It takes `c` channels in and gives `d` out.
 
 
-# %%
+# %% tags=["slide"]
 def stage(c, d):
     return [
         nn.Conv2d(c, d, 3, padding=1),
@@ -118,7 +118,7 @@ def stage(c, d):
 # for every value that goes out, turn those into one number for each class.
 
 
-# %%
+# %% tags=["slide-more"]
 class Network(nn.Module):
     def __init__(self, n_classes=100):
         super().__init__()
@@ -151,7 +151,7 @@ network = Network()
 # * a dense layer from $n$ to $m$ values has $nm$ weights and $m$ biases.
 
 
-# %%
+# %% tags=["slide-output"]
 def convolution(c, d):
     return 9 * c * d + d
 
@@ -278,7 +278,7 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # The rate starts at 0.1 and is multiplied by 0.2 every few epochs. The source project planned 330 epochs at
 # steps of five: an hour at ten seconds an epoch. Draw it first.
 
-# %% mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
+# %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
     lambda optimizer: StepLR(optimizer, step_size=5, gamma=0.2),
     steps=330,
@@ -335,7 +335,7 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 # pass over the pictures, an *epoch*, in full.
 
 
-# %%
+# %% tags=["slide"]
 def train_one_epoch(network, loader, loss_fn, optimizer):
     network.train()  # dropout on; batch normalisation measures each batch
     total_loss, hits, seen = 0.0, 0, 0
@@ -404,7 +404,7 @@ history = training.fit(
 # %% [markdown]
 # Numbers in a column hide their shape. Draw them.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Three panels over the epochs of the run above: training and validation loss fall, validation accuracy rises, and the learning rate drops in steps."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Three panels over the epochs of the run above: training and validation loss fall, validation accuracy rises, and the learning rate drops in steps."}}
 plots.learning_curves(history, title=f"SmallNet on {recipe.data}")
 plt.show()
 
@@ -510,11 +510,11 @@ if recipe.data == "shapes100":
     assert after > before
 
 # %% [markdown]
-# Augmentation narrows the gap by far the most. On the drawn shapes it does so from the right side: validation accuracy is higher than
+# Only augmentation narrows the gap by much. On the drawn shapes it does so from the right side: validation accuracy is higher than
 # without. (CIFAR's pictures have more in them than 500 examples can teach in 15 epochs; there it may go either way.) The
 # curves show when.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: no curve is clearly ahead for most of the way; at the end, on the drawn shapes, augmentation is well above the run without a remedy, and dropout near it."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: no curve is clearly ahead for most of the way; at the end, on the drawn shapes, augmentation is well above the run without a remedy, and dropout near it."}}
 variants = {
     "no remedy": no_remedy,
     "dropout": with_dropout,
@@ -627,7 +627,7 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 # the book's page on transfer tells it.
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "slide-output"]
 def train_head(network, loader=few_loader, test_loader=few_test_loader):
     training.seed_everything(0)
     network = network.to(device)
@@ -702,7 +702,7 @@ print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")
 plots.prediction_bars(picture, viewer.probabilities(picture), viewer.classes)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The probabilities add up to 100 % whatever you show it: the network cannot say "none of these". Try a picture
 # of something that is not among its classes, and see how sure it is.
 #

@@ -13,7 +13,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # Session 2: a residual network in 24 epochs
 #
 # Ten classes, a given network, and a bar to clear: **90 % test accuracy on CIFAR-10 within 24 epochs**. What decides, then, is how
@@ -48,7 +48,14 @@ from course_utils import (
 )
 from course_utils.data import BatchLoader
 from course_utils.datasets.pictures import drawn, read_picture
-from course_utils.lab import files, pictures, published, records
+from course_utils.lab import (
+    files,
+    pictures,
+    published,
+    recipes,
+    records,
+    runs,
+)
 from course_utils.models import CustomResNet, count_parameters
 from course_utils.transforms import Augment
 
@@ -125,7 +132,7 @@ print(augment)
 # %% [markdown]
 # Look at what the network will see. In the first column the original, beside it six ways in which it may appear.
 
-# %% mystnb={"image": {"alt": "Five training pictures in rows, each followed by six augmented versions: shifted, mirrored, some with a square cut out."}}
+# %% tags=["slide-output"] mystnb={"image": {"alt": "Five training pictures in rows, each followed by six augmented versions: shifted, mirrored, some with a square cut out."}}
 rng = np.random.default_rng(1)
 fill = torch.tensor(transforms.mean_colour(mean), dtype=torch.uint8)
 originals = torch.from_numpy(
@@ -150,7 +157,7 @@ plt.show()
 # pooling.
 
 
-# %%
+# %% tags=["slide"]
 def conv_bn_relu(c, d, pool=False):
     halve = [nn.MaxPool2d(2)] if pool else []
     return nn.Sequential(
@@ -163,7 +170,7 @@ def conv_bn_relu(c, d, pool=False):
 # the sum gives gradients a direct way back.
 
 
-# %%
+# %% tags=["slide-more"]
 class Residual(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -177,7 +184,7 @@ class Residual(nn.Module):
 # This is the network of the assignment: three layers that halve the picture and double the channels, and two residual parts.
 
 
-# %%
+# %% tags=["slide"]
 def resnet(n_classes=10, widths=(64, 128, 256, 512)):
     a, b, c, d = widths
     return nn.Sequential(
@@ -276,7 +283,7 @@ print(f"{len(train_loader)} batches of {recipe.batch_size} an epoch")
 # Start far too low, raise the rate a little with every batch, and watch the loss. While the rate is too low nothing
 # happens; then the loss falls; then it explodes. The test ends by putting the network back as it was.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Loss against learning rate on a logarithmic scale: flat at low rates, falling, then rising steeply; a mark shows the suggested rate, a tenth of the lowest point's."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Loss against learning rate on a logarithmic scale: flat at low rates, falling, then rising steeply; a mark shows the suggested rate, a tenth of the lowest point's."}}
 train_loader.epoch = 0  # the same order of pictures every time
 found = schedules.lr_range_test(
     untrained,
@@ -339,7 +346,7 @@ print("the package's cycle has the same rates")
 # %% [markdown]
 # The package's version takes epochs and rates in place of steps and shares. Here is the cycle as a picture.
 
-# %% mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
+# %% tags=["slide-output"] mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
 plots.schedule(
     assignment_rates,
     steps_per_epoch=98,
@@ -428,7 +435,7 @@ print(f"the bar of 90 %: {verdict}")
 # recorded, beside the curve that was published with it. Both curves were measured on the *test* set after every epoch. The best
 # epoch, chosen by such a curve, would look a little too good; the number that counts is the last one.
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Recorded on CIFAR-10 over 24 epochs: loss, accuracy on the test set and learning rate, with the published curve beside the course's; the published one zigzags and ends above 90 per cent."}}
+# %% tags=["remove-input", "slide-output"] mystnb={"image": {"alt": "Recorded on CIFAR-10 over 24 epochs: loss, accuracy on the test set and learning rate, with the published curve beside the course's; the published one zigzags and ends above 90 per cent."}}
 recorded = records.of_recipe("resnet-assignment")
 plots.recorded_runs(
     recorded, reference=("published", range(1, 25), published.RESNET_CURVE)
@@ -452,6 +459,30 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
 # weight decay, which the log does not mention: `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. It ends where the
 # published run does. The book's page on the assignment has both curves. Do not expect your own full run to clear the bar
 # without it. Another recipe for the same network does so with ease: see the page *Getting to 94 %*.
+#
+# ## The same bar, in a coffee break
+#
+# The network is large for what it does, and the recipe is slow. The *sprint* is another network with another recipe. Its first layer is
+# computed instead of learned, its first epochs see smaller images, and an optimizer made for matrices takes its steps. In all it
+# costs a tenth of the operations, as the book's page on it shows. The full profile trains it here; nothing below needs it, so
+# leave the cell out if you are in a hurry.
+
+# %% tags=["nbval-ignore-output"]
+if lessons.profile() == "full":
+    sprint = runs.train(recipes.get("sprint"), seed=0)
+    print(f"test accuracy, one view:  {sprint.test_accuracy:.2%}")
+    print(f"test accuracy, six views: {sprint.six_views:.2%}")
+else:
+    print("quick profile: the sprint is for CIFAR-10 alone")
+
+# %% [markdown]
+# One view is the accuracy as you know it. For six, the network looks at each test picture six times, shifted and mirrored, and its
+# logits are averaged. Here are the recorded runs:
+
+# %% tags=["remove-input", "slide-output"]
+for run in records.of_recipe("sprint"):
+    one, six = run["test_accuracy"], run["six_views"]
+    print(f"seed {run['seed']}: {one:.2%} in one view, {six:.2%} in six")
 
 # %% [markdown]
 # ## Which mistakes?
@@ -468,7 +499,7 @@ plt.show()
 # Each row shows where the pictures of one class went. A matrix like this is seldom symmetric: read a pair in both
 # directions before you explain it.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "The test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
@@ -504,7 +535,7 @@ print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")
 plots.prediction_bars(picture, viewer.probabilities(picture), viewer.classes)
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The probabilities add up to 100 % whatever you show it: the network cannot say "none of these". Try a picture
 # of something that is not among its classes, and see how sure it is.
 #

@@ -11,11 +11,13 @@ import nbformat
 import pytest
 from jupytext import TextFileContentsManager
 
-from course_utils.authoring import exercises, sync
+from course_utils.authoring import exercises, in_full, sync
 
 MADE = sync.lessons(sync.NOTEBOOKS) | exercises.made(sync.NOTEBOOKS)
 EXECUTED = list(sync.lessons(sync.NOTEBOOKS))
 LESSONS = [path for path in EXECUTED if not path.stem.endswith("_solutions")]
+
+MACHINE_PATHS = r"/(home|tmp|root|Users)/|[A-Z]:\\|<[\w.]+ at 0x[0-9a-f]+>"
 
 TEXT = """\
 # %% [markdown]
@@ -71,11 +73,27 @@ def test_stored_outputs_are_clean_and_in_order(path):
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
     assert re.search(r"\bquick\b", output_text(outputs(path)[0])) or path not in LESSONS
-    machine_paths = r"/(home|tmp|root|Users)/|[A-Z]:\\|<[\w.]+ at 0x[0-9a-f]+>"
     for output in outputs(path):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
-        assert not re.search(machine_paths, output_text(output)), output_text(output)
+        assert not re.search(MACHINE_PATHS, output_text(output)), output_text(output)
+
+
+@each(in_full.LESSONS.values())
+def test_a_lesson_is_shown_as_it_ran_in_full(path):
+    notebook = read(path)
+    [name] = [name for name, stored in in_full.LESSONS.items() if stored == path]
+    about = notebook.cells[1].source
+    assert re.search(r"on \d+ \w+ 20\d\d, in \d+ minutes, on an? [^,]+ with \d+ threads", about), about
+    lesson = in_full.from_lesson(name, about)
+    assert sync.difference(notebook, lesson) == "", "run `python -m course_utils sync`"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    ran = [cell.execution_count for cell in code]
+    assert ran == list(range(1, len(code) + 1)), f"run `python -m course_utils execute-full {name}`"
+    assert "profile  full" in output_text(code[0].outputs[0])
+    for output in outputs(path):
+        assert output.output_type != "error" and output.get("name") != "stderr", output
+        assert not re.search(MACHINE_PATHS, output_text(output)), output_text(output)
 
 
 @each(EXECUTED)
@@ -212,6 +230,27 @@ def test_execute_stores_outputs_and_sync_keeps_them(pair):
         sync.execute(notebook.parent)
     assert f"while executing {notebook}" in failure.value.__notes__
     assert notebook.read_bytes() == stored
+
+
+def test_a_lesson_in_full_keeps_its_output_while_only_its_text_changes(pair, monkeypatch):
+    stored = pair[0].with_name("in_full.ipynb")
+    monkeypatch.setattr(sync, "NOTEBOOKS", pair[0].parent)
+    monkeypatch.setattr(in_full, "LESSONS", {"lesson": stored})
+    edit(pair[1], "# # A title", "# # Session 1: a title\n#\n# About it.")
+    in_full.run("lesson")
+    printed = ["32\n", f"full {pair[0].parent}\n"]
+    assert [output.text for output in outputs(stored)] == printed
+    title, about, rest = (cell.source for cell in read(stored).cells[:3])
+    assert (title, rest) == ("# Session 1: the lesson as it ran on CIFAR", "About it.")
+    edit(pair[1], "About it.", "More about it.")
+    in_full.update()
+    assert [cell.source for cell in read(stored).cells[1:3]] == [about, "More about it."]
+    assert [output.text for output in outputs(stored)] == printed
+    edit(pair[1], "width = 32", "width = 64")
+    in_full.update()
+    assert [output.text for output in outputs(stored)] == printed[1:]
+    with pytest.raises(ValueError, match="expected lesson, found 'other'"):
+        in_full.run("other")
 
 
 def test_an_edited_notebook_is_not_overwritten_but_taken_over_on_demand(pair):

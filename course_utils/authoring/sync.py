@@ -145,22 +145,26 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
     update(made)
     for path in made:
         notebook = nbformat.read(path, as_version=4)
-        options = {"record_timing": False, "coalesce_streams": True}  # times would change in every diff
-        where = {"metadata": {"path": str(folder)}}
-        client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=where, **options)
-        started = time.perf_counter()
         try:
-            client.execute(env={**os.environ, "COURSE_PROFILE": profile})
+            seconds[path.stem] = run_cells(notebook, folder, profile, timeout)
         except Exception as error:
             error.add_note(f"while executing {path}")
             raise
-        seconds[path.stem] = time.perf_counter() - started
-        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-            # A progress bar leaves blanks.
-            cell.outputs = [out for out in cell.outputs if out.get("text", "-").strip()]
         refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
         write(path, notebook)
     if folder == NOTEBOOKS and profile == "quick":
         from course_utils.lab import tables
 
         tables.keep_times(seconds)
+
+
+def run_cells(notebook: NotebookNode, folder: Path, profile: str, timeout: int | None) -> float:
+    """Run `notebook` in `folder`, keep its outputs in it, and return the seconds that it took."""
+    options = {"record_timing": False, "coalesce_streams": True}  # times would change in every diff
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=where, **options)
+    started = time.perf_counter()
+    client.execute(env={**os.environ, "COURSE_PROFILE": profile})
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs = [out for out in cell.outputs if out.get("text", "-").strip()]  # a progress bar leaves blanks
+    return time.perf_counter() - started

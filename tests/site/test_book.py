@@ -51,7 +51,7 @@ class Page(HTMLParser):
 def test_toc_names_every_page_and_notebook():
     notebooks = (ROOT / "notebooks").glob("*.ipynb")
     shown = [path for path in notebooks if not path.stem.endswith("_exercises")]  # their solutions are
-    found = [*BOOK.rglob("*.md"), *shown]
+    found = [*BOOK.rglob("*.md"), *BOOK.rglob("*.ipynb"), *shown]
     names = {path.relative_to(ROOT).with_suffix("").as_posix() for path in found}
     assert names == set(toc_files())
 

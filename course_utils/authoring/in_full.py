@@ -1,0 +1,68 @@
+"""The lessons as they ran in full: each run on CIFAR from top to bottom, and kept with what it printed.
+
+The book shows them without running them: an hour is too long for a build. `sync` keeps their cells those of the lesson,
+and an output stays with its code. Where the code has changed the output goes, and a test asks for another run.
+"""
+
+from datetime import date
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+from nbformat import NotebookNode, v4
+
+from course_utils.authoring import sync
+from course_utils.lab import machine
+
+BOOK = sync.NOTEBOOKS.parent / "book"
+LESSONS = {
+    "01_smallnet": BOOK / "session1" / "lesson_in_full.ipynb",
+    "02_resnet": BOOK / "session2" / "lesson_in_full.ipynb",
+}
+
+
+def update() -> None:
+    """Bring what is stored up to the lessons, but for the title and the note of the run on top."""
+    for name, path in LESSONS.items():
+        if path.exists():
+            stored = nbformat.read(path, as_version=4)
+            ran = {cell.source for cell in stored.cells}
+            notebook = from_lesson(name, about=stored.cells[1].source)
+            notebook = combine_inputs_with_outputs(notebook, stored)  # which takes similar code to be the same
+            for cell in notebook.cells:
+                if cell.cell_type == "code" and cell.source not in ran:
+                    cell.outputs, cell.execution_count = [], None
+            sync.write(path, notebook)
+
+
+def from_lesson(name: str, about: str) -> NotebookNode:
+    """The lesson of this name as a page of its own: another title, and `about` below it."""
+    notebook = jupytext.read(sync.NOTEBOOKS / f"{name}.py")
+    first = notebook.cells[0]
+    title, _, rest = first.source.partition("\n")
+    session = title.partition(":")[0]  # "# Session 1"
+    top = v4.new_markdown_cell(f"{session}: the lesson as it ran on CIFAR", id="title", metadata=first.metadata)
+    first.source, first.metadata = rest.strip(), {"tags": ["slide-more"]}
+    notebook.cells = [top, v4.new_markdown_cell(about, id="run"), *notebook.cells]
+    return notebook
+
+
+def run(name: str) -> None:
+    """Run the lesson `name` in the full profile, and store it for the book. It takes up to an hour and a half."""
+    if name not in LESSONS:
+        raise ValueError(f"expected {' or '.join(LESSONS)}, found {name!r}")
+    notebook = from_lesson(name, "")
+    seconds = sync.run_cells(notebook, sync.NOTEBOOKS, "full", timeout=None)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]  # what torchvision fetches
+        for out in (out for out in cell.outputs if out.output_type == "stream"):
+            out.text = out.text.replace(str(Path.home()), "~")
+    here = machine.describe()
+    where = f"{here['name']} with {here['threads']} threads, PyTorch {here['torch']}"
+    notebook.cells[1].source = (
+        f"This is the lesson, run from its first cell to its last in the full profile: on {date.today():%-d %B %Y}, in "
+        f"{seconds / 60:.0f} minutes, on an {where}. The numbers and figures are what it printed then. "
+        f"The notebook itself is [the lesson](../../notebooks/{name}.ipynb)."
+    )
+    sync.write(LESSONS[name], notebook)
