@@ -29,7 +29,8 @@ def update() -> None:
             stored = nbformat.read(path, as_version=4)
             ran = {cell.source for cell in stored.cells}
             notebook = from_lesson(name, about=stored.cells[1].source)
-            notebook = combine_inputs_with_outputs(notebook, stored)  # which takes similar code to be the same
+            # This takes similar code to be the same.
+            notebook = combine_inputs_with_outputs(notebook, stored)
             for cell in notebook.cells:
                 if cell.cell_type == "code" and cell.source not in ran:
                     cell.outputs, cell.execution_count = [], None
@@ -42,7 +43,8 @@ def from_lesson(name: str, about: str) -> NotebookNode:
     first = notebook.cells[0]
     title, _, rest = first.source.partition("\n")
     session = title.partition(":")[0]  # "# Session 1"
-    top = v4.new_markdown_cell(f"{session}: the lesson as it ran on CIFAR", id="title", metadata=first.metadata)
+    top = v4.new_markdown_cell(f"{session}: the lesson as it ran on CIFAR", id="title")
+    top.metadata = first.metadata
     first.source, first.metadata = rest.strip(), {"tags": ["slide-more"]}
     notebook.cells = [top, v4.new_markdown_cell(about, id="run"), *notebook.cells]
     return notebook
@@ -55,7 +57,7 @@ def run(name: str) -> None:
     notebook = from_lesson(name, "")
     seconds = sync.run_cells(notebook, sync.NOTEBOOKS, "full", timeout=None)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]  # what torchvision fetches
+        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]  # of a download
         for out in (out for out in cell.outputs if out.output_type == "stream"):
             out.text = out.text.replace(str(Path.home()), "~")
     here = machine.describe()

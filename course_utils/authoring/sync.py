@@ -166,5 +166,6 @@ def run_cells(notebook: NotebookNode, folder: Path, profile: str, timeout: int |
     started = time.perf_counter()
     client.execute(env={**os.environ, "COURSE_PROFILE": profile})
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        cell.outputs = [out for out in cell.outputs if out.get("text", "-").strip()]  # a progress bar leaves blanks
+        # A progress bar leaves blanks.
+        cell.outputs = [out for out in cell.outputs if out.get("text", "-").strip()]
     return time.perf_counter() - started
