@@ -43,7 +43,7 @@ STYLE = {
     "image.interpolation": "nearest",
     "legend.frameon": False,
 }
-LOSS, SHARE = "loss (nats)", "share of the true class (%)"
+LOSS, SHARE = "loss", "share of the true class (%)"
 END_DOT = {"marker": "o", "markersize": 4, "markevery": [-1]}  # shows a run of one epoch, too
 WHOLE = {"integer": True, "min_n_ticks": 1, "steps": [1, 2, 5, 10]}  # ticks of an axis of epochs or steps
 # A History's lists: the name on the axis, and the factor from what is stored to what is shown.
@@ -149,7 +149,8 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     if reference:
         label, *curve = reference
         accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
-    rate.plot(epochs, history.learning_rate, **END_DOT, color=GREEN, drawstyle="steps-mid")
+    stepwise = "steps-mid" if 0 in np.diff(history.learning_rate) else "default"  # or one that always changes
+    rate.plot(epochs, history.learning_rate, **END_DOT, color=GREEN, drawstyle=stepwise)
     rate.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(**WHOLE))
     for axes, label in (loss, LOSS), (accuracy, "top-1 accuracy (%)"):
@@ -167,7 +168,7 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    made = f"{latest['machine']['name']}, {latest['precision']}, {latest['date']}"
+    made = f"{latest['machine']['name']}, {latest['date']}"
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
@@ -250,7 +251,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
     if n > 12:
         figure.colorbar(image, label=SHARE, location="bottom", ticks=[0, 5, 20, 50, 100])
         return figure
-    for row, column in np.argwhere(shares >= 0.5):  # a nought in every empty cell would hide the others
+    for row, column in np.argwhere(shares > 0.5):  # a nought in every empty cell would hide the others
         colour = "white" if shares[row, column] > 35 else "black"
         axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", color=colour)
     return figure

@@ -112,7 +112,8 @@ def stage(c, d):
 
 # %% [markdown]
 # Batch normalisation keeps the values of each channel on one scale, which makes training faster. Dropout sets some of them to zero
-# at random; you will see what for.
+# at random; you will see what for. ReLU sets negative values to zero: without such a bend between them, two layers could do no more
+# than one.
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. Two *dense* layers, in which every value that comes in counts
 # for every value that goes out, turn those into one number for each class.
@@ -209,7 +210,7 @@ assert torch.allclose(yours, theirs, atol=1e-5)
 print("the same weights, the same logits")
 
 # %% [markdown]
-# From here on we use the package's, which is faster and no different: it only draws the random numbers of dropout in another way.
+# From here on we use the package's. It has the same layers, with a faster dropout that draws other random numbers.
 #
 # The project started from a smaller network: two stages and 200 neurons. Would you expect it to have fewer weights?
 
@@ -410,9 +411,7 @@ plt.show()
 
 # %% [markdown]
 # A drop of the rate shows as a step in the losses: a lower rate lets the weights settle into what the higher one kept
-# shaking. Towards the end look at the two loss curves together. Once the training loss goes on falling while the
-# validation loss *rises*, the network learns the training images and no longer the classes. That is **overfitting**. A
-# distance between the two alone is not.
+# shaking.
 #
 # ## The full run, as recorded
 #
@@ -426,7 +425,9 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss.
+# nearly flat, and the training loss lies far below the validation loss. Once the training loss goes on falling while the
+# validation loss *rises*, a network learns the training images and no longer the classes: that is **overfitting**. A distance
+# between the two losses alone is a warning, and no more.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a slightly
 # different accuracy. So one run is a sample, and a result is a mean with its spread.
@@ -441,7 +442,8 @@ for run in recorded:
 #
 # Overfitting is quickest to see with few pictures. Take 500, of ten classes, and train a network on them until it knows
 # them by heart; one with half the channels is enough. The accuracy on these 500 is measured at the end, without dropout and on the
-# plain pictures, so that it can be compared with the validation accuracy. The difference between the two is the **gap**.
+# plain pictures, so that it can be compared with the validation accuracy. The difference between the two, the **gap**, is what the
+# network knows about these 500 pictures and about no others.
 
 # %%
 ten_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
@@ -514,7 +516,7 @@ if recipe.data == "shapes100":
 # without. (CIFAR's pictures have more in them than 500 examples can teach in 15 epochs; there it may go either way.) The
 # curves show when.
 
-# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: no curve is clearly ahead for most of the way; at the end, on the drawn shapes, augmentation is well above the run without a remedy, and dropout near it."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: augmentation is behind for the first ten epochs; at the end, on the drawn shapes, it is well above the run without a remedy, and dropout is near that."}}
 variants = {
     "no remedy": no_remedy,
     "dropout": with_dropout,
@@ -524,8 +526,8 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# In the first epochs none is clearly ahead. Augmentation pays later, when the network without it has nothing left to learn from its
-# 500 pictures. This dropout is mild, and changes much less.
+# Augmentation is behind at first: hardly a picture comes twice, so they take longer to learn. It pays later, when the network
+# without it has nothing left to learn from its 500 pictures. This dropout is mild, and changes much less.
 #
 # With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on
 # average over their seeds. Training accuracy is measured on the way here, with dropout on.
@@ -593,8 +595,8 @@ plots.most_confused(confusion, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# Most of these pairs are close to each other: the network is wrong in ways that you could be, too. Its most confident
-# mistakes are worth a look of their own; sometimes the label is at fault.
+# Would you confuse these, too? (A class of the drawn shapes has ten test pictures, so one pair can be chance.) The network's
+# most confident mistakes are worth a look of their own. On real pictures the label is sometimes at fault.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Eight test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
@@ -623,8 +625,8 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
 # As a control, do exactly the same over a backbone with **random** weights. The source project had none. A frozen ResNet-18
-# got 25 % there, which was taken for what transfer learning is worth. Which weights it really had is a story of its own;
-# the book's page on transfer tells it.
+# got 25 % there, which was taken for what transfer learning is worth. The book's page on transfer works out which weights it
+# probably had.
 
 
 # %% tags=["nbval-ignore-output", "slide-output"]

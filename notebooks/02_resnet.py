@@ -16,8 +16,8 @@
 # %% [markdown] tags=["slide"]
 # # Session 2: a residual network in 24 epochs
 #
-# Ten classes, a given network, and a bar to clear: **90 % test accuracy on CIFAR-10 within 24 epochs**. What decides, then, is how
-# the pictures are fed in and at which rate the network learns. The assignment fixed that, too; you will see each choice, and may
+# Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of them**. What
+# decides, then, is how the pictures are fed in and at which rate the network learns. The assignment fixed that, too; you will see each choice, and may
 # change it.
 #
 # After this session you can
@@ -368,8 +368,8 @@ for epoch in range(0, 24, 3):
     )
 
 # %% [markdown]
-# It ends where it began, at a hundredth of its maximum: "no annihilation". Whether going down to zero would do better is
-# a question for the discussion pages.
+# It ends where it began, at a hundredth of its maximum, and not at zero. The book's page on the cycle asks whether zero would do
+# better.
 
 # %%
 print(f"{recipe.epochs} epochs,", recipe.schedule_args)

@@ -175,11 +175,17 @@ def test_learning_curves_hold_the_history_and_the_reference():
     ours, published = accuracy.lines
     np.testing.assert_allclose(ours.get_data(), [range(1, 25), 100 * np.array(run.validation_accuracy)])
     np.testing.assert_array_equal(published.get_data(), [[1, 30], [49.0, 91.7]])
-    assert rate.lines[0].get_drawstyle().startswith("steps")
+    assert rate.lines[0].get_drawstyle() == "default"
     np.testing.assert_array_equal(rate.lines[0].get_ydata(), run.learning_rate)
     assert [text.get_text() for text in accuracy.get_legend().texts] == ["test", "published"]
-    labels = ["loss (nats)", "top-1 accuracy (%)", "learning rate"]
+    labels = ["loss", "top-1 accuracy (%)", "learning rate"]
     assert [axes.get_ylabel() for axes in figure.axes] == labels
+
+
+def test_a_rate_that_stays_is_drawn_as_steps():
+    run = history(24)
+    run.learning_rate = [0.1] * 12 + [0.02] * 12
+    assert plots.learning_curves(run).axes[2].lines[0].get_drawstyle() == "steps-mid"
 
 
 def test_epoch_ticks_are_whole():
@@ -202,7 +208,7 @@ def record(seed, accuracy, on_test=False):
 def test_recorded_runs_are_drawn_as_their_mean_and_named():
     figure = plots.recorded_runs([record(2, 0.4), record(1, 0.6)])
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [12.5, 25, 37.5, 50])
-    title = "Recorded: smallnet-source on cifar100, seeds 2, 1; some processor, float32, 2026-11-22"
+    title = "Recorded: smallnet-source on cifar100, seeds 2, 1; some processor, 2026-11-22"
     assert title in read(figure)
     assert "validation" in read(figure)
     alone = read(plots.recorded_runs([record(0, 0.4, on_test=True)]))
@@ -226,7 +232,7 @@ def test_compare_histories_draws_a_line_a_run_and_tells_them_apart():
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 8
     axes = plots.compare_histories({"a": history()}, "train_loss").axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), history().train_loss)
-    assert axes.get_ylabel() == "training loss (nats)"
+    assert axes.get_ylabel() == "training loss"
 
 
 def test_schedule_holds_each_rate_for_its_step_and_marks_epochs():
