@@ -80,7 +80,16 @@ def test_runs_that_hold_nothing_out_have_no_validation_curve(empty):
     write("resnet-fast", 90.0, curve=[None, None])
     figure = figures.curves({"with": SOURCE, "all images": "resnet-fast"})
     assert [line.get_label() for line in figure.axes[0].lines] == ["with"]
-    assert "not run yet: all images" in figure.get_suptitle()
+
+
+def test_what_was_not_run_has_no_row_and_no_line(empty):
+    write(SOURCE, 50.0)
+    names = {"run": SOURCE, "waiting": BEST}
+    assert figures.accuracies(names) == f"<p>{BEST}: {NOT_RUN}.</p>"  # nothing to compare
+    write(WITHOUT, 49.0)
+    (axes,) = figures.accuracies(names | {"run, too": WITHOUT}).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["run", "run, too"]
+    assert [line.get_label() for line in figures.curves(names).axes[0].lines] == ["run"]
 
 
 def test_a_small_difference_is_not_drawn_large(empty):

@@ -148,6 +148,8 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(empty):
     assert "machine 1, 2026-01-01<br/>machine 2, 2026-01-01" in board
     assert "Machine 2: Somebody&#x27;s &lt;card&gt;, cuda, bfloat16" in board
     assert "two computers" in tables.runs({"with": SOURCE})
+    waiting = tables.runs({"with": SOURCE, "no dropout": "smallnet-no-dropout"})
+    assert waiting.count("<tr>") == 2 and f"<p>no dropout: {NOT_RUN}.</p>" in waiting
     assert "two computers" not in tables.runs({"none": "smallnet-gelu"})
 
 

@@ -83,16 +83,21 @@ LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance
 
 
 @closed
-def accuracies(names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = "") -> Figure:
-    """A row for each of `{label: recipe}`: a dot a run, a bar at their mean; `mark` is (label, %), a vertical."""
+def accuracies(
+    names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = ""
+) -> Figure | Html:
+    """A row for each of `{label: recipe}` that was run: a dot a run, a bar at their mean; `mark` is (label, %), a vertical.
+
+    With a single row there is nothing to compare: then this says what is missing.
+    """
+    waiting = [name for name in names.values() if not runs_of(name)]
+    names = {label: name for label, name in names.items() if name not in waiting}
+    if waiting and len(names) + bool(mark) < 2:
+        return missing(*waiting)
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.3 + 0.46 * len(names)), layout="constrained")
     clear = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of the marked vertical
     for height, name in enumerate(names.values()):
         percents = verdicts.percents(name)
-        if not percents:
-            across = axes.get_yaxis_transform()
-            axes.text(0.02, height, NOT_RUN, transform=across, va="center", color="0.35", bbox=clear)
-            continue
         axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
         axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
         beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "bbox": clear}
@@ -123,8 +128,8 @@ def curves(
 ) -> Figure | Html:
     """A line for each of `{label: recipe}`, the mean over its seeds, which are thin lines behind it.
 
-    `beside` adds others' curves of test accuracy, in per cent. A recipe that holds nothing out has no validation
-    curve: it is named as missing, like one that was not run.
+    `beside` adds others' curves of test accuracy, in per cent. A recipe that was not run is left out, and so is the
+    validation curve of one that holds nothing out.
     """
     _, factor = plots.QUANTITIES[quantity]
     recorded = {plots.dollars(label): runs_of(name) for label, name in names.items()}
@@ -134,8 +139,6 @@ def curves(
     found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
     if not found:
         return missing(*names.values())
-    if left_out := ", ".join(label for label in recorded if label not in found):
-        title += f"\n{NOT_RUN}: {left_out}"
     figure = plots.compare_histories(found, quantity, title)
     (axes,) = figure.axes
     if beside:

@@ -101,11 +101,18 @@ RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time", "PFLOP")
 
 
 def runs(names: Mapping[str, str]) -> Html:
-    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time on each machine, operations."""
-    several = any(len(records.by_machine(runs_of(name))) > 1 for name in names.values())
-    note = "Where a row has two times, they are those of two computers, which the leaderboard names."
-    found = table(RUN_HEAD, [run_row(name, label) for label, name in names.items()], "Runs")
-    return Html(found + (tag("p", note) if several else ""))
+    """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time on each machine, operations.
+
+    What was not run is named below in one line.
+    """
+    rows = [run_row(name, label) for label, name in names.items() if runs_of(name)]
+    found = table(RUN_HEAD, rows, "Runs") if rows else ""
+    if any(len(records.by_machine(runs_of(name))) > 1 for name in names.values()):
+        several = "Where a row has two times, they are those of two computers, which the leaderboard names."
+        found += tag("p", several)
+    if waiting := ", ".join(label for label, name in names.items() if not runs_of(name)):
+        found += tag("p", f"{waiting}: {NOT_RUN}.")
+    return Html(found)
 
 
 def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
