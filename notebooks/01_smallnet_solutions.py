@@ -12,8 +12,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution ({type})
-#     code_prompt_show: Show the solution ({type})
+#     code_prompt_hide: Hide the solution's {type}
+#     code_prompt_show: Show the solution's {type}
 # ---
 
 # %% [markdown]
@@ -156,7 +156,8 @@ checks.dead_epochs(dead, epochs=120, lr=0.05, step_epochs=8, gamma=0.2)
 # ## 4. Write the training loop
 #
 # Write `train(network, loader, loss_fn, optimizer, scheduler, epochs)`, without looking at the lesson's if you can. It goes over the
-# loader `epochs` times. After every **batch** the optimizer takes a step, and then the scheduler, as one cycle wants it. It returns a
+# loader `epochs` times. After every **batch** the optimizer takes a step, and then the scheduler, which here changes the rate with
+# each batch and not with each epoch. It returns a
 # list: for each epoch the mean loss over all **pictures**, as a plain number. The last batch may be smaller than the others.
 
 
@@ -335,7 +336,7 @@ checks.needs_no_bias(bare, bare_norm, conv, norm)
 # A third of the lesson's budget, and all hundred classes of shapes in textures. This network spends it as the lesson's does, and is
 # trained for three epochs. Two things would blur the comparison, and are the same for every network here: dropout is
 # off, because so short a training does not overfit, and the activation is GELU. With ReLU, most of this dense layer
-# dies in the first steps (exhibit 9 of the gallery), and you would compare dead units instead of budgets.
+# dies in the first steps (exhibit 9 of the gallery, later in the book), and you would compare dead units instead of budgets.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -460,9 +461,9 @@ for true, predicted in two_worst(confusion):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Which pairs come out on top may differ on your computer, because five pictures a class are few. Look at the names: when this
-# page was made, both pairs shared the shape, and a *shaded* texture was taken for a *cloudy* one. Both have no lines; what
-# tells them apart is how quickly light changes into dark, and noise and the pooling blur just that.
+# Which pairs come out on top may differ on your computer, because five pictures a class are few. Look at the names first: do the
+# two share their shape, or their texture? Textures are told apart by fine detail: how close the lines are, whether they bend or
+# cross, how quickly light changes into dark. Noise and the poolings blur just that.
 #
 # An explanation is a prediction, so test it. If you say "it is the noise", blur the noise away in the test pictures and ask
 # again. If you say "the detail is lost in the poolings", train a network that pools once less. And look at the matrix

@@ -70,7 +70,7 @@ SESSION_1 = [
         "the project's own rate for S1 to S4, which is not known. Here it is the 0.1 of its later runs.",
     ),
     Claim("S2", "session1/batch_size",
-        "Batches of 128 instead of 32 lift it to 35 %, and an epoch takes less time.",
+        "Batches of 128 instead of 32 lift the starting network to 35 %, and an epoch takes less time.",
         (
             gains("128 against 32, at a rate of 0.1", "smallnet-batch128", "smallnet-start", 29, 33, "+31 points"),
             gains("128 against 32, at a rate of 0.01", "smallnet-batch128-0.01", "smallnet-start-0.01", 29, 33,
@@ -99,7 +99,7 @@ SESSION_1 = [
         ),
     ),
     Claim("S5", "session1/rate_and_schedule",
-        "A step schedule with three times the epochs lifts it from 48 % to 52 %.",
+        "A step schedule with three times the epochs lifts the wider network from 48 % to 52 %.",
         (
             gains("stepped against one rate of 0.1", "smallnet-source", "smallnet-wide", 2, 6, "+4 points"),
             gains("stepped against one rate of 0.01", "smallnet-source", "smallnet-sgd-0.01", 2, 6, "+4 points"),
@@ -108,7 +108,7 @@ SESSION_1 = [
         "the steps alone: steps and epochs change at once, as they did there.",
     ),
     Claim("S6", "session1/training_time",
-        "330 epochs of that schedule, the whole hour, would do better still. (Expected there, and not run.)",
+        "330 epochs of the step schedule, the whole hour, would do better still. (Expected there, and not run.)",
         (better("twice the epochs against 25", "smallnet-long", "smallnet-source", "better, not measured"),),
         "the 330 epochs themselves. The page argues why 50 are enough to tell.",
     ),

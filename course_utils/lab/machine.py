@@ -35,7 +35,8 @@ def describe(device: "Device | None" = None, processes: int = 1) -> dict[str, An
 
 def in_words(machine: dict[str, Any], precision: str) -> str:
     """What `describe` found, for people: processor, threads (or "cuda") of how many processes, and precision."""
-    threads = f"{machine['threads']} threads" if machine["device"] == "cpu" else machine["device"]
+    threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
+    threads = threads if machine["device"] == "cpu" else machine["device"]
     processes = machine.get("processes", 1)  # records from before this entry were made by one
     return f"{machine['name']}, {f'{processes} × ' if processes > 1 else ''}{threads}, {precision}"
 

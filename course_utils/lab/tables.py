@@ -87,7 +87,7 @@ def minutes(name: str) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    return (f"{round(value, 1):+g}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
+    return (f"{value:+.1f}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -97,7 +97,8 @@ def percent(share: float, digits: int = 1) -> str:
 # ---- runs ----
 
 BUDGET = 1_000_000  # weights, Session 1's
-RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time", "PFLOP")
+PFLOP = tag("abbr", "PFLOP", title="operations of the training, in units of 10¹⁵")
+RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time", PFLOP)
 
 
 def runs(names: Mapping[str, str]) -> Html:
@@ -269,6 +270,7 @@ def runs_row(part: Part) -> Html:
     found, unit = part.quantity.estimate(), part.quantity.unit
     known = found and math.isfinite(found.high - found.low)
     interval = f"{number(found.low, unit)} to {number(found.high, unit)} {unit}" if known else DASH
+    interval = "exact" if known and found.low == found.high else interval
     made_by = (Html(f"{tag('code', name)} {text(accuracy(name))}") for name in part.quantity.recipes)
     return row(part.says, interval, tuple(made_by))
 

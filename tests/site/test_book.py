@@ -171,3 +171,10 @@ Title
         assert len(warning) == 1, result.stderr
         assert complaint in warning[0]
     assert "math" not in page.tags
+
+
+def test_a_solutions_page_has_the_code_without_its_marks(site):
+    for name in ("01_smallnet", "02_resnet"):
+        text = re.sub("<[^>]+>", "", Page(site / "notebooks" / f"{name}_solutions.html").text)
+        assert "checks." in text
+        assert not re.search(r"solution&gt;|# stub:", text)
