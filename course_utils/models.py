@@ -153,7 +153,7 @@ class CustomResNet(nn.Module):
     `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
     branches, as in the code behind the assignment's log (0.01 there). `logit_scale` multiplies the output: below one
     (1/8 in the fastest recipes) it keeps the first large steps of a high learning rate from saturating the softmax.
-    Source of the layout: D. Page, "How to train your ResNet", 2018.
+    `head_start` multiplies the last layer's first weights alone. Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class CustomResNet(nn.Module):
         skip: bool = True,
         residual2: bool = False,
         logit_scale: float = 1.0,
+        head_start: float = 1.0,
     ):
         super().__init__()
         c0, c1, c2, c3 = widths
@@ -177,6 +178,7 @@ class CustomResNet(nn.Module):
         self.residual3 = residual_branch(c3, dropout=dropout, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.head = nn.Linear(c3, n_classes)
+        self.head.load_state_dict({name: head_start * w for name, w in self.head.state_dict().items()})
         self.skip, self.logit_scale = skip, logit_scale
         self.to(memory_format=torch.channels_last)
 

@@ -168,8 +168,8 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    made = f"{latest['machine']['name']}, {latest['date']}"
-    title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {made}"
+    made = f"{seeds}; {latest['machine']['name']}, {latest['date']}"
+    title = f"Recorded: {recipe['name']} on {recipe['data']}, {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
     if smoothing := recipe.get("label_smoothing"):  # which raises the lowest loss that can be reached

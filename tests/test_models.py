@@ -79,6 +79,16 @@ def test_skip_adds_the_input_back_and_logits_are_scaled():
     torch.testing.assert_close(model(images), full / 8)
 
 
+def test_a_small_start_of_the_last_layer_has_the_first_logits_of_scaled_ones():
+    images, logits = torch.rand(2, 3, 32, 32), []
+    for scale, start in ((0.125, 1.0), (1.0, 0.125), (0.125, 8.0)):
+        torch.manual_seed(0)
+        model = CustomResNet(widths=(4, 8, 8, 16), logit_scale=scale, head_start=start).eval()
+        logits.append(model(images))
+    torch.testing.assert_close(logits[0], logits[1])
+    torch.testing.assert_close(8 * logits[0], logits[2])
+
+
 def test_separable_convolutions_have_a_filter_a_channel_and_then_mix_them():
     first, *rest = [layer for layer in SmallNet(separable=True).features if isinstance(layer, nn.Conv2d)]
     assert (first.in_channels, first.kernel_size, first.groups) == (3, (3, 3), 1)

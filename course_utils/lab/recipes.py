@@ -290,6 +290,14 @@ RESNET_CLAIMS = [
         "R3: SGD for Adam, and the logits times an eighth",
         **net(logit_scale=0.125),
     ),
+    # Of scaled logits: small at first, but as fast as ever; and as large as ever, but slow.
+    vary(EIGHT_SGD, "resnet-8-sgd-small-head", "R3: only the small start of scaled logits", **net(head_start=0.125)),
+    vary(
+        EIGHT_SGD,
+        "resnet-8-sgd-slow-head",
+        "R3: only the slow last layer of scaled logits",
+        **net(logit_scale=0.125, head_start=8.0),
+    ),
     vary(
         EIGHT_SGD,
         "resnet-8-sgd-0.0125",
