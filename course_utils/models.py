@@ -151,9 +151,9 @@ class CustomResNet(nn.Module):
     The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
-    branches, as in the code behind the assignment's log (0.01 there). `logit_scale` multiplies the output: below one
-    (1/8 in the fastest recipes) it keeps the first large steps of a high learning rate from saturating the softmax.
-    `head_start` multiplies the last layer's first weights alone. Source of the layout: D. Page, "How to train your ResNet", 2018.
+    branches (0.01 behind the assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest
+    recipes) it keeps the first steps from saturating the softmax. `head_start` multiplies the last layer's first weights.
+    Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
     def __init__(
@@ -202,9 +202,8 @@ class Sprint(nn.Module):
     """The network of the page "A sprint": whitened patches, three stages, a global maximum; 1,972,792 weights.
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
-    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. Where the batch norm that follows has a bias,
-    the convolution needs none, and where the next layer has weights, it needs no scale. With `identity` each
-    convolution begins as a copy of its first inputs, so that the first step's signal reaches the end as it was.
+    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. A convolution leaves its bias to the batch norm
+    behind it, which leaves its scale to the next layer. With `identity` each begins as a copy of its first inputs.
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 

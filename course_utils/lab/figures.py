@@ -86,9 +86,9 @@ LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance
 def accuracies(
     names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = ""
 ) -> Figure | Html:
-    """A row for each of `{label: recipe}` that was run: a dot a run, a bar at their mean; `mark` is (label, %), a vertical.
+    """A row for each of `{label: recipe}` that was run: a dot a run, a bar at their mean.
 
-    With a single row there is nothing to compare: then this says what is missing.
+    `mark` is (label, %), a vertical. With a single row there is nothing to compare: then this says what is missing.
     """
     waiting = [name for name in names.values() if not runs_of(name)]
     names = {label: name for label, name in names.items() if name not in waiting}

@@ -291,7 +291,12 @@ RESNET_CLAIMS = [
         **net(logit_scale=0.125),
     ),
     # Of scaled logits: small at first, but as fast as ever; and as large as ever, but slow.
-    vary(EIGHT_SGD, "resnet-8-sgd-small-head", "R3: only the small start of scaled logits", **net(head_start=0.125)),
+    vary(
+        EIGHT_SGD,
+        "resnet-8-sgd-small-head",
+        "R3: only the small start of scaled logits",
+        **net(head_start=0.125),
+    ),
     vary(
         EIGHT_SGD,
         "resnet-8-sgd-slow-head",
