@@ -152,7 +152,7 @@ class CustomResNet(nn.Module):
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
     branches (0.01 behind the assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest
-    recipes) it keeps the first steps from saturating the softmax. `head_start` multiplies the last layer's first weights.
+    recipes) it keeps the first steps from saturating the softmax. `head_start` multiplies the head's first weights.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
