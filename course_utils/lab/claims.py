@@ -195,17 +195,16 @@ SESSION_1 = [
     ),
     Claim("S18", "session1/transfer",
         "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100. "
-        "(Its backbone is random, as we first read the project's code.)",
+        "(Its backbone is random, as we first read the project's code; most likely it has ImageNet's weights.)",
         tuple(
-            Part(f"if the backbone is random, {how}", Accuracy(recipe), 23.34, 27.34, "25.34 %")
+            Part(f"if the backbone {how}", Accuracy(recipe), 23.34, 27.34, "25.34 %")
             for how, recipe in [
-                ("trained as the project's own network", "transfer-random-source"),
-                ("with Adam in 10 epochs", "transfer-random"),
-                ("with Adam and a normalisation that moves", "transfer-random-norm"),
+                ("is random, trained as the project's own network", "transfer-random-source"),
+                ("is random, with Adam in 10 epochs", "transfer-random"),
+                ("is random, with Adam and a normalisation that moves", "transfer-random-norm"),
+                ("has ImageNet's weights, which have to be downloaded", "transfer-imagenet"),
             ]
         ),
-        "the ImageNet weights, which the project most likely had: they have to be downloaded, and were not. "
-        "(Its recipe is transfer-imagenet.) The page compares with a backbone trained in this course.",
     ),
 ]
 
