@@ -242,7 +242,7 @@ class BatchLoader:
         if self.augment is None:
             return self.store[batch]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
-        if self.augment.alternate:  # the first epoch's choice for each image, and then in turns
+        if self.augment.alternate and self.augment.flip:  # chance decides once, and then in turns
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
             draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.hole_fill)

@@ -242,10 +242,9 @@ class Sprint(nn.Module):
     def whiten(self, images: Tensor) -> None:
         """Set the first layer: its outputs on patches of `images` (n, 3, H, W) are uncorrelated, of variance one.
 
-        The twelve filters are the eigenvectors of the patches' covariance, each over the root of its eigenvalue. Each
-        is there twice, with both signs, as the activation cuts one side off.
+        Twelve are the eigenvectors of the patches' covariance over the roots of its eigenvalues, twelve their negatives.
         """
-        patches = nn.functional.unfold(images, 2).transpose(1, 2).reshape(-1, 12).double()
+        patches = nn.functional.unfold(images.cpu(), 2).transpose(1, 2).reshape(-1, 12).double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
         self.patches.weight.copy_(torch.cat([filters, -filters]))

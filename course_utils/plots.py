@@ -168,7 +168,7 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    made = f"{seeds}; {latest['machine']['name']}, {latest['date']}"
+    made = f"{seeds}; {', '.join({run['machine']['name']: 0 for run in runs})}, {latest['date']}"
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)

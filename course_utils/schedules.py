@@ -148,7 +148,7 @@ def lr_range_test(
 
     first_batch.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-    rates, losses = [], []
+    rates, losses, scaler = [], [], training.grad_scaler(model, precision)
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
@@ -160,8 +160,9 @@ def lr_range_test(
                 first = None if losses else loader
                 _, loss = training.forward(model, images, labels, loss_fn, precision, first)
                 optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
                 if not math.isfinite(found := float(loss.detach())) or found > 4 * min(losses, default=found):
                     break
                 rates.append(rate)

@@ -83,7 +83,7 @@ def fit(
 
     Raises ValueError for more trainable weights than `max_parameters` and what does not fit together, or `Diverged`.
     """
-    scaler = grad_scaler(model, precision)
+    scaler, hooks = grad_scaler(model, precision), list(hooks)
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
     first_batch.check_parts(run, validation_loader, max_parameters)
     for hook in hooks:

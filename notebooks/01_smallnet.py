@@ -67,7 +67,7 @@ recipe = lessons.for_lesson("smallnet")
 # Both sets hold 32×32 colour pictures in 100 classes. The test set is put aside until the end. Every
 # choice on the way is made on a **validation** set: a tenth of the training images, the same share of
 # each class, drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
-# `data.load(recipe.data)`.)
+# `data.load(recipe.data)`. What is printed further down goes on naming the set that the lesson was written for.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)

@@ -68,7 +68,8 @@ recipe = lessons.for_lesson("resnet")
 # ## The data, measured before it is used
 #
 # A tenth of the training images is set aside to make choices on. The test set stays closed until the end. (For pictures
-# of your own, put `data.from_folder("path")` in place of `data.load(recipe.data)`.)
+# of your own, put `data.from_folder("path")` in place of `data.load(recipe.data)`. What is printed further down goes on naming the
+# set that the lesson was written for.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -344,7 +345,8 @@ assert np.allclose(assignment_rates, rates_by_hand)
 print("the package's cycle has the same rates")
 
 # %% [markdown]
-# The package's version takes epochs and rates in place of steps and shares. Here is the cycle as a picture.
+# The package's version takes epochs and rates in place of steps and shares. It also tells `fit` to step it with every batch; on one
+# of your own set `scheduler.per_batch = True`, or it is stepped once an epoch. Here is the cycle as a picture.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
 plots.schedule(

@@ -130,6 +130,16 @@ def test_what_was_examined_is_written_and_read_back(few, record):
     assert [len(maps) for maps in found["maps"].values()] == [4, 4, 8, 8]
 
 
+def test_a_network_without_known_stages_is_left_out(record, monkeypatch, capsys):
+    record(TINY)
+    [run] = records.of_recipe("tiny")
+    monkeypatch.setattr(records, "of_recipe", lambda name: [run])
+    monkeypatch.setitem(recipes.RECIPES, "tiny", replace(TINY, network="Sprint"))
+    diagnostics.examine("tiny")
+    assert "not known here" in capsys.readouterr().out
+    assert not tables.examined_path("tiny", 0).exists()
+
+
 def test_the_dead_neurons_of_a_dense_layer_and_their_weights_are_counted(record):
     record(SMALL)
     diagnostics.examine("tiny")

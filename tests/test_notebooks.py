@@ -249,6 +249,9 @@ def test_a_lesson_in_full_keeps_its_output_while_only_its_text_changes(pair, mon
     edit(pair[1], "width = 32", "width = 64")
     in_full.update()
     assert [output.text for output in outputs(stored)] == printed[1:]
+    edit(stored, "More about it.", "Less about it.")
+    with pytest.raises(RuntimeError, match="was edited"):
+        in_full.update()
     with pytest.raises(ValueError, match="expected lesson, found 'other'"):
         in_full.run("other")
 

@@ -134,6 +134,9 @@ def test_every_weight_is_in_one_group():
     model = models.Sprint(whitened=False)
     groups = sprint.build_optimizer(model, 2.9, 106.0, 0.02, 0.004, muon=False).param_groups
     assert model.patches.weight is groups[0]["params"][0] and not groups[0]["orthogonal"]
+    assert all("epochs" not in group for group in groups), (
+        "a first layer that is learned is learned to the end"
+    )
 
 
 def test_rates_fall_to_zero_and_the_first_layers_bias_after_three_epochs():
@@ -149,6 +152,13 @@ def test_rates_fall_to_zero_and_the_first_layers_bias_after_three_epochs():
     assert rates[9] == pytest.approx([0.12, 53.0, 0.0, 0.01])
     assert rates[5][2] == pytest.approx(106 / 6)
     assert scheduler.get_last_lr() == [0, 0, 0, 0]
+
+
+def test_nothing_is_flipped_where_flips_are_switched_off(shapes):
+    few = data.take(shapes, 40)
+    loader = BatchLoader(few, 40, augment=Augment(0, 0, 0, 0, alternate=True))
+    (one, _), (other, _) = next(iter(loader)), next(iter(loader))
+    assert torch.equal(one, other)
 
 
 def test_flips_alternate(shapes):

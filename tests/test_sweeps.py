@@ -147,7 +147,7 @@ def test_an_edited_recipe_is_recorded_beside_the_old_one(tiny, capsys):
     sweeps.sweep("*", [0])
     assert before.items() <= files().items()
     assert "| tiny | 1 |" in records.table()
-    assert len(records.of_recipe("tiny")) == 3
+    assert (len(records.of_recipe("tiny")), len(records.of_recipe("tiny", stale=True))) == (1, 3)
     assert records.path_of("tiny", 0).stem.startswith("seed0-")
     assert sweeps.difference(edited, sweeps.recorded(edited, 0), None) == "", "with weights of its own"
     with pytest.raises(RuntimeError, match=r"recipe has changed since this run \(flip: was 0.5, is 0.1\)"):

@@ -33,11 +33,13 @@ img {{ width: 100%; object-fit: contain }}
 </style>
 {slides}
 <script>
-addEventListener("keydown", ({{ key }}) => {{
-  const step = {{ ArrowRight: 1, ArrowDown: 1, " ": 1, ArrowLeft: -1, ArrowUp: -1 }}[key];
-  if (!step) return;
-  const here = Math.round(scrollY / innerHeight);
-  document.querySelectorAll("section")[here + step]?.scrollIntoView();
+addEventListener("keydown", (event) => {{
+  const step = {{ ArrowRight: 1, ArrowLeft: -1 }}[event.key];
+  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const slides = [...document.querySelectorAll("section")];
+  const distance = (slide) => Math.abs(slide.offsetTop - scrollY);
+  const here = slides.reduce((one, other) => (distance(other) < distance(one) ? other : one));
+  slides[slides.indexOf(here) + step]?.scrollIntoView();
   event.preventDefault();
 }});
 </script>

@@ -153,7 +153,8 @@
   // --- Weights: half-precision numbers, all high bytes and then all low bytes, deflated, in base64. -----------------
 
   const here = document.currentScript.src, promised = {};
-  const load = (name) => (promised[name] ??= make(name)); // a promise of the network, the same at each call
+  // A promise of the network, the same at each call; after a failure the next call tries again.
+  const load = (name) => (promised[name] ??= make(name).catch((why) => { delete promised[name]; throw why; }));
 
   const make = async (name) => {
     if (name === "untrained") return ARCHITECTURES[name]((n, fresh) => new Float32Array(n).map(fresh));

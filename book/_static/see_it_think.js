@@ -25,7 +25,8 @@
     waiting ??= requestAnimationFrame(() => { waiting = null; show().catch(complain); });
   };
 
-  const complain = () => {
+  const complain = (why) => {
+    console.error(why);
     parts.note.textContent = "The network could not be loaded. It needs a browser of 2023 or later.";
   };
 

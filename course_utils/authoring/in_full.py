@@ -27,6 +27,8 @@ def update() -> None:
     for name, path in LESSONS.items():
         if path.exists():
             stored = nbformat.read(path, as_version=4)
+            if sync.digest(stored) != sync.made_with(stored):
+                raise RuntimeError(f"{path} was edited: edit notebooks/{name}.py, and restore this file")
             ran = {cell.source for cell in stored.cells}
             notebook = from_lesson(name, about=stored.cells[1].source)
             # This takes similar code to be the same.
@@ -54,17 +56,16 @@ def run(name: str) -> None:
     """Run the lesson `name` in the full profile, and store it for the book. It takes up to an hour and a half."""
     if name not in LESSONS:
         raise ValueError(f"expected {' or '.join(LESSONS)}, found {name!r}")
-    notebook = from_lesson(name, "")
+    notebook, today = from_lesson(name, ""), date.today()
     seconds = sync.run_cells(notebook, sync.NOTEBOOKS, "full", timeout=None)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]  # of a download
         for out in (out for out in cell.outputs if out.output_type == "stream"):
-            out.text = out.text.replace(str(Path.home()), "~")
+            out.text = out.text.replace(f"{Path.home()}/", "~/")
     here = machine.describe()
     where = f"{here['name']} with {here['threads']} threads, PyTorch {here['torch']}"
     notebook.cells[1].source = (
-        f"This is the lesson, run from its first cell to its last in the full profile: on {date.today():%-d %B %Y}, in "
-        f"{seconds / 60:.0f} minutes, on an {where}. The numbers and figures are what it printed then. "
+        f"This is the lesson, run from its first cell to its last in the full profile: "
+        f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on an {where}. The numbers and figures are what it printed then. "
         f"The notebook itself is [the lesson](../../notebooks/{name}.ipynb)."
     )
     sync.write(LESSONS[name], notebook)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import mean, median, stdev
 from types import SimpleNamespace
@@ -118,7 +118,7 @@ def check(record: dict[str, Any], path: Path) -> None:
 def doubts(record: dict[str, Any]) -> list[str]:
     """The texts of a record that no run writes. It can be read and shown, which escapes them; `verify` refuses it."""
     try:
-        dated = date.fromisoformat(record["date"]) <= date.today()
+        dated = date.fromisoformat(record["date"]) <= datetime.now(UTC).date()  # runs are dated in UTC
     except ValueError:
         dated = False
     commit = record["machine"].get("commit")
@@ -161,9 +161,10 @@ def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
     return not changes(record, recipe)
 
 
-def of_recipe(name: str) -> list[dict[str, Any]]:
-    """All records of the recipe `name`, by seed."""
-    return sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
+def of_recipe(name: str, stale: bool = False) -> list[dict[str, Any]]:
+    """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make."""
+    found = sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
+    return [record for record in found if stale or not problems(record)]
 
 
 def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
@@ -199,9 +200,8 @@ def petaflop(name: str) -> float | None:
     """
     path = RECORDED / "flops.json"
     computed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    counted = [record["flops"] for record in of_recipe(name) if "flops" in record]
-    flops = counted[-1] if counted else computed.get(name)
-    return flops / 1e15 if flops else None
+    counting = [record.get("flops", computed.get(name)) for record in of_recipe(name)]
+    return counting[-1] / 1e15 if counting and counting[-1] else None
 
 
 def table(pattern: str = "*") -> str:

@@ -190,7 +190,8 @@ def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -
 
     Of 10,000 images, bfloat16's three digits decide about a dozen one way or the other.
     """
-    return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
+    with torch.backends.cudnn.flags(allow_tf32=False):  # a graphics card's own idea of float32
+        return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
 
 
 def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:

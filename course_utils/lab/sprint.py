@@ -78,7 +78,7 @@ def build_optimizer(
             "lr": biases,
             "weight_decay": decay / biases,
             **sgd,
-            "epochs": BIAS_EPOCHS,
+            **({"epochs": BIAS_EPOCHS} if model.whitened else {}),
         },
         {"params": [model.head.weight], "lr": head, "weight_decay": decay / head, **sgd},
     ]

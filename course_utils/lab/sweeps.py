@@ -46,9 +46,9 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
                     continue
                 print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
                 run(recipe, seed, root)
-            except (RuntimeError, ValueError, OSError) as error:
-                # It diverged, needs a download or another run's weights, is under way elsewhere, or has a bad record.
-                failures.append(f"{recipe.name} seed {seed}: {error}")
+            except Exception as error:
+                # It diverged, needs a download or another run's weights, is under way elsewhere, or is misspelt.
+                failures.append(f"{recipe.name} seed {seed}: {type(error).__name__}: {error}")
     if failures:
         raise RuntimeError("\n".join(failures))
 
@@ -195,7 +195,7 @@ def verify(pattern: str, root: Path | None = None) -> None:
     """
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
-        for record in records.of_recipe(recipe.name):
+        for record in records.of_recipe(recipe.name, stale=True):
             if problem := difference(recipe, record, root):
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:

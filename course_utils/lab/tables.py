@@ -76,7 +76,7 @@ def accuracy(name: str) -> str:
         return f"{', '.join(f'{one:.2f}' for one in sorted(percents))} % ({seeds}, {dead} at chance)"
     spread = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
     six = [100 * run["six_views"] for run in runs_of(name) if "six_views" in run]
-    beside = f"; in six views {fmean(six):.2f} %" if six else ""
+    beside = f"; in six views {fmean(six):.2f} %" if len(six) == len(percents) else ""
     return f"{fmean(percents):.2f}{spread} % ({seeds}){beside}"
 
 
@@ -153,7 +153,10 @@ def competing(data: str) -> list[str]:
 def made_on(name: str, machines: list[str]) -> Html:
     """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
     found = records.by_machine(runs_of(name)).items()
-    return tag("small", *(f"machine {machines.index(one) + 1}, {runs[-1]['date']}" for one, runs in found))
+    return tag(
+        "small",
+        *(f"machine {machines.index(one) + 1}, {max(run['date'] for run in runs)}" for one, runs in found),
+    )
 
 
 def bench() -> Html:
@@ -286,7 +289,7 @@ TITLES = {
 }
 # What a notebook trains in the full profile: a lesson's recipe, how often, and the recorded run to whose pace its time
 # is scaled. The notebooks that are not here do the same in both profiles.
-FULL = {"01_smallnet": ("smallnet", 3, "smallnet-source"), "02_resnet": ("resnet", 1, "resnet-assignment")}
+FULL = {"01_smallnet": ("smallnet", 1, "smallnet-source"), "02_resnet": ("resnet", 1, "resnet-assignment")}
 
 
 def notebook_times(path: Path | None = None) -> dict[str, dict[str, Any]]:

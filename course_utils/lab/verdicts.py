@@ -65,8 +65,7 @@ def tally(words: list[str]) -> str:
 
 def runs_of(name: str) -> list[dict[str, Any]]:
     """The records of the recipe `name` that it would still make, by seed: no others count."""
-    recipe = recipes.get(name)
-    return [record for record in records.of_recipe(name) if records.same_recipe(record, recipe)]
+    return records.of_recipe(recipes.get(name).name)
 
 
 def by_seed(name: str) -> dict[int, float]:
@@ -116,8 +115,8 @@ class Accuracy(Quantity):
 
     def dead(self) -> int:
         """How many of the runs end at chance: not half as good again as a guess."""
-        classes = int(re.sub(r"\D", "", recipes.get(self.recipe).data))  # "cifar100" has 100
-        return sum(percent <= 150 / classes for percent in self.values())
+        classes = re.search(r"\d+$", recipes.get(self.recipe).data)  # "cifar100" has 100
+        return sum(percent <= 150 / int(classes[0]) for percent in self.values()) if classes else 0
 
 
 class Difference(Quantity):
