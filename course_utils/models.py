@@ -242,7 +242,7 @@ class Sprint(nn.Module):
     def whiten(self, images: Tensor) -> None:
         """Set the first layer: its outputs on patches of `images` (n, 3, H, W) are uncorrelated, of variance one.
 
-        Twelve are the eigenvectors of the patches' covariance over the roots of its eigenvalues, twelve their negatives.
+        Twelve are eigenvectors of the patches' covariance over the roots of its eigenvalues, twelve their negatives.
         """
         patches = nn.functional.unfold(images.cpu(), 2).transpose(1, 2).reshape(-1, 12).double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))

@@ -65,7 +65,8 @@ def run(name: str) -> None:
     where = f"{here['name']} with {here['threads']} threads, PyTorch {here['torch']}"
     notebook.cells[1].source = (
         f"This is the lesson, run from its first cell to its last in the full profile: "
-        f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on an {where}. The numbers and figures are what it printed then. "
+        f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on an {where}. "
+        f"The numbers and figures are what it printed then. "
         f"The notebook itself is [the lesson](../../notebooks/{name}.ipynb)."
     )
     sync.write(LESSONS[name], notebook)
