@@ -12,7 +12,7 @@ from course_utils import data, training
 from course_utils.exercises import first_batch
 from course_utils.lab import machine, recipes, records, runs, sweeps
 from course_utils.lab.files import read_tensors
-from course_utils.lessons import LESSONS
+from course_utils.lessons import LESSONS, Recipe
 
 TINY = replace(
     LESSONS["resnet"]["quick"],
@@ -148,7 +148,11 @@ def test_an_edited_recipe_is_recorded_beside_the_old_one(tiny, capsys):
     assert before.items() <= files().items()
     assert "| tiny | 1 |" in records.table()
     assert (len(records.of_recipe("tiny")), len(records.of_recipe("tiny", stale=True))) == (1, 3)
-    assert records.path_of("tiny", 0).stem.startswith("seed0-")
+    place, plain = records.path_of("tiny", 0), Recipe.plain
+    assert place.stem.startswith("seed0-")
+    with tiny.context() as later:
+        later.setattr(Recipe, "plain", lambda self: plain(self) | {"younger": 0})
+        assert records.path_of("tiny", 0) == place
     assert sweeps.difference(edited, sweeps.recorded(edited, 0), None) == "", "with weights of its own"
     with pytest.raises(RuntimeError, match=r"recipe has changed since this run \(flip: was 0.5, is 0.1\)"):
         sweeps.verify("tiny")

@@ -52,7 +52,11 @@ def path_of(name: str, seed: int) -> Path:
     path, recipe = RECORDED / name / f"seed{seed}.json", recipes.RECIPES.get(name)
     if recipe is None or not path.exists() or same_recipe(read(path), recipe):
         return path
-    settings = [{**recipe.plain(), "about": ""}, backbone_weights(recipe)]
+    default = Recipe(
+        name="", about=recipe.about
+    ).plain()  # a setting that a later version adds moves no record
+    changed = {entry: value for entry, value in recipe.plain().items() if value != default[entry]}
+    settings = [changed, backbone_weights(recipe)]
     return path.with_stem(f"{path.stem}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}")
 
 
