@@ -1,4 +1,6 @@
-"""Sphinx extension: ten slides a session, made from the lesson as it ran on CIFAR; each session one HTML file.
+"""Sphinx extension: ten slides a session, each session one HTML file, made from the lesson as it ran on CIFAR.
+
+Where that run is not stored, they are made from the lesson as it is.
 
 A cell tagged `slide` begins a slide, with the lesson's last heading above it; so does one tagged `slide-output`, of
 which only the output is shown. What is tagged `slide-more` goes on the same slide. Arrow keys turn the pages.
@@ -12,6 +14,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode, v4
 
 from course_utils.authoring.in_full import LESSONS
+from course_utils.authoring.sync import NOTEBOOKS
 
 STARTS = {"slide", "slide-output"}
 PAGE = """<!doctype html>
@@ -73,7 +76,7 @@ def render(notebook: NotebookNode) -> str:
     sections = [
         f'<section id="{n}">{page}<nav>{n} / {len(pages)}</nav></section>' for n, page in enumerate(pages, 1)
     ]
-    title = notebook.cells[0].source.lstrip("# ")
+    title = notebook.cells[0].source.partition("\n")[0].lstrip("# ")
     return PAGE.format(title=title, slides="\n".join(sections))
 
 
@@ -82,7 +85,8 @@ def write(app, exception: Exception | None) -> None:
     if exception is None:
         out = Path(app.outdir, "_static", "slides")
         out.mkdir(exist_ok=True)
-        for name, path in LESSONS.items():
+        for name, in_full in LESSONS.items():
+            path = in_full if in_full.exists() else NOTEBOOKS / f"{name}.ipynb"
             page = render(nbformat.read(path, as_version=4))
             (out / f"{name}.html").write_text(page, encoding="utf-8")
 
