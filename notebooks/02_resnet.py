@@ -478,7 +478,7 @@ else:
     print("quick profile: the sprint is for CIFAR-10 alone")
 
 # %% [markdown]
-# One view is the accuracy as you know it. For six, the network looks at each test picture six times, shifted and mirrored, and its
+# One view is the accuracy as you know it. For six, the network looks at six versions of each test picture, shifted and mirrored, and its
 # logits are averaged. Here are the recorded runs:
 
 # %% tags=["remove-input", "slide-output"]

@@ -23,7 +23,7 @@ def test_help_groups_every_verb(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         command_line.main()
     students, authors = capsys.readouterr().out.split("for students:")[1].split("for authors:")
-    found = [re.findall(r"^    (\w+) ", text, re.M) for text in (students, authors)]
+    found = [re.findall(r"^    ([\w-]+) ", text, re.M) for text in (students, authors)]
     assert found[0] == ["list", "fetch", "run", "table", "verify", "bench", "standalone"]
     assert found[1] == ["sweep", "examine", "gallery", "live", "sync", "exercises", "execute", "execute-full"]
 

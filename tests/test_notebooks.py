@@ -79,7 +79,7 @@ def test_stored_outputs_are_clean_and_in_order(path):
         assert not re.search(MACHINE_PATHS, output_text(output)), output_text(output)
 
 
-@each(path for path in in_full.LESSONS.values() if path.exists())
+@each([path for path in in_full.LESSONS.values() if path.exists()])
 def test_a_lesson_is_shown_as_it_ran_in_full(path):
     notebook = read(path)
     [name] = [name for name, stored in in_full.LESSONS.items() if stored == path]

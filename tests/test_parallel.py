@@ -107,7 +107,7 @@ def test_both_have_one_history_and_leave_one_record(both):
     assert len(re.findall(r"^ +\d/2 ", printed, re.MULTILINE)) == 2, "the first process alone reports"
     assert printed.count("tiny seed 0: ") == 1
     assert [path.name for path in sorted(out.rglob("*.json"))] == ["seed0.json"]
-    assert "2 × 1 threads" in machine.in_words(first["record"]["machine"], "float32")
+    assert "2 × 1 thread," in machine.in_words(first["record"]["machine"], "float32")
 
 
 def test_a_run_of_two_is_resumed(both):

@@ -122,7 +122,7 @@ def test_links_of_boxes_and_ledger_lead_somewhere():
 
 
 def test_a_loss_has_a_minus_and_no_hyphen():
-    assert [tables.number(-1.74, "points"), tables.number(29.0, "points")] == ["\u22121.7", "+29"]
+    assert [tables.number(-1.74, "points"), tables.number(29.0, "points")] == ["\u22121.7", "+29.0"]
     assert tables.number(3.2e-4) == "0.00032"
 
 
