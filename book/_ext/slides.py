@@ -22,13 +22,14 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 html {{ scroll-snap-type: y mandatory; color-scheme: light dark;
-  font: clamp(15px, 2.2vmin, 28px)/1.4 system-ui, sans-serif }}
+  font: clamp(15px, 2.9vmin, 36px)/1.4 system-ui, sans-serif }}
 body {{ margin: 0 }}
 section {{ scroll-snap-align: start; box-sizing: border-box; min-height: 100vh; padding: 4vmin 8vmin;
   display: flex; flex-direction: column; justify-content: center; position: relative }}
 nav {{ position: absolute; right: 3vmin; bottom: 2vmin; opacity: .7 }}
 h1, h2 {{ line-height: 1.15 }}
-pre {{ font-size: .85em; line-height: 1.3; overflow-x: auto; margin: .6em 0 }}
+pre {{ font-size: .72em; line-height: 1.3; overflow-x: auto; margin: .6em 0 }}
+.output_stream pre {{ font-size: 1em }}
 img, svg {{ max-width: 100%; max-height: 72vh; background: white; border-radius: 6px }}
 img {{ width: 100%; object-fit: contain }}
 .prompt, .anchor-link {{ display: none }}
@@ -55,12 +56,11 @@ def slides(notebook: NotebookNode) -> list[NotebookNode]:
     found, heading = [], ""
     for cell in notebook.cells:
         tags = set(cell.metadata.get("tags", []))
-        if "slide-output" in tags:
-            cell.metadata.tags.append("remove-input")
         if tags & STARTS:
             title = [v4.new_markdown_cell(heading)] if cell.cell_type == "code" else []
             found.append(v4.new_notebook(cells=title, metadata=notebook.metadata))
         if tags & STARTS or "slide-more" in tags:
+            cell.source = cell.source[max(cell.source.find("\n## "), 0) :].strip()  # from its own heading on
             found[-1].cells.append(cell)
         headings = re.findall(r"^## .*", cell.source, re.M) if cell.cell_type == "markdown" else []
         heading = headings[-1] if headings else heading
@@ -70,7 +70,7 @@ def slides(notebook: NotebookNode) -> list[NotebookNode]:
 def render(notebook: NotebookNode) -> str:
     """The slides as one HTML page that asks for nothing else."""
     exporter = HTMLExporter(template_name="basic")
-    exporter.config.TagRemovePreprocessor.remove_input_tags = {"remove-input"}
+    exporter.config.TagRemovePreprocessor.remove_input_tags = {"slide-output", "remove-input"}
     exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True)
     pages = [exporter.from_notebook_node(slide)[0] for slide in slides(notebook)]
     sections = [
