@@ -276,8 +276,9 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # %% [markdown]
 # ## The schedule, before you pay for it
 #
-# The rate starts at 0.1 and is multiplied by 0.2 every few epochs. The source project planned 330 epochs at
-# steps of five: an hour at ten seconds an epoch. Draw it first.
+# The *learning rate* says how far a step moves the weights. Here it starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2
+# every few *epochs*; an epoch is one pass over all training images. The source project planned 330 epochs at steps of five: an
+# hour at ten seconds an epoch. Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -295,7 +296,7 @@ plt.show()
 
 # %% [markdown]
 # The scale is logarithmic: every step down is a factor of five, and there are sixty-five of them. Add the rates up. How much of
-# their sum is left after the first 25 epochs?
+# their sum is used up after the first 25 epochs?
 
 # %%
 print(f"rate in the last epoch:                {planned[-1]:.1e}")
@@ -311,7 +312,7 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
 # epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum, which
 # can make ten of it, delays that by ten epochs. The remaining 260 epochs, 43 minutes of the hour, compute gradients
-# and throw them away. **A schedule belongs to a number of epochs: change one, and you must change the other.**
+# and throw them away. Long before that, after epoch 25, they are of no use any more. **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
 # numbers. The schedule itself is PyTorch's `StepLR`.
