@@ -94,7 +94,7 @@ AUTHORS = {
 def parser() -> argparse.ArgumentParser:
     about = "Train, record and compare the course's networks; write its notebooks."
     for title, group in {"for students": STUDENTS, "for authors": AUTHORS}.items():
-        about += f"\n\n{title}:\n" + "\n".join(f"    {verb:12s}{what[1]}" for verb, what in group.items())
+        about += f"\n\n{title}:\n" + "\n".join(f"    {verb:14s}{what[1]}" for verb, what in group.items())
     top = argparse.ArgumentParser(
         prog="python -m course_utils",
         usage="%(prog)s VERB …    (VERB --help says more)",

@@ -170,7 +170,11 @@ def test_weights_and_images_that_are_not_the_recorded_ones_are_not_examined(reco
         diagnostics.examine("tiny")
 
 
-SAVED = sorted(records.RECORDED.glob("*/seed*.pt"))
+SAVED = [
+    path
+    for path in sorted(records.RECORDED.glob("*/seed*.pt"))
+    if recipes.get(path.parent.name).network != "Sprint"  # whose stages `examine` does not know
+]
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parent.name)
