@@ -106,6 +106,14 @@ def test_operations_are_the_records_own_or_computed_from_the_recipe(empty):
     assert "no run" in records.table("x*")
 
 
+def test_epochs_on_small_images_have_a_pace_of_their_own():
+    seconds = [50.0, 50.0, 500.0, 90.0, 90.0, 900.0]
+    made = {"recipe": {"small_epochs": 3}, "history": {"seconds": seconds}}
+    assert records.minutes(made) == 7.0
+    assert records.minutes(made | {"recipe": {"small_epochs": 6}}) == 9.0
+    assert records.minutes(made | {"recipe": {}}) == 9.0
+
+
 @functools.cache
 def weights_of(name):
     return count_parameters(runs.build_network(RECIPES[name], N_CLASSES[RECIPES[name].data]))

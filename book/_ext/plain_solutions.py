@@ -1,9 +1,8 @@
 """Sphinx extension: the solutions' pages leave out the marks from which the exercises are made."""
 
 import json
-import re
 
-MARK = re.compile(r"^ *# (?:</?solution>|stub: .*|stub:)\n?", re.MULTILINE)
+from course_utils.authoring.exercises import MARK
 
 
 def leave_out(app, docname: str, source: list[str]) -> None:

@@ -17,6 +17,7 @@ import jupytext
 from nbformat import NotebookNode
 
 TAG, FOLDED = "solution", "hide-cell"
+MARK = re.compile(r"^ *# (?:</?solution>|stub:.*)\n?", re.MULTILINE)  # a line that only makes the exercises
 BLOCK = re.compile(r"( *)# <solution>\n(.*?\n) *# </solution>", re.DOTALL)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from jupytext.combine import combine_inputs_with_outputs
 from nbformat import NotebookNode, v4
 
 from course_utils.authoring import sync
@@ -24,19 +23,13 @@ LESSONS = {
 
 def update() -> None:
     """Bring what is stored up to the lessons, but for the title and the note of the run on top."""
-    for name, path in LESSONS.items():
-        if path.exists():
-            stored = nbformat.read(path, as_version=4)
-            if sync.digest(stored) != sync.made_with(stored):
-                raise RuntimeError(f"{path} was edited: edit notebooks/{name}.py, and restore this file")
-            ran = {cell.source for cell in stored.cells}
-            notebook = from_lesson(name, about=stored.cells[1].source)
-            # This takes similar code to be the same.
-            notebook = combine_inputs_with_outputs(notebook, stored)
-            for cell in notebook.cells:
-                if cell.cell_type == "code" and cell.source not in ran:
-                    cell.outputs, cell.execution_count = [], None
-            sync.write(path, notebook)
+    stored = {name: path for name, path in LESSONS.items() if path.exists()}
+    sync.update({path: from_lesson(name, about=note(path)) for name, path in stored.items()})
+
+
+def note(path: Path) -> str:
+    """When and where a stored run was made."""
+    return nbformat.read(path, as_version=4).cells[1].source
 
 
 def from_lesson(name: str, about: str) -> NotebookNode:
@@ -53,7 +46,7 @@ def from_lesson(name: str, about: str) -> NotebookNode:
 
 
 def run(name: str) -> None:
-    """Run the lesson `name` in the full profile, and store it for the book. It takes up to an hour and a half."""
+    """Run the lesson `name` in the full profile, and store it for the book. It takes an hour or more."""
     if name not in LESSONS:
         raise ValueError(f"expected {' or '.join(LESSONS)}, found {name!r}")
     notebook, today = from_lesson(name, ""), date.today()

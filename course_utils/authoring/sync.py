@@ -44,9 +44,18 @@ def update(made: dict[Path, NotebookNode]) -> None:
         refuse_lost_edits(path, notebook)
     for path, notebook in made.items():
         notebook.cells = repository.with_setup(notebook.cells, found)
-        if path.exists():
-            notebook = combine_inputs_with_outputs(notebook, nbformat.read(path, as_version=4))
-        write(path, notebook)
+        write(path, with_outputs(notebook, path) if path.exists() else notebook)
+
+
+def with_outputs(notebook: NotebookNode, path: Path) -> NotebookNode:
+    """`notebook` with the outputs that are stored in `path`; those of code that has changed since are left out."""
+    stored = nbformat.read(path, as_version=4)
+    ran = {cell.source for cell in stored.cells}
+    combined = combine_inputs_with_outputs(notebook, stored)  # which takes similar code to be the same
+    for cell in combined.cells:
+        if cell.cell_type == "code" and cell.source not in ran:
+            cell.outputs, cell.execution_count = [], None
+    return combined
 
 
 def write(path: Path, notebook: NotebookNode) -> None:

@@ -54,18 +54,20 @@ SUPERCLASSES = {
 }
 
 
+NETWORKS = ("SmallNet", "CustomResNet")  # those whose `stages` are known
+
+
 def examine(pattern: str = "*", root: Path | None = None) -> None:
     """Examine every saved network of the recipes that match `pattern`, and write what was found beside its record.
 
     Raises ValueError where no network of them is saved, and where weights or test images are not the recorded ones.
     """
-    recorded = [(one, run) for one in recipes.matching(pattern) for run in verdicts.runs_of(one.name)]
+    known = [one for one in recipes.matching(pattern) if one.network in NETWORKS]
+    recorded = [(one, run) for one in known for run in verdicts.runs_of(one.name)]
     if not (saved := [(recipe, run) for recipe, run in recorded if run["weights"]]):
-        raise ValueError(f"no saved network matches {pattern!r}: choose among {', '.join(recipes.KEPT)}")
+        names = ", ".join(name for name in recipes.KEPT if recipes.get(name).network in NETWORKS)
+        raise ValueError(f"no saved network matches {pattern!r}: choose among {names}")
     for recipe, record in saved:
-        if recipe.network == "Sprint":
-            print(f"{recipe.name}: this network's stages are not known here", flush=True)
-            continue
         found = findings(recipe, record, root)
         path = examined_path(recipe.name, record["seed"])
         partial = path.with_suffix(".partial")

@@ -97,7 +97,7 @@ BEST_RESNET = vary(
 )
 SPRINT = Recipe(
     "sprint",
-    "close to 94 % for few operations: whitened patches, Muon, small images at first",
+    "93 % for few operations: whitened patches, Muon, small images at first",
     data="cifar10",
     validation=0.0,
     network="Sprint",

@@ -192,9 +192,12 @@ def by_machine(recorded: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, A
 
 
 def minutes(record: dict[str, Any]) -> float:
-    """How long the run takes: its epochs at the median epoch's pace, so that a pause does not count."""
-    seconds = record["history"]["seconds"]
-    return len(seconds) * median(seconds) / 60
+    """How long the run takes: its epochs at the median epoch's pace, so that a pause does not count.
+
+    Epochs on small images have a pace of their own.
+    """
+    seconds, small = record["history"]["seconds"], record["recipe"].get("small_epochs", 0)
+    return sum(len(part) * median(part) for part in (seconds[:small], seconds[small:]) if part) / 60
 
 
 def petaflop(name: str) -> float | None:

@@ -64,7 +64,7 @@ def tally(words: list[str]) -> str:
 
 
 def runs_of(name: str) -> list[dict[str, Any]]:
-    """The records of the recipe `name` that it would still make, by seed: no others count."""
+    """The records of the recipe `name` that count, by seed; a ValueError where there is no such recipe."""
     return records.of_recipe(recipes.get(name).name)
 
 
