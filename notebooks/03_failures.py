@@ -461,7 +461,8 @@ plt.show()
 
 # %% [markdown]
 # The two rows are nearly the same: whatever the stripes, the network gives the same answers, most often one of the two. These are
-# the classes that the augmentation turns into each other.
+# the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no turn does: after four epochs
+# it is also simply behind.)
 #
 # **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the network.
 #
@@ -502,8 +503,8 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 
 # %% [markdown]
 # Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is flat:
-# it passes nothing on and no gradient back, so that the unit stays where it is. What is left is indeed a small network, and
-# in exhibit 1 none at all. Even the healthy run has lost some.
+# it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is left is indeed a small network, and
+# in exhibit 1 none at all. Even the healthy run has lost some, and does well with the rest.
 #
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little gradient
 # through below zero, so that a unit can come back.
@@ -521,7 +522,7 @@ beside_healthy(
 )
 
 # %% [markdown]
-# With it the run is as good as the healthy one. The network of Session 1 has this failure, as it was handed in: the book's page
+# With it the run is as good as the healthy one. (A healthy run with GELU would tell how much of that is about dead units.) The network of Session 1 has this failure, as it was handed in: the book's page
 # *Inside the network* counts its dead units.
 #
 # **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.

@@ -69,9 +69,10 @@ def accuracy(name: str) -> str:
 
     Where runs died a mean would be like none of them: "1.00, 1.00, 5.17 % (3 seeds, 2 at chance)".
     """
+    n = len(runs_of(name))
+    seeds = f"{n} seeds" if n > 1 else "1 seed"
     if not (percents := verdicts.percents(name)):
-        return NOT_RUN
-    seeds = f"{len(percents)} seeds" if len(percents) > 1 else "1 seed"
+        return seeds if n else NOT_RUN  # a range test has no accuracy
     if dead := Accuracy(name).dead():
         return f"{', '.join(f'{one:.2f}' for one in sorted(percents))} % ({seeds}, {dead} at chance)"
     spread = f" ± {stdev(percents):.2f}" if len(percents) > 1 else ""
@@ -125,17 +126,21 @@ def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
 
 
 def leaderboard(data: str) -> Html:
-    """Runs on `data` ("cifar10" or "cifar100") by accuracy, headlines first where not run, then others' results."""
+    """The headlines on `data` ("cifar10" or "cifar100") by accuracy, others' results, and the rest folded away."""
     ours = sorted(competing(data), key=lambda name: -fmean(verdicts.percents(name) or [math.inf]))
     machines = list(dict.fromkeys(where for name in ours for where in records.by_machine(runs_of(name))))
-    rows = [run_row(name, made_on=made_on(name, machines)) for name in ours]
+    rows = {name: run_row(name, made_on=made_on(name, machines)) for name in ours}
+    board = [rows.pop(name) for name in ours if recipes.get(name) in recipes.HEADLINES]
     others = [one for one in published.SOURCES + published.REFERENCES if one.data == data]
     for one in sorted(others, key=lambda one: -one.percent):
         weights = f"{one.weights:,}" if one.weights else "not stated"
         who = (one.name, tag("small", "published"))
-        rows.append(row(who, f"{one.percent:.2f} %", weights, one.cost, one.PFLOP or DASH))
+        board.append(row(who, f"{one.percent:.2f} %", weights, one.cost, one.PFLOP or DASH))
+    rest = table(RUN_HEAD, rows.values(), f"All other runs on {data}")
+    summary = tag("summary", f"The {len(rows)} other recipes, most of them with one thing changed")
+    folded = tag("details", Html(summary + rest))
     notes = [tag("p", f"Machine {k}: {where}") for k, where in enumerate(machines, 1)]
-    return Html(table(RUN_HEAD, rows, f"Leaderboard on {data}") + "".join(notes))
+    return Html(table(RUN_HEAD, board, f"Leaderboard on {data}") + folded + "".join(notes))
 
 
 def competing(data: str) -> list[str]:
@@ -175,6 +180,10 @@ def bench() -> Html:
 # A verdict is a word, a shape and a colour, so that nobody needs the colour. `course.css` has the classes.
 MARKS = {HOLDS: "✓ holds", FAILS: "✗ fails", UNDECIDED: "? undecided", NOT_RUN: "– waiting"}
 MIXED = "parts differ"
+KEY = (
+    "Dot: a run. Line: the 95 % interval of their mean. Band: what was claimed. Upright: no effect. A part holds where "
+    "the whole line lies in the band, does not hold where all of it lies outside, and is undecided otherwise."
+)
 PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 
 
@@ -189,7 +198,8 @@ def box(one: Claim) -> Html:
     untested = tag("p", f"Not tested: {one.untested}") if one.untested else ""
     runs = table(("Part", "95 % interval", "Runs"), map(runs_row, one.parts), f"Runs of {one.id}")
     link = tag("a", "All claims, and the rule behind the verdicts", href=f"../claims.html#{one.id.lower()}")
-    details = tag("details", Html(tag("summary", "The runs") + runs + tag("p", link)))
+    summary = tag("summary", "How to read this box, and its runs")
+    details = tag("details", Html(summary + tag("p", KEY) + runs + tag("p", link)))
     return tag("div", Html(title + tag("p", one.says) + parts + untested + details), class_="admonition note")
 
 
@@ -397,5 +407,5 @@ def why_dead(name: str) -> Html:
     """SmallNet's dead channels beside the median of their stage: filter, batch norm, and what would wake them."""
     head = ("Channel", "Length of its filter", "Scale", "Shift", "Active from")
     why = (examined(name) or {"why": {f"{name}: {NOT_RUN}": []}})["why"].items()
-    rows = [row(channel, *(f"{one:.2f}" for one in values)) for channel, values in why]
+    rows = [row(channel, *(f"{one:.3f}" for one in values)) for channel, values in why]
     return table(head, rows, "Dead channels")
