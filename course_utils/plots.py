@@ -149,8 +149,9 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     if reference:
         label, *curve = reference
         accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
-    stepwise = "steps-mid" if 0 in np.diff(history.learning_rate) else "default"  # or one that always changes
-    rate.plot(epochs, history.learning_rate, **END_DOT, color=GREEN, drawstyle=stepwise)
+    # Each epoch's at its start. One that stays for a while is drawn in steps.
+    stepwise = "steps-post" if 0 in np.diff(history.learning_rate) else "default"
+    rate.plot(epochs - 1, history.learning_rate, **END_DOT, color=GREEN, drawstyle=stepwise)
     rate.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(**WHOLE))
     for axes, label in (loss, LOSS), (accuracy, "top-1 accuracy (%)"):

@@ -176,7 +176,7 @@ def test_learning_curves_hold_the_history_and_the_reference():
     np.testing.assert_allclose(ours.get_data(), [range(1, 25), 100 * np.array(run.validation_accuracy)])
     np.testing.assert_array_equal(published.get_data(), [[1, 30], [49.0, 91.7]])
     assert rate.lines[0].get_drawstyle() == "default"
-    np.testing.assert_array_equal(rate.lines[0].get_ydata(), run.learning_rate)
+    np.testing.assert_array_equal(rate.lines[0].get_data(), [range(24), run.learning_rate])
     assert [text.get_text() for text in accuracy.get_legend().texts] == ["test", "published"]
     labels = ["loss", "top-1 accuracy (%)", "learning rate"]
     assert [axes.get_ylabel() for axes in figure.axes] == labels
@@ -185,7 +185,7 @@ def test_learning_curves_hold_the_history_and_the_reference():
 def test_a_rate_that_stays_is_drawn_as_steps():
     run = history(24)
     run.learning_rate = [0.1] * 12 + [0.02] * 12
-    assert plots.learning_curves(run).axes[2].lines[0].get_drawstyle() == "steps-mid"
+    assert plots.learning_curves(run).axes[2].lines[0].get_drawstyle() == "steps-post"
 
 
 def test_epoch_ticks_are_whole():

@@ -1,10 +1,11 @@
-"""The two networks drawn to scale, by the networks themselves: shapes after each stage, and where the weights are."""
+"""The two networks drawn to scale, by the networks themselves: shapes, weights and work of each stage."""
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import plots
 from course_utils.lab.figures import closed
@@ -29,15 +30,17 @@ def resnet() -> Figure:
 @closed
 @torch.inference_mode()
 def flow(parts: dict[str, nn.Module]) -> Figure:
-    """A row a stage: a box as high as the picture and as wide as its channels, and a bar of weights.
+    """A row a stage: a box as high as the picture and as wide as its channels, bars of weights and of multiplications.
 
     A black picture is sent through `parts`; a "residual" one is added to its input.
     """
-    size = {"figsize": (plots.WIDTH, 1.5 + 0.68 * len(parts)), "width_ratios": (3, 2)}
-    figure, (boxes, bars) = plt.subplots(1, 2, sharey=True, layout="constrained", **size)
-    x, widest = torch.zeros(1, 3, 32, 32), 0
+    size = {"figsize": (plots.WIDTH, 1.5 + 0.68 * len(parts)), "width_ratios": (3, 2, 2)}
+    figure, (boxes, bars, work) = plt.subplots(1, 3, sharey=True, layout="constrained", **size)
+    x, widest, products = torch.zeros(1, 3, 32, 32), 0, []
     for row, (name, part) in enumerate({"picture": nn.Identity(), **parts}.items()):
-        x = x + part.eval()(x) if name.startswith("residual") else part.eval()(x)
+        with FlopCounterMode(display=False) as counter:
+            x = x + part.eval()(x) if name.startswith("residual") else part.eval()(x)
+        products.append(counter.get_total_flops() / 2e6)  # torch counts additions as well
         channels, side = x.shape[1], x.shape[2] if x.ndim == 4 else 1
         height, widest = 0.55 * side / 32, max(widest, channels)
         boxes.add_patch(Rectangle((0, row - height / 2), channels, height, color=plots.BLUE, alpha=0.75))
@@ -45,35 +48,26 @@ def flow(parts: dict[str, nn.Module]) -> Figure:
         boxes.text(0, row - height / 2 - 0.05, shape, va="bottom", size=plots.SMALL_LETTERS)
         if name.startswith("residual"):
             bend = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=0.6"}
-            boxes.add_patch(FancyArrowPatch((-8, row - 1), (-8, row), color=plots.VERMILION, **bend))
+            boxes.add_patch(
+                FancyArrowPatch((-8, row - 1), (-8, row), color=plots.VERMILION, clip_on=False, **bend)
+            )
             boxes.text(8, row + 0.36, "X + R(X)", color="#9a4400", size=plots.SMALL_LETTERS, va="center")
     names, weights = ["picture", *parts], [0, *map(count_parameters, parts.values())]
     boxes.set_yticks(range(len(names)), names)
     boxes.set(xlim=(-0.14 * widest, 1.05 * widest), ylim=(len(names) - 0.4, -0.75))
-    boxes.set(xticks=[], xlabel="width: channels, height: side")
-    drawn = bars.barh(range(len(names)), weights, height=0.4, color=plots.BLUE)
-    bars.bar_label(drawn, [f"{n:,}" for n in weights], padding=3)
-    bars.set(xticks=[], xlabel="weights", xlim=(0, 2 * max(weights)))
-    for axes in (boxes, bars):
+    boxes.set(xticks=[], xlabel="shape")
+    for axes, numbers, label, digits in (
+        (bars, weights, "weights", 0),
+        (work, products, "products\n(millions)", 1),
+    ):
+        drawn = axes.barh(range(len(names)), numbers, height=0.4, color=plots.BLUE)
+        axes.bar_label(drawn, [f"{n:,.{digits}f}" if n else "" for n in numbers], padding=3)
+        axes.set(xticks=[], xlabel=label, xlim=(0, 2 * max(numbers)))
+    for axes in (boxes, bars, work):
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     return figure
-
-
-def layer_costs() -> list[tuple[str, int, int]]:
-    """(layer, weights, products a picture) of SmallNet's convolutions and dense layers.
-
-    A convolution uses each of its weights once a pixel, a dense layer once.
-    """
-    side, costs = 32, []
-    for layer in SmallNet().modules():
-        if isinstance(layer, nn.Conv2d):
-            costs.append((f"conv {len(costs) + 1}", count_parameters(layer), layer.weight.numel() * side**2))
-            side //= 2  # each stage ends in a pooling
-        elif isinstance(layer, nn.Linear):
-            costs.append((f"dense {len(costs) - 2}", count_parameters(layer), layer.weight.numel()))
-    return costs
 
 
 @closed
