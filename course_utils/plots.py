@@ -149,8 +149,7 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     if reference:
         label, *curve = reference
         accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
-    # Each epoch's at its start. One that stays for a while is drawn in steps.
-    stepwise = "steps-post" if 0 in np.diff(history.learning_rate) else "default"
+    stepwise = "steps-post" if 0 in np.diff(history.learning_rate) else "default"  # or it always changes
     rate.plot(epochs - 1, history.learning_rate, **END_DOT, color=GREEN, drawstyle=stepwise)
     rate.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(**WHOLE))

@@ -460,8 +460,7 @@ plt.show()
 # between the two losses alone is a warning, and no more.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a slightly
-# different accuracy. So one run is a sample, and a result is a mean with its spread: here 50.67 %, with a standard deviation of
-# 0.70 points.
+# different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its spread.
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")
