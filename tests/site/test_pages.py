@@ -58,6 +58,14 @@ def test_figures_are_described_and_visible_in_dark_mode(visits):
     assert [(name, image["address"]) for name, image in images if not is_opaque(image)] == []
 
 
+def test_a_figure_is_as_wide_as_the_text(site, browser):
+    with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(f"{site.as_uri()}/book/leaderboard.html")
+        text, figure = (page.locator(f".bd-article {one}").first for one in ("p", ".cell_output img"))
+        assert figure.bounding_box()["width"] >= 0.98 * text.bounding_box()["width"]
+
+
 def test_everyone_can_read_every_page(visits):
     assert {name: found["violations"] for name, found in visits.items() if found["violations"]} == {}
 
