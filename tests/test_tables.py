@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import pytest
 from made_up import write
 
-from course_utils.authoring import sync
 from course_utils.lab import records, tables
 from course_utils.lab.claims import CLAIMS
 from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED
@@ -25,7 +24,6 @@ SHOWN = {
     "runs": lambda: tables.runs({"with": SOURCE}),
     "leaderboard": lambda: tables.leaderboard("cifar100") + tables.leaderboard("cifar10"),
     "bench": tables.bench,
-    "notebooks": tables.notebooks,
     "networks": lambda: tables.networks({"a run": SOURCE}, *tables.COLUMNS),
     "why dead": lambda: tables.why_dead(SOURCE),
 }
@@ -57,13 +55,13 @@ def poisoned(value: object) -> object:
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
 def test_markup_in_a_file_is_shown_as_text(show, tmp_path, monkeypatch):
     names = [f"{name}/{kind}seed0.json" for name in (SOURCE, "resnet-fast") for kind in ("", "examined-")]
-    for name in (*names, "bench.json", "notebooks.json"):
+    for name in (*names, "bench.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         spoiled = poisoned(json.loads((records.RECORDED / name).read_text(encoding="utf-8")))
         (tmp_path / name).write_text(json.dumps(spoiled), encoding="utf-8")
     monkeypatch.setattr(records, "RECORDED", tmp_path)
     assert "<img" not in show()
-    assert "&lt;img" in show() or show not in map(SHOWN.get, ("leaderboard", "bench", "notebooks"))
+    assert "&lt;img" in show() or show not in map(SHOWN.get, ("leaderboard", "bench"))
 
 
 def test_a_cell_is_escaped_unless_it_is_html():
@@ -170,29 +168,3 @@ def test_operations_stand_beside_minutes(empty):
     assert tables.runs({"a": SOURCE}).endswith(f"<td>{tables.DASH}</td></tr></tbody></table></div>")
     (empty / "flops.json").write_text(json.dumps({SOURCE: 12.345e15}))
     assert "<td>12.3</td></tr>" in tables.runs({"a": SOURCE})
-
-
-# ---- notebooks ----
-
-
-def test_every_notebook_that_is_executed_was_timed_and_has_a_row():
-    executed = [path.stem for path in sync.lessons(sync.NOTEBOOKS)]
-    assert sorted(tables.TITLES) == sorted(executed)
-    assert set(tables.notebook_times()) == set(tables.TITLES), "run `python -m course_utils execute`"
-
-
-def test_what_was_measured_is_kept_beside_what_was_known(tmp_path):
-    path = tmp_path / "notebooks.json"
-    tables.keep_times({"01_smallnet": 51.4, "02_resnet": 30.0}, path)
-    tables.keep_times({"02_resnet": 28.6}, path)
-    found = tables.notebook_times(path)
-    assert {name: entry["seconds"] for name, entry in found.items()} == {"01_smallnet": 51, "02_resnet": 29}
-    assert found["02_resnet"]["machine"]["threads"]
-
-
-def test_the_full_time_is_at_the_pace_of_a_recorded_run(empty):
-    assert tables.full_time("02_resnet") == NOT_RUN
-    write("resnet-assignment", 90.0, seconds=30.0)
-    expected = "12 min: 24 epochs at the pace of resnet-assignment on a processor, 2 threads, bfloat16"
-    assert tables.full_time("02_resnet") == expected  # 24 epochs of half a minute: the pause does not count
-    assert tables.full_time("03_failures") == "the same"

@@ -145,26 +145,22 @@ def take_over(notebook: Path) -> None:
 
 
 def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600) -> None:
-    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; `timeout` is in seconds a cell.
+    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; a cell has `timeout` seconds.
 
-    Exercises are not run: they fail until they are solved. How long the course's own lessons took is stored for the
-    teachers' table. A cell that fails raises nbclient's CellExecutionError, which shows it; the file stays as it was.
+    Exercises are not run: they fail until they are solved. A cell that fails raises nbclient's CellExecutionError, and
+    the file stays as it was.
     """
-    made, seconds = lessons(folder), {}
+    made = lessons(folder)
     update(made)
     for path in made:
         notebook = nbformat.read(path, as_version=4)
         try:
-            seconds[path.stem] = run_cells(notebook, folder, profile, timeout)
+            run_cells(notebook, folder, profile, timeout)
         except Exception as error:
             error.add_note(f"while executing {path}")
             raise
         refuse_lost_edits(path, notebook)  # it may have been edited meanwhile
         write(path, notebook)
-    if folder == NOTEBOOKS and profile == "quick":
-        from course_utils.lab import tables
-
-        tables.keep_times(seconds)
 
 
 def run_cells(notebook: NotebookNode, folder: Path, profile: str, timeout: int | None) -> float:

@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from course_utils import lessons
 from course_utils.lab import machine, published, recipes, records, verdicts
 from course_utils.lab.claims import CLAIMS, Claim
 from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED, Accuracy, Part, runs_of
@@ -286,62 +284,6 @@ def runs_row(part: Part) -> Html:
     interval = "exact" if known and found.low == found.high else interval
     made_by = (Html(f"{tag('code', name)} {text(accuracy(name))}") for name in part.quantity.recipes)
     return row(part.says, interval, tuple(made_by))
-
-
-# ---- what the notebooks take ----
-
-TITLES = {
-    "01_smallnet": "Session 1",
-    "01_smallnet_solutions": "Session 1, the exercises solved",
-    "02_resnet": "Session 2",
-    "02_resnet_solutions": "Session 2, the exercises solved",
-    "03_failures": "A gallery of failures",
-}
-# What a notebook trains in the full profile: a lesson's recipe, how often, and the recorded run to whose pace its time
-# is scaled. The notebooks that are not here do the same in both profiles.
-FULL = {"01_smallnet": ("smallnet", 1, "smallnet-source"), "02_resnet": ("resnet", 1, "resnet-assignment")}
-
-
-def notebook_times(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """{notebook: seconds, date, precision, machine} as last executed."""
-    path = path or records.RECORDED / "notebooks.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def keep_times(seconds: Mapping[str, float], path: Path | None = None) -> None:
-    """Note what these notebooks took just now, on this machine; what is known of the others stays."""
-    from course_utils import training
-
-    now = {
-        "date": date.today().isoformat(),
-        "precision": str(training.pick_precision(training.pick_device())).removeprefix("torch."),
-        "machine": machine.describe(),
-    }
-    path = path or records.RECORDED / "notebooks.json"
-    known = notebook_times(path) | {name: {"seconds": round(taken), **now} for name, taken in seconds.items()}
-    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
-
-
-def notebooks() -> Html:
-    """A row for each notebook: its seconds in the quick profile, its minutes in the full one, and the machines."""
-    known = notebook_times()
-    quick = {name: f"{entry['seconds']} s" for name, entry in known.items()}
-    rows = [row(title, quick.get(name, NOT_RUN), full_time(name)) for name, title in TITLES.items()]
-    machines = {machine.in_words(entry["machine"], entry["precision"]): None for entry in known.values()}
-    note = tag("p", f"Quick: measured on {'; '.join(machines)}.") if machines else ""
-    return Html(table(("Notebook", "Quick profile", "Full profile"), rows, "Time of the notebooks") + note)
-
-
-def full_time(notebook: str) -> str:
-    """The minutes that the full profile trains, at the pace of the first seed of a recorded run."""
-    if notebook not in FULL:
-        return "the same"
-    lesson, times, similar = FULL[notebook]
-    epochs = times * lessons.LESSONS[lesson]["full"].epochs
-    if not (recorded := runs_of(similar)):
-        return NOT_RUN
-    needed = epochs * records.minutes(recorded[0]) / len(recorded[0]["history"]["seconds"])
-    return f"{needed:.0f} min: {epochs} epochs at the pace of {similar} on {records.where(recorded[0])}"
 
 
 # ---- what `examine` found ----
