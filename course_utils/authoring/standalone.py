@@ -27,7 +27,7 @@ FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form", "_kg_hide-inpu
 ABOUT = """\
 **This notebook stands alone**: it runs in Colab, in Kaggle and in any other Jupyter that has PyTorch. Choose a
 profile in the next cell, then run all cells. *Quick* draws its own pictures; *full* fetches CIFAR and takes
-15 minutes (Session 1) or over an hour (Session 2) without a GPU.
+15 minutes (Session 1) or one to two hours (Session 2) without a GPU.
 
 The folded cells write the course's package, `course_utils`, into the folder that this notebook runs in. Unfold
 them to read it."""
