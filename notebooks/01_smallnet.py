@@ -95,7 +95,7 @@ plt.show()
 #
 # ## The network
 #
-# The network sees by *convolution*: lay a *filter* of 3×3 numbers over the picture, multiply each number with the pixel below it, and add up the nine
+# The network sees by *convolution*: lay a *filter* of 3×3 numbers over the picture, multiply each number by the pixel under it, and add up the nine
 # products. The sum is large where the picture looks like the filter. This one looks for edges, dark on the left and bright on the right.
 
 # %%
@@ -124,7 +124,7 @@ plt.show()
 # filters of random numbers, and these numbers are what training changes. The filters of the next layer look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them
 # it has $9c$ numbers.
 #
-# The network has two kinds of parts. A *stage* is a convolution, after which *pooling* keeps the largest of each 2×2 values and so
+# The network has two kinds of parts. A *stage* is a convolution, after which *pooling* keeps the largest value of each 2×2 block and so
 # halves the picture. It takes `c` maps (*channels*) in and gives `d` out.
 
 
@@ -142,7 +142,7 @@ def stage(c, d):
 # %% [markdown]
 # Batch normalisation keeps the values of each channel on one scale, which makes training faster. Dropout sets some of them to zero
 # at random; you will see what for. ReLU sets negative values to zero: without such a bend between them, two layers could do no more
-# than one. (It comes after pooling, where it gives the same values as before it, at a quarter of the places.)
+# than one. (Placed after pooling, it gives the same result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. Two *dense* layers, in which every value that comes in counts
 # for every value that goes out, turn those into one number for each class.
@@ -542,8 +542,8 @@ if recipe.data == "shapes100":
     assert after > before
 
 # %% [markdown]
-# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. On CIFAR it only keeps the
-# network from learning the pictures by heart: 500 of them cannot teach it more in 15 epochs. The curves show when.
+# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. On CIFAR it kept the
+# network from learning the pictures by heart, and gained nothing in 15 epochs. Here are the curves.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: a curve without a remedy, one with dropout and one with augmentation."}}
 variants = {
@@ -556,8 +556,8 @@ plt.show()
 
 # %% [markdown]
 # On the drawn shapes augmentation is behind at first: hardly a picture comes twice, so they take longer to learn. It pays later,
-# when the network without it has nothing left to learn from its 500 pictures. On CIFAR the three curves end within two points.
-# This dropout is mild, and changes much less.
+# when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here, changes much less. On CIFAR the
+# three curves end within two points.
 #
 # With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on
 # average over their seeds. Training accuracy is measured on the way here, with dropout on.

@@ -461,7 +461,7 @@ plt.show()
 
 # %% [markdown]
 # The two rows are nearly the same: whatever the stripes, the network gives the same answers, most often one of the two. These are
-# the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no turn does: after four epochs
+# the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no turn explains: after four epochs
 # it is also simply behind.)
 #
 # **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the network.
