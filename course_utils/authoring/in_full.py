@@ -17,7 +17,7 @@ from course_utils.lab import machine
 BOOK = sync.NOTEBOOKS.parent / "book"
 LESSONS = {
     "01_smallnet": BOOK / "session1" / "lesson_in_full.ipynb",
-    "02_resnet": BOOK / "session2" / "lesson_in_full.ipynb",  # not run yet
+    "02_resnet": BOOK / "session2" / "lesson_in_full.ipynb",
 }
 
 
