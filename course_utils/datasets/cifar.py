@@ -13,6 +13,7 @@ them after their MD5.
 import hashlib
 import os
 import shutil
+import tarfile
 import tempfile
 import warnings
 from contextlib import suppress
@@ -200,9 +201,12 @@ def _read_archive(archive: Path, name: str) -> Arrays:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != _reader(name).tgz_md5:
         raise Unavailable(f"wrong bytes: MD5 {found}, expected {_reader(name).tgz_md5}")
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.unpack_archive(archive, folder, "gztar", filter="data")
-        return _read_folder(Path(folder, _reader(name).base_folder), name)
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as tar:
+        into = Path(folder, _reader(name).base_folder)
+        into.mkdir()
+        for member in filter(tarfile.TarInfo.isfile, tar):  # Python 3.11.3 and older unpack without a filter
+            (into / Path(member.name).name).write_bytes(tar.extractfile(member).read())
+        return _read_folder(into, name)
 
 
 def _read_folder(folder: Path, name: str) -> Arrays:
