@@ -8,6 +8,7 @@ import pytest
 from made_up import write
 from matplotlib.figure import Figure
 
+from course_utils.authoring import diagrams
 from course_utils.lab import figures, published, tables
 from course_utils.lab.verdicts import NOT_RUN
 
@@ -119,3 +120,9 @@ def test_bins_of_few_images_are_left_out_of_the_curve():
     assert len(curve.containers[0].lines[0].get_xdata()) == (count >= figures.FEW).sum() < len(count)
     (label,) = curve.get_legend().get_texts()
     assert label.get_text() == f"a run: ECE {100 * found['ece']:.1f} points"
+
+
+def test_a_drawing_has_the_weights_and_the_products_of_each_stage():
+    _, weights, products = ([text.get_text() for text in axes.texts] for axes in diagrams.resnet().axes)
+    assert sum(int(one.replace(",", "")) for one in weights if one) == 6_575_370
+    assert products == ["", "1.8", *["75.5"] * 5, "", "0.0"]  # millions, 9 × 64 × 128 × 32 × 32 among them

@@ -151,6 +151,11 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(empty):
     assert "two computers" not in tables.runs({"none": "smallnet-gelu"})
 
 
+def test_a_range_test_was_run_though_it_has_no_accuracy():
+    box = tables.claim("R2")
+    assert NOT_RUN not in box and box.count("3 seeds") == 2
+
+
 def test_the_board_keeps_the_budget_and_its_order(empty):
     write("transfer-resnet", 70.0)
     write(SOURCE, 50.0)

@@ -17,6 +17,7 @@ from nbformat import NotebookNode, v4
 
 from course_utils.authoring import repository, sync
 from course_utils.lab import records
+from course_utils.lessons import EXPECTATIONS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IMPORT_NAMES = {"pillow": "PIL"}  # where it differs from the name to install
@@ -24,10 +25,11 @@ IMPORT_NAMES = {"pillow": "PIL"}  # where it differs from the name to install
 # What folds a cell's source away in JupyterLab, in Colab and in Kaggle.
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form", "_kg_hide-input": True}
 
-ABOUT = """\
+TIMES = [EXPECTATIONS[name][0] for name in ("smallnet-source", "resnet-lesson")]
+ABOUT = f"""\
 **This notebook stands alone**: it runs in Colab, in Kaggle and in any other Jupyter that has PyTorch. Choose a
 profile in the next cell, then run all cells. *Quick* draws its own pictures; *full* fetches CIFAR and takes
-15 minutes (Session 1) or one to two hours (Session 2) without a GPU.
+{TIMES[0]} (Session 1) or {TIMES[1]} (Session 2) without a GPU.
 
 The folded cells write the course's package, `course_utils`, into the folder that this notebook runs in. Unfold
 them to read it."""
