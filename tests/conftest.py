@@ -1,4 +1,4 @@
-"""What all tests share: the quick profile, figures without a window, the option `--site`."""
+"""What all tests share: two processes, the quick profile, figures without a window, the option `--site`."""
 
 import os
 import sys
@@ -9,9 +9,21 @@ import pytest
 
 # The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
 os.environ["COURSE_PROFILE"] = "quick"
+os.environ["TQDM_DISABLE"] = "1"  # a bar that appears on a slow computer would be an output that differs
+WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
+if WORKER:
+    os.environ["OMP_NUM_THREADS"] = "1"  # two kernels with two threads each would wait for each other
 
 # Not by MPLBACKEND: the kernels would inherit that too, and their figures would be lost.
 matplotlib.use("Agg")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes, a file (and so a notebook) in one of them; `-n 0` takes one."""
+    whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.usepdb
+    if whole and not WORKER and config.getoption("numprocesses", 0) is None:  # 0 without pytest-xdist
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -88,7 +89,9 @@ def unpack(folder: Path) -> None:
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """This process cannot write to the folder, even if it is run by root."""
-    root, folders = hasattr(os, "geteuid") and os.geteuid() == 0, (folder, *folder.parents[:2])
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    temporary = Path(tempfile.gettempdir()).resolve()
+    folders = [one for one in (folder, *folder.parents) if temporary in one.parents]
     for one in folders:
         one.chmod(0o555)
     try:

@@ -1,18 +1,21 @@
-"""The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone.
+"""The site as its readers meet it: every page opened from disk in Chromium, at the width of a phone, and printed.
 
-Costs about 25 s, most of it axe's; test_print.py looks at the same visits. `pytest tests/site --site=_build/html` looks
-at a site that has been built already, with every figure in it.
+Costs about 50 s, most of it axe's. `pytest tests/site --site=_build/html` looks at a site that has been built already,
+with every figure in it.
 """
 
 import gzip
+import re
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import pytest
 from PIL import Image
 
 PHONE = 390  # pixels across
+PAPER = 670  # A4 between print.css's margins
 PAGE_BYTES, FIRST_VIEW_BYTES, NETWORK_BYTES = 1_500_000, 500_000, 2_500_000
 
 
@@ -84,3 +87,52 @@ def test_the_front_door_leads_to_the_welcome_and_the_search_to_pages(site, brows
         page.wait_for_selector(".bd-article h1:has-text('Training on a Budget')")
         page.goto(f"{site.as_uri()}/search.html?q=one+cycle")
         page.wait_for_selector("#search-results a[href*='book/session2/one_cycle.html']")
+
+
+# ---- on paper ----
+
+
+@pytest.fixture(scope="module")
+def printed(visits) -> dict[str, dict]:
+    """Every page as print shows it while the site is dark, by its address within the site."""
+    return {name: found["printed"] for name, found in visits.items() if "printed" in found}
+
+
+def test_nothing_but_the_text_is_printed(printed):
+    assert len(printed) > 20
+    assert {name: one["around"] for name, one in printed.items() if one["around"]} == {}
+    assert [name for name, one in printed.items() if not one["title"]] == []
+
+
+def test_nothing_is_cut_off_at_the_right(printed):
+    assert {name: one["cut"] for name, one in printed.items() if one["cut"]} == {}
+    assert {name: one["width"] for name, one in printed.items() if one["width"] > PAPER} == {}
+
+
+def test_what_was_folded_can_be_read(printed):
+    assert {name: one["folded"] for name, one in printed.items() if one["folded"]} == {}
+    solutions = printed["notebooks/01_smallnet_solutions.html"]["text"]
+    assert "dead = int((rates < smallest_change).sum())" in solutions
+    assert "Show the solution" not in solutions
+    assert "Activate.ps1" in printed["book/how_to_run.html"]["text"]
+    assert "from course_utils.lab import figures" not in printed["book/session1/convolutions.html"]["text"]
+
+
+def test_print_is_dark_on_light(printed):
+    for name, one in printed.items():
+        assert one["ground"] in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"), name
+        bright = [colour for colour in one["colours"] if min(map(int, re.findall(r"\d+", colour)[:3])) > 120]
+        assert bright == [], name
+
+
+def test_no_figure_is_cut_in_two(printed):
+    assert {name: one["breakable"] for name, one in printed.items() if one["breakable"]} == {}
+
+
+def test_the_pdf_has_pages(site, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((site / "book" / "how_to_run.html").as_uri())
+        pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.startswith(b"%PDF")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 5
