@@ -72,7 +72,7 @@ TAKE = ("--from-notebook", {"type": path, "metavar": "FILE", "help": "first take
 
 STUDENTS = {
     "list": (list_recipes, "the named recipes"),
-    "fetch": ("datasets.cifar.fetch", "download and verify data sets, to need no network later", NAMES, ROOT),
+    "fetch": ("datasets.cifar.fetch", "download and verify data sets, for use offline", NAMES, ROOT),
     "run": (run, "train one recipe and record the run", RECIPE, SEED, ROOT),
     "table": (table, "the recorded runs: test accuracy over seeds, weights, minutes", PATTERN),
     "verify": ("lab.sweeps.verify", "test saved weights again, compare with their records", PATTERN, ROOT),

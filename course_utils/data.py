@@ -108,12 +108,12 @@ def fingerprint(image_set: ImageSet) -> str:
 def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[ImageSet, ImageSet]:
     """Set a share of every class aside: returns the rest, to train on, and the validation set.
 
-    Each class gives `round(validation * its count)` images, chosen by the seed. The choice hangs on the images and not
+    Each class gives `round(validation * its count)` images, chosen by the seed. The choice depends on the images, not
     on their order in the file, so that everybody's validation set is the same, wherever their CIFAR came from. Warns of
     classes that are too small to be in both parts.
     """
     if not 0 <= validation < 1:
-        raise ValueError(f"expected a validation share from 0 up to, but without, 1, found {validation}")
+        raise ValueError(f"expected a validation share of at least 0 and below 1, found {validation}")
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
@@ -176,8 +176,8 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    With `mean=0, std=1` pixels are scaled to [0, 1] and no more. `fill` is the colour, in [0, 1], of what the crop and
-    the cutout uncover, by default `mean`; `hole_fill` that of the cutout, where it is another.
+    With `mean=0, std=1` pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and
+    of the cutout, by default `mean`; `hole_fill` is the cutout's, if it differs.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class BatchLoader:
         if self.augment is None:
             return self.store[batch]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
-        if self.augment.alternate and self.augment.flip:  # chance decides once, and then in turns
+        if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
             draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.hole_fill)

@@ -124,7 +124,7 @@ def profile() -> str:
 
 
 def for_lesson(lesson: str) -> Recipe:
-    """What `lesson` ("smallnet" or "resnet") trains in the present profile; says so in print."""
+    """What `lesson` ("smallnet" or "resnet") trains in the current profile; prints a summary."""
     recipe = LESSONS[lesson][profile()]
     duration, accuracy = EXPECTATIONS[recipe.name]
     print(f"profile  {profile()}  (set COURSE_PROFILE to quick or full)")

@@ -46,8 +46,8 @@ class Dropout(nn.Module):
 def keep_mask(x: Tensor, threshold: int) -> Tensor:
     """A mask in the dtype and memory order of `x`: 0 with probability `threshold` / 256, and 1 on average.
 
-    The scale of what survives may lie between two numbers of a half precision: 1.113 between 1.109 and 1.117 in
-    bfloat16. Then some of the 256 draws get the one and some the other, so many that the average is exact.
+    In half precision, the scale may lie between two representable numbers: 1.113 between 1.109 and 1.117 in
+    bfloat16. Then some of the 256 draws get the one and the rest the other, so that the average is exact.
     """
     draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
@@ -71,9 +71,9 @@ class SmallNet(nn.Module):
 
     Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · activation. With the defaults it has exactly 996,376
     weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
-    convolutions but the first separable ones. The source has its ReLU before the pooling. Behind it, a ReLU has a
-    quarter of the work and the same output, since it keeps the order of values. GELU falls before it rises, so with it
-    this is another network than one that pools last.
+    convolutions but the first separable ones. The source has its ReLU before the pooling. After it, a ReLU has a
+    quarter of the work and the same output, since it keeps the order of values. GELU does not (it falls before it
+    rises), so pooling last would be a different network.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True) -> nn.Sequential:
-    """Conv 3×3 · BatchNorm · ReLU; with `pool`, MaxPool 2 leaves a quarter of the values to the last two."""
+    """Conv 3×3 · BatchNorm · ReLU; with `pool`, MaxPool 2 before BatchNorm keeps a quarter of the values."""
     conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias), [nn.MaxPool2d(2)] if pool else []
     return nn.Sequential(conv, *pooling, nn.BatchNorm2d(c_out), nn.ReLU())
 
@@ -139,7 +139,7 @@ def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True
 def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -> nn.Sequential:
     """R: two Conv · BN · ReLU that keep the shape, so that their output can be added to their input."""
     layers = [layer for _ in range(2) for layer in conv_bn_relu(channels, channels, bias=bias)]
-    if dropout:  # in the place of the ReLU that it follows: the weights keep the names that saved files have
+    if dropout:  # in one place with the ReLU before it, so that the weights keep their names in saved files
         for place in (2, 5):
             layers[place] = nn.Sequential(layers[place], nn.Dropout2d(dropout))
     return nn.Sequential(*layers)
@@ -202,8 +202,8 @@ class Sprint(nn.Module):
     """The network of the page "A sprint": whitened patches, three stages, a global maximum; 1,972,792 weights.
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
-    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. A convolution leaves its bias to the batch norm
-    behind it, which leaves its scale to the next layer. With `identity` each begins as a copy of its first inputs.
+    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch
+    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs.
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 
@@ -224,7 +224,7 @@ class Sprint(nn.Module):
             layers += [plain_norm(c_out), activation_layer(activation)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
-        nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are all but a guess
+        nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are nearly uniform
         for filters in self.filters()[1:] if identity else []:
             nn.init.dirac_(filters[: filters.shape[1]])
         self.to(memory_format=torch.channels_last)
@@ -262,10 +262,10 @@ def plain_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SixViews(nn.Module):
-    """`model` asked six times: about an image, the same a pixel up and left, and down and right, each also mirrored.
+    """`model` on six views: an image, the same moved a pixel up and left, and down and right, each also mirrored.
 
     Returns the mean of the logits, in which a moved view counts half. This is test-time augmentation: it costs six
-    times the operations and says something else than the accuracy of one view. Compare like with like.
+    times the operations, and its accuracy is not that of one view. Compare like with like.
     """
 
     def __init__(self, model: nn.Module):
@@ -286,8 +286,8 @@ class TransferNet(nn.Module):
     mode: a frozen BatchNorm that went on moving its running statistics would not be frozen. `backbone` is any network
     that returns features (n, n_features), `headless(model)` for one that was trained here; by default it is
     torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains it
-    on ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would: its
-    weights stay, and its BatchNorm follows the new pictures.
+    too ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would: its
+    weights stay, but its BatchNorm adapts to the new data.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 

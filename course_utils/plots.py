@@ -92,7 +92,7 @@ def show_augmented(originals: np.ndarray, augmented: np.ndarray, title: str = ""
 
 @styled
 def worst_mistakes(images, labels, probabilities, classes: Sequence[str], n: int = 8) -> Figure:
-    """The `n` images of which a wrong class was most probable, with both classes.
+    """The `n` most confidently misclassified images, with both classes.
 
     `images` uint8 (N, H, W, 3), `labels` (N,), `probabilities` (N, n_classes) as `training.predict` gives them.
     """
@@ -213,8 +213,8 @@ def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=Fal
 def range_test(rates, losses, marks: Mapping[str, float] | None = None) -> Figure:
     """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`, a vertical each.
 
-    Faint are the losses, strong their running mean. The y axis keeps to where the network learns, though the loss
-    explode afterwards.
+    Losses are faint, their running mean strong. The y axis keeps to where the network learns, even if the loss
+    explodes afterwards.
     """
     smoothed = RangeTest(np.asarray(rates), np.asarray(losses)).smoothed
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")

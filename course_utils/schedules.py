@@ -59,7 +59,7 @@ def rates_of(schedule: "Callable[[Optimizer], LRScheduler]", steps: int, lr: flo
     scheduler, rates = schedule(optimizer), []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()  # of nothing: torch warns of schedulers that step before their optimizer
+        optimizer.step()  # changes nothing; torch warns if a scheduler steps before its optimizer
         scheduler.step()
     return np.array(rates)
 
@@ -88,8 +88,8 @@ class RangeTest:
     def suggestion(self) -> float:
         """A tenth of the rate at which the smoothed loss is lowest, but no rate below those tested.
 
-        At the minimum itself the loss is about to rise: a rate from there is already too high. The rule of thumb is
-        older than its reasons; it gives the order of magnitude.
+        At the minimum itself the loss is about to rise: that rate is already too high. The rule of thumb has little
+        theory behind it; it gives the order of magnitude.
         """
         return max(float(self.rates[np.argmin(self.smoothed)]) / 10, float(self.rates[0]))
 
@@ -140,7 +140,7 @@ def lr_range_test(
 
     The test ends early once the loss is not finite or four times its lowest. Model and optimizer are put back as they
     were, so that training starts from the same weights as it would have; the loader's order and torch's random numbers
-    go on. Raises ValueError as `fit` does, and where no loss is finite; warns where the range does not hold the answer.
+    are not. Raises ValueError as `fit` does, or if no loss is finite; warns if the range does not hold the answer.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training

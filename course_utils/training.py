@@ -52,7 +52,7 @@ class History:
 
 @dataclass
 class Run:
-    """All that a run's future depends on. Hooks get it: `start(run)` at first, `after_epoch(run)` after each."""
+    """What a run's future depends on. Hooks get it: `start(run)` first, `after_epoch(run)` after each epoch."""
 
     model: nn.Module
     loader: Iterable
@@ -81,7 +81,7 @@ def fit(
 ) -> History:
     """Train for `epochs` epochs, validate after each, and return the curves (NaN where nothing is validated).
 
-    Raises ValueError for more trainable weights than `max_parameters` and what does not fit together, or `Diverged`.
+    Raises ValueError for more trainable weights than `max_parameters` or parts that do not match, and `Diverged`.
     """
     scaler, hooks = grad_scaler(model, precision), list(hooks)
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
@@ -216,7 +216,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def steps_per_batch(scheduler: LRScheduler | None) -> bool:
-    """Whether `scheduler` counts batches, as torch's two cycles do and any with `per_batch = True`, or else epochs."""
+    """Whether `scheduler` steps every batch (torch's two cycles, any with `per_batch = True`) and not every epoch."""
     return isinstance(scheduler, (OneCycleLR, CyclicLR)) or getattr(scheduler, "per_batch", False)
 
 

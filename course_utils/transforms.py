@@ -52,13 +52,13 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
         num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8), fill=fill, p=0.5
     )
     crop = v2.RandomCrop(32, padding=4, fill=fill)
-    # Not functions in here: those DataLoader could not hand to its workers.
+    # Not local functions: DataLoader could not pass those to its workers.
     return partial(_augmented, crop, A.Compose([A.HorizontalFlip(p=0.5), cutout, *finish]))
 
 
 def _augmented(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
-    # Albumentations has random numbers of its own, and every worker of every epoch gets the same copy of them. Torch's
-    # differ by worker and epoch, and `torch.manual_seed` decides them: they seed albumentations', image by image.
+    # Albumentations has a random generator of its own; all workers in all epochs get the same copy of it. Torch's
+    # differs by worker and epoch and follows `torch.manual_seed`: it seeds albumentations' for each image.
     seed = int(torch.randint(2**31, (), device="cpu"))
     rest.set_random_state(np.random.default_rng(seed), random.Random(seed))
     return _transformed(rest, np.asarray(crop(Image.fromarray(image))))
@@ -91,8 +91,8 @@ class Augment:
     `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; `jitter` is how far from 1
     the factors of `jitter_colours` go. Zero switches a step off. `Augment()` is the assignment's pipeline.
 
-    With `alternate` chance mirrors an image in the first epoch, and from then on it is mirrored in every second epoch:
-    none is seen the same way twice running. With `reflect` the border is the image's own, mirrored.
+    With `alternate` an image is flipped at random in the first epoch and then in every second one, so that none is
+    seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
     """
 
     padding: int = 4
@@ -117,7 +117,7 @@ class Augment:
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
 
-        `draws` stay on the CPU wherever the store is: to ask a GPU which images to flip would mean to wait for it.
+        `draws` stay on the CPU wherever the store is: asking a GPU which images to flip would mean waiting for it.
         """
         size, device = padded.shape[1] - 2 * self.padding, padded.device
         images = crop(padded, indices, draws.top.to(device), draws.left.to(device), size)
@@ -161,8 +161,8 @@ def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) 
 def jitter_colours(images: Tensor, light: Tensor) -> Tensor:
     """`uint8` (n, H, W, 3) images with their own brightness, contrast and saturation; `light` is float32 (n, 3).
 
-    Each factor blends an image with something plainer, as torchvision's `ColorJitter` does: black, the
-    mean of its greys, its grey at each pixel. At 1 it changes nothing. The order is always this one.
+    Each factor blends an image with a plainer one, as torchvision's `ColorJitter` does: black, its mean
+    grey, its greyscale version. A factor of 1 changes nothing. The order is fixed.
     """
     brightness, contrast, saturation = (factor[:, None, None, None] for factor in light.unbind(1))
     colours = (images.float() * brightness).clamp(0, 255)
@@ -173,7 +173,7 @@ def jitter_colours(images: Tensor, light: Tensor) -> Tensor:
 
 
 def grey(colours: Tensor) -> Tensor:
-    """How bright the eye sees (n, H, W, 3) colours: (n, H, W, 1), with the weights of ITU-R BT.601."""
+    """Perceived brightness of (n, H, W, 3) colours: (n, H, W, 1), with the weights of ITU-R BT.601."""
     return (colours * colours.new_tensor([0.299, 0.587, 0.114])).sum(3, keepdim=True)
 
 

@@ -25,7 +25,7 @@
 # * work out how many weights a network has before you build it, and where they are;
 # * follow the shape of the data through every layer;
 # * draw a learning-rate schedule before you pay for it, and see when it is dead;
-# * tell overfitting from the curves, and say what dropout and augmentation do about it;
+# * recognise overfitting in the curves, and say what dropout and augmentation do about it;
 # * save weights, load them safely, and measure a test accuracy once;
 # * reuse a trained network on a new task, and check that it really was trained.
 #
@@ -124,8 +124,8 @@ plt.show()
 # filters of random numbers, and these numbers are what training changes. The filters of the next layer look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them
 # it has $9c$ numbers.
 #
-# The network has two kinds of parts. A *stage* is a convolution, after which *pooling* keeps the largest value of each 2×2 block and so
-# halves the picture. It takes `c` maps (*channels*) in and gives `d` out.
+# The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest value
+# of each 2×2 block and so halves the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
 
 
 # %% tags=["slide"]
@@ -141,11 +141,12 @@ def stage(c, d):
 
 # %% [markdown]
 # Batch normalisation keeps the values of each channel on one scale, which makes training faster. Dropout sets some of them to zero
-# at random; you will see what for. ReLU sets negative values to zero: without such a bend between them, two layers could do no more
-# than one. (Placed after pooling, it gives the same result as before it, with a quarter of the work.)
+# at random; you will see what for. ReLU sets negative values to zero: without something of this kind between them, two
+# layers could do no more than one. (Placed after pooling, it gives the same result as before it, with a quarter of the
+# work.)
 #
-# Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. Two *dense* layers, in which every value that comes in counts
-# for every value that goes out, turn those into one number for each class.
+# Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which every
+# value that comes in counts for every value that goes out. Two of them turn the 2,048 into one number for each class.
 
 
 # %% tags=["slide-more"]
@@ -339,8 +340,9 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
-# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum, which
-# can make ten of it, delays that by ten epochs. The remaining 260 epochs, 43 minutes of the hour, compute gradients
+# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum,
+# which can make a step ten times as long, delays that by ten epochs. The remaining 260 epochs, 43 minutes of the hour,
+# compute gradients
 # and throw them away. Long before that, after epoch 25, they are of no use any more. **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
@@ -455,9 +457,9 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss. Once the training loss goes on falling while the
-# validation loss *rises*, a network learns the training images and no longer the classes: that is **overfitting**. A distance
-# between the two losses alone is a warning, and no more.
+# nearly flat, and the training loss lies far below the validation loss. When the training loss goes on falling while the
+# validation loss *rises*, a network is learning the training images and no longer the classes: that is **overfitting**. A
+# gap between the two losses is by itself only a warning.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a slightly
 # different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its spread.
@@ -555,12 +557,13 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# On the drawn shapes augmentation is behind at first: hardly a picture comes twice, so they take longer to learn. It pays later,
+# On the drawn shapes augmentation is behind at first: hardly any picture is seen twice, so they take longer to learn. It
+# pays off later,
 # when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here, changes much less. On CIFAR the
 # three curves end within two points.
 #
 # With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on
-# average over their seeds. Training accuracy is measured on the way here, with dropout on.
+# average over their seeds. Here training accuracy is measured during training, with dropout on.
 
 # %% tags=["remove-input"]
 names = {
@@ -655,8 +658,9 @@ trainable = count_parameters(transfer, trainable=True)
 print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
-# As a control, do exactly the same over a backbone with **random** weights. The source project had none. A frozen ResNet-18
-# got 25 % there, which was taken for what transfer learning is worth. The book's page on transfer works out which weights it
+# As a control, do exactly the same with a backbone of **random** weights. The source project had no control: its frozen
+# ResNet-18 got 25 %, and that was taken for what transfer learning is worth. The book's page on transfer works out which
+# weights it
 # probably had.
 
 

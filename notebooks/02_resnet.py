@@ -16,8 +16,9 @@
 # %% [markdown] tags=["slide"]
 # # Session 2: a residual network in 24 epochs
 #
-# Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of them**. What
-# decides, then, is how the pictures are fed in and at which rate the network learns. The assignment fixed that, too; you will see each choice, and may
+# Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of them**.
+# What matters, then, is how the pictures are fed in and at which rate the network learns. The assignment fixed that, too;
+# you will see each choice, and may
 # change it.
 #
 # After this session you can
@@ -145,7 +146,7 @@ augment = Augment(
 print(augment)
 
 # %% [markdown]
-# Look at what the network will see. In the first column the original, beside it six ways in which it may appear.
+# Look at what the network will see. The first column is the original; beside it are six augmented versions of it.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Five training pictures in rows, each followed by six augmented versions: shifted, mirrored, some with a square cut out."}}
 rng = np.random.default_rng(1)
@@ -181,7 +182,8 @@ def conv_bn_relu(c, d, pool=False):
 
 
 # %% [markdown]
-# The second computes $X + R(X)$, where the *branch* $R$ is two of the first. The branch need only learn what to *change* about $X$, and
+# The second computes $X + R(X)$, where the *branch* $R$ is two parts of the first kind in a row. It need only learn what to
+# *change* about $X$, and
 # the sum gives gradients a direct way back.
 #
 # ```text
@@ -337,8 +339,8 @@ print(f"used below: {recipe.schedule_args['lr_max']:.1e}")
 # ## One cycle
 #
 # The rate climbs in a straight line to its maximum and comes down again: warm-up while the weights are random and gradients
-# wild, large steps to travel, small steps to settle. It changes with every batch. For PyTorch that is one line: `LambdaLR` asks
-# a function, at every step, for the share of the optimizer's rate.
+# wild, large steps to travel, small steps to settle. It changes with every batch. In PyTorch that takes one line: at every
+# step, `LambdaLR` asks a function what share of the optimizer's rate to use.
 
 
 # %%
@@ -368,8 +370,9 @@ assert np.allclose(assignment_rates, rates_by_hand)
 print("the package's cycle has the same rates")
 
 # %% [markdown]
-# The package's version takes epochs and rates in place of steps and shares. It also tells `fit` to step it with every batch; on one
-# of your own set `scheduler.per_batch = True`, or it is stepped once an epoch. Here is the cycle as a picture.
+# The package's version takes epochs and rates in place of steps and shares. It also tells `fit` to step it after every
+# batch; on a scheduler of your own, set `scheduler.per_batch = True`, or it is stepped once an epoch. Here is the cycle as
+# a picture.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
 plots.schedule(
@@ -470,7 +473,8 @@ plt.show()
 
 # %% [markdown]
 # The published curve zigzags by several points on its way, and passes 90 % at epoch 21. Its last points come with the
-# smallest rates. The course's curve is the mean of its runs. (The accuracy axis begins at 75 %.) They have the same rates, and none of them zigzags as much;
+# smallest rates. The course's curve is the mean of its runs. (The accuracy axis begins at 75 %.) Those runs have the same
+# rates, yet none of them zigzags as much;
 # *The assignment*, in the book, looks for the reason.
 
 # %% tags=["remove-input"]
@@ -530,8 +534,8 @@ plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# These are the mistakes, the surest first. (On the drawn shapes there may be hardly more than these.) Ask of each: would cutout, a shift or a mirror image have taught
-# it better, or is the label wrong?
+# These are the mistakes, the surest first. (On the drawn shapes there may be hardly any others.) Ask of each: would cutout,
+# a shift or a mirror image have helped, or is the label wrong?
 #
 # ## Your own picture
 #

@@ -86,8 +86,9 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 
 # %% [markdown]
-# Everything that the exhibits have in common is in one function: four epochs of one cycle, which starts at a fifth of its
-# highest rate, the same seed, the same order of the pictures. `fit` looks at the first batch and warns of the mistakes that
+# Everything that the exhibits have in common is in one function: four epochs of one cycle (starting at a fifth of its
+# highest rate), the same seed, and the same order of the pictures. `fit` looks at the first batch and warns of the mistakes
+# that
 # it can see there. The function prints these warnings, so that you see which failures announce themselves and which do not.
 
 
@@ -314,7 +315,7 @@ print(f"the lowest loss that is left to reach: {floor:.2f}")
 beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 
 # %% [markdown]
-# **How to recognise it.** It learns, and slowly. The loss creeps down and has a floor. At best the first softmax gives 1
+# **How to recognise it.** It learns, but slowly. The loss creeps down towards a floor. At best the first softmax gives 1
 # to the right class and 0 to the other nine; of these ten numbers the second one makes
 # $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The accuracy is lower than it should be too, but far from a guess,
 # so this mistake can live on unnoticed. `fit` sees it: true logits are not all positive, nor is their sum 1.
@@ -359,7 +360,8 @@ beside_healthy(
 )
 
 # %% [markdown]
-# **How to recognise it.** On everything, the loss is that of a guess from start to end. The curve alone cannot tell this from
+# **How to recognise it.** With the decay on everything, the loss is that of a guess from start to end. The curve alone
+# cannot tell this from
 # exhibit 5. The weights can: look at the scales of batch normalisation, which start at 1.
 
 
@@ -374,8 +376,9 @@ print(f"healthy:                 {largest_scale(healthy_model):.1g}")
 print(f"decay 0.3 on everything: {largest_scale(decayed_model):.1g}")
 
 # %% [markdown]
-# With scales of zero nothing passes through a layer, and then no gradient does either. On the layers only, the network is
-# hampered but alive: batch normalisation divides by the size of what comes in, so it makes up for small weights before it.
+# With scales of zero nothing passes through a layer, and then no gradient does either. With the decay on the layers only,
+# the network is hampered but alive: batch normalisation divides by the size of what comes in, so it makes up for small
+# weights before it.
 #
 # That was six hundred times too much. At the usual 0.0005, is it a mistake to have the decay on everything?
 
@@ -388,7 +391,8 @@ usual_on_layers = train(
 beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 
 # %% [markdown]
-# The curves part on the way, while the rate is high and any change throws a run elsewhere, and meet at the end. There an accuracy
+# The curves differ on the way, while the rate is high and any change sends a run elsewhere, but they meet at the end. There
+# an accuracy
 # near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says nothing. Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a
 # way to more accuracy.
 #
@@ -472,7 +476,7 @@ plt.show()
 #
 # ## 9. Dead units
 #
-# The healthy run's rate of 0.03, but from the first step on: the cycle starts at its top, without the climb.
+# This run has the healthy run's rate of 0.03 from the very first step: the cycle starts at its peak, without the climb.
 
 # %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it falls, but more slowly."}}
 dead_model = new_model()
@@ -587,4 +591,5 @@ assert len(at_a_guess) == 4, at_a_guess
 #   found there.
 # * **Count what is alive.** A network can be smaller than its table of layers says.
 # * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
-# * **A curve that looks right proves little.** A forgotten `eval()` gives one, and a second softmax gives one that is only too low.
+# * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, and a second softmax merely
+#   lowers it.

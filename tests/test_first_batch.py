@@ -202,7 +202,7 @@ def test_a_schedule_that_has_come_to_its_end():
 
 def test_a_schedule_by_epochs_that_was_given_batches():
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
-    assert "StepLR's 30 steps are epochs, of which 2 come" in message and "len(loader)" in message
+    assert "StepLR's 30 steps are epochs; the run has 2" in message and "len(loader)" in message
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
 
 

@@ -6,8 +6,8 @@
 2. what torchvision leaves in `root`: the unpacked folder, or the archive (also one that a browser fetched);
 3. the mirrors, one after the other, CIFAR's own slow server last.
 
-Nothing is handed out before the SHA-256 of all images and labels is right. Pickles are left to torchvision, which reads
-them after their MD5.
+Nothing is returned before the SHA-256 of all images and labels is verified. Pickles are left to torchvision, which
+checks their MD5 first.
 """
 
 import hashlib

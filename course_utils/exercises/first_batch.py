@@ -1,8 +1,8 @@
-"""What the parts of a run and its first batch show by themselves: each mistake in one line, before an hour is spent.
+"""Checks of the parts of a run and of its first batch: each mistake in one line, before an hour is spent.
 
-`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` all ask here, and so say the same. Nothing is drawn
-or changed for it: a run comes out the same to the last bit. What cannot work is a `TrainingError`, what probably is not
-meant a `TrainingWarning`.
+`fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` share these checks. They draw no random numbers and
+change nothing: a run comes out the same to the last bit. What cannot work is a `TrainingError`, what is probably a
+mistake a `TrainingWarning`.
 """
 
 import os
@@ -24,7 +24,7 @@ FEWEST_LABELS = 32  # that many labels in class order are no chance
 # Words of torch's own errors about a batch, and what to do.
 ADVICE = {
     "shapes cannot be multiplied": "the network was made for pictures of another size, so resize them",
-    "to have 3 channels": "grey pictures want their channel three times, images.expand(-1, 3, -1, -1)",
+    "to have 3 channels": "grey images need three equal channels, images.expand(-1, 3, -1, -1)",
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
     "same device": "the loss's weight and other tensors of your own belong on the model's device",
@@ -96,12 +96,12 @@ def check_schedule(run, per_batch: bool) -> None:
     if end is not None and needed > end:
         raise TrainingError(
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
-            "make one for as many epochs as `fit` is asked for, and after a finished run (or its checkpoint) a new one"
+            "make one for all epochs of the run, and a new one to go on after a finished run (or its checkpoint)"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
     if not per_batch and period > needed and period % len(run.loader) == 0:
         name = type(run.scheduler).__name__
-        warn(f"{name}'s {period} steps are epochs, of which {needed} come: divide batches by len(loader)")
+        warn(f"{name}'s {period} steps are epochs; the run has {needed}: divide batches by len(loader)")
 
 
 def end_of(scheduler) -> int | None:
@@ -161,10 +161,10 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None
 
 
 def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
-    """Raise TrainingError for what a loss or an accuracy cannot mean, and warn of what probably is not meant.
+    """Raise TrainingError where a loss or an accuracy makes no sense, and warn of what is probably a mistake.
 
-    With the first batch comes its `loader`. Later only labels that have not been moved to a GPU yet are looked at: it
-    would answer a wrong one with the end of the session, and to ask the GPU itself would mean to wait.
+    Only the first batch comes with its `loader`. Of later ones only labels not yet moved to a GPU are checked: a wrong
+    one there would end the session, and checking on the GPU itself would mean waiting for it.
     """
     if loader is None:
         if labels.device.type == "cpu" != images.device.type:

@@ -90,7 +90,7 @@ def trains(train: Callable) -> str:
         "the rate changes once per epoch: one cycle counts batches": mistaken(moves="epoch")[1],
         "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
-    otherwise = "the weights are others: what happens between a loss and the next batch, and in which order?"
+    otherwise = "the weights differ: what happens between a loss and the next batch, and in which order?"
     compare(weights, right_weights, otherwise, mistakes)
     small = "that is the mean of the batches' means: the last batch is smaller, and counts less"
     otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
@@ -171,7 +171,7 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
         moved = any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
         refuse(moved, "measuring has moved the running statistics: batch normalisation is in train mode")
         compare(found, 0.8, "the share is wrong: compare the largest logit's place with the label", scales)
-        refuse(network.graph, "autograd takes notes for a backward pass that never comes: forbid it")
+        refuse(network.graph, "autograd prepares a backward pass that never comes: turn it off")
         came_and_leaves = f"came in {modes[mode]} mode and leaves in {modes[network.training]} mode"
         refuse(network.training != mode, f"the network {came_and_leaves}: put back what you found")
     return "measured in eval mode, and the network is left as it was found"
@@ -196,7 +196,7 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
     with torch.no_grad():
         expected, found = (copy.deepcopy(pair).eval()(x) for pair in pairs)
     advice = "is all else as in `conv` and `norm`?"
-    compare(found, expected, f"the weights are right, and the output is another: {advice}", {}, advice)
+    compare(found, expected, f"the weights are right, but the output differs: {advice}", {}, advice)
     return f"the same output with {len(conv.bias)} weights fewer"
 
 
@@ -213,7 +213,7 @@ def within_budget(network: nn.Module, start: nn.Module, budget: int, accuracy: f
         not same, "another activation than the starting network's: the gain would not be the budget's alone"
     )
     gain = accuracy - to_beat
-    refuse(gain <= 0, "no better than the starting network: is the budget where the seeing is done?")
+    refuse(gain <= 0, "no better than the starting network: is the budget where features are found?")
     refuse(gain < 0.10, "better by less than ten points, which another seed might do as well")
     return "within the budget, and better than the starting network"
 

@@ -194,7 +194,7 @@ def averages_flips(flip_averaged: Callable[[nn.Module, Tensor], Tensor]) -> str:
     training = any(training for training, _ in network.asked)
     refuse(training, "the network is asked in train mode: its answers depend on the rest of the batch")
     graph = any(graph for _, graph in network.asked)
-    refuse(graph, "autograd takes notes for a backward pass that never comes: forbid it")
+    refuse(graph, "autograd prepares a backward pass that never comes: turn it off")
     once, mirrored, upside_down, recoloured = map(network, (images, *(images.flip(k) for k in (3, 2, 1))))
     mistakes = {
         "that is the answer to the images alone": once,

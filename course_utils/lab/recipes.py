@@ -290,7 +290,7 @@ RESNET_CLAIMS = [
         "R3: SGD for Adam, and the logits times an eighth",
         **net(logit_scale=0.125),
     ),
-    # Of scaled logits: small at first, but as fast as ever; and as large as ever, but slow.
+    # Scaled logits do two things, each tried alone here: they start small and learn slowly.
     vary(
         EIGHT_SGD,
         "resnet-8-sgd-small-head",

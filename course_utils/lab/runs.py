@@ -165,9 +165,9 @@ def train(
     if getattr(model, "whitened", False):
         first = torch.from_numpy(loaders.train.image_set.images[:5000]).to(loaders.train.device)
         model.whiten(transforms.normalise(first, loaders.train.mean, loaders.train.std))
-        # Several processes expect gradients of the same weights in every step: there the rate alone, zero, stops it.
+        # Several processes expect gradients of the same weights in every step: there a zero rate alone stops the bias.
         hooks += [sprint.FreezeFirstLayer()] if world() == 1 else []
-    training.seed_everything(own_seed(seed))  # processes start alike, and drop out apart
+    training.seed_everything(own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
     history = training.fit(
         DistributedDataParallel(model) if world() > 1 else model,
@@ -186,11 +186,11 @@ def train(
 
 
 def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -> float:
-    """In float32 whatever a run was trained in: it can be measured again to a few images on any machine.
+    """In float32 whatever a run was trained in: any machine measures the same to within a few images.
 
-    Of 10,000 images, bfloat16's three digits decide about a dozen one way or the other.
+    With bfloat16's three digits, about a dozen of 10,000 images can go either way.
     """
-    with torch.backends.cudnn.flags(allow_tf32=False):  # a graphics card's own idea of float32
+    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32: a GPU's less precise float32
         return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
 
 

@@ -1,6 +1,6 @@
 """How a `Sprint` is trained: Muon for its filters, SGD for the rest, rates that fall to zero, small images at first.
 
-`Muon` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by few directions; Muon
+`Muon` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by a few directions; Muon
 gives all of them the same length, so that the rare ones are learned as well.
 Source: K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
@@ -16,7 +16,7 @@ BIAS_EPOCHS = 3  # the first layer learns its bias in these, and nothing more af
 
 
 class Muon(optim.Optimizer):
-    """SGD with Nesterov momentum, whose step in groups with `orthogonal` is made orthogonal at a length of its own.
+    """SGD with Nesterov momentum. With `orthogonal`, a group's step is orthogonal, its length not the gradient's.
 
     Those groups hold filters, (n, …): the rows of a matrix, which are kept at a root mean square length of one.
     `weight_decay` is a part of the gradient, as in `torch.optim.SGD`.
@@ -43,10 +43,10 @@ class Muon(optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Nearly the orthogonal matrix that is nearest to `matrix`, (rows, columns) with no more rows than columns.
+    """Approximately the orthogonal matrix nearest to `matrix`, (rows, columns) with no more rows than columns.
 
-    A Newton–Schulz iteration: an odd polynomial of a matrix is that polynomial of its singular values, and this one
-    moves those of (0, 1] towards one. Three steps bring all above 0.02 to between 0.68 and 1.21, which trains as well.
+    A Newton–Schulz iteration: an odd polynomial of a matrix acts on its singular values alone, and this one moves
+    those in (0, 1] towards one. Three steps bring all above 0.02 to between 0.68 and 1.21, which trains just as well.
     """
     x = matrix / (matrix.norm() + 1e-7)
     if wide := len(x) > x.shape[1]:
