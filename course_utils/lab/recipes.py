@@ -41,8 +41,8 @@ def rates(lr_min: float, lr_max: float) -> dict[str, Any]:
     return {"epochs": 0, "schedule": "range_test", "schedule_args": ends}
 
 
-def sprint_rates(filters: float = 0.24, **more: Any) -> dict[str, Any]:
-    rates = {"filters": filters, "biases": 53.0, "head": 0.0102, "decay": 0.002}
+def sprint_rates(filters: float = 0.2, **more: Any) -> dict[str, Any]:
+    rates = {"filters": filters, "biases": 70.0, "head": 0.0105, "decay": 0.0013}
     return {"optimizer": "Muon", "optimizer_args": rates | more}
 
 
@@ -106,12 +106,13 @@ SPRINT = Recipe(
     flip=0.5,
     alternate=True,
     reflect=True,
-    small_epochs=4,
-    batch_size=1000,
-    epochs=9,
+    jitter=0.1,
+    small_epochs=2,
+    batch_size=1250,
+    epochs=8,
     **sprint_rates(),
     schedule="falling",
-    label_smoothing=0.2,
+    label_smoothing=0.1,
     six_views=True,
 )
 HEADLINES = [SMALLNET, BEST_SMALLNET, BUDGETNET, RESNET, BEST_RESNET, FAST_RESNET, SPRINT]
@@ -124,11 +125,12 @@ SPRINT_WITHOUT = [
         ("no-identity", "from filters that are all random", net(identity=False)),
         ("random-flips", "with flips by chance in every epoch", {"alternate": False}),
         ("plain-border", "with shifts that uncover the mean colour", {"reflect": False}),
+        ("no-jitter", "in its own colours", {"jitter": 0.0}),
         ("no-smoothing", "without label smoothing", {"label_smoothing": 0.0}),
         ("large", "on images of 32×32 pixels throughout", {"small_epochs": 0}),
         ("relu", "with ReLU for GELU", net(activation="ReLU")),
-        ("slow-biases", "with biases at a 64th of their rate", sprint_rates(biases=53.0 / 64)),
-        ("sgd", "with SGD for Muon", sprint_rates(filters=1.46, muon=False)),
+        ("slow-biases", "with biases at a 64th of their rate", sprint_rates(biases=70.0 / 64)),
+        ("sgd", "with SGD for Muon", sprint_rates(filters=1.83, muon=False)),
     ]
 ]
 
