@@ -199,7 +199,7 @@ class CustomResNet(nn.Module):
 
 
 class Sprint(nn.Module):
-    """The network of the page "A sprint": whitened patches, three stages, a global maximum; 1,972,792 weights.
+    """The network of "94 % in a coffee break": whitened patches, three stages, a global maximum; 1,972,792 weights.
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch

@@ -96,7 +96,8 @@ def given(page: Path) -> dict[str, list[float]]:
     text, output = page.read_text(encoding="utf-8"), printed(page)
     named = [name for name in recipes.RECIPES if re.search(rf"\b{re.escape(name)}(?![\w-]|\.\d)", text)]
     trained = [run for name in named for run in verdicts.runs_of(name) if run["test_accuracy"] is not None]
-    percents = [one for one in map(verdicts.percents, named) if one]
+    six = [[100 * run["six_views"] for run in verdicts.runs_of(name) if "six_views" in run] for name in named]
+    percents = [one for one in (*map(verdicts.percents, named), *six) if one]
     ids = re.findall(r'"(\w+)"', " ".join(re.findall(r"tables\.claim\((.*?)\)", text)))
     parts = [part for one in ids for part in CLAIMS[one].parts]
     said = measurements(" ".join([*(CLAIMS[one].says for one in ids), *(part.figure for part in parts)]))
@@ -111,7 +112,6 @@ def given(page: Path) -> dict[str, list[float]]:
             *claimed.get("percent", []),
             *found,
             *(x for one in percents for x in (fmean(one), *one)),
-            *(100 * run["six_views"] for run in trained if "six_views" in run),
             *map(float, re.findall(r"(\d+(?:\.\d+)?)\s?%", output)),
         ],
         "ratio": [*claimed.get("ratio", []), *found, *(row["value"] for row in speed)],
