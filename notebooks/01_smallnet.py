@@ -342,8 +342,8 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
 # epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum,
 # which can make a step ten times as long, delays that by ten epochs. The remaining 260 epochs, 43 minutes of the hour,
-# compute gradients
-# and throw them away. Long before that, after epoch 25, they are of no use any more. **A schedule belongs to a number of epochs: change one, and you must change the other.**
+# compute gradients and throw them away. Long before that, after epoch 25, they are of no use any more. **A schedule
+# belongs to a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
 # numbers. The schedule itself is PyTorch's `StepLR`.
@@ -558,9 +558,8 @@ plt.show()
 
 # %% [markdown]
 # On the drawn shapes augmentation is behind at first: hardly any picture is seen twice, so they take longer to learn. It
-# pays off later,
-# when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here, changes much less. On CIFAR the
-# three curves end within two points.
+# pays off later, when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here, changes
+# much less. On CIFAR the three curves end within two points.
 #
 # With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on
 # average over their seeds. Here training accuracy is measured during training, with dropout on.
@@ -660,8 +659,7 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 # %% [markdown]
 # As a control, do exactly the same with a backbone of **random** weights. The source project had no control: its frozen
 # ResNet-18 got 25 %, and that was taken for what transfer learning is worth. The book's page on transfer works out which
-# weights it
-# probably had.
+# weights it probably had.
 
 
 # %% tags=["nbval-ignore-output", "slide-output"]

@@ -18,8 +18,7 @@
 #
 # Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of them**.
 # What matters, then, is how the pictures are fed in and at which rate the network learns. The assignment fixed that, too;
-# you will see each choice, and may
-# change it.
+# you will see each choice, and may change it.
 #
 # After this session you can
 #
@@ -183,8 +182,7 @@ def conv_bn_relu(c, d, pool=False):
 
 # %% [markdown]
 # The second computes $X + R(X)$, where the *branch* $R$ is two parts of the first kind in a row. It need only learn what to
-# *change* about $X$, and
-# the sum gives gradients a direct way back.
+# *change* about $X$, and the sum gives gradients a direct way back.
 #
 # ```text
 # X ──┬── conv, norm, ReLU ── conv, norm, ReLU ──(+)── X + R(X)

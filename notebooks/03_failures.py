@@ -361,8 +361,7 @@ beside_healthy(
 
 # %% [markdown]
 # **How to recognise it.** With the decay on everything, the loss is that of a guess from start to end. The curve alone
-# cannot tell this from
-# exhibit 5. The weights can: look at the scales of batch normalisation, which start at 1.
+# cannot tell this from exhibit 5. The weights can: look at the scales of batch normalisation, which start at 1.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -392,9 +391,9 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 
 # %% [markdown]
 # The curves differ on the way, while the rate is high and any change sends a run elsewhere, but they meet at the end. There
-# an accuracy
-# near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says nothing. Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a
-# way to more accuracy.
+# an accuracy near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says nothing.
+# Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a way to more
+# accuracy.
 #
 # **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
