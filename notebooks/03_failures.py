@@ -526,7 +526,7 @@ beside_healthy(
 )
 
 # %% [markdown]
-# With GELU it makes hardly a difference whether the cycle starts low or at its peak; with ReLU it does. So what the missing
+# With GELU the run ends about as high whether the cycle starts low or at its peak; with ReLU it does not. So what the missing
 # warm-up costs, it most likely costs by way of dead units. The network of Session 1, as it was handed in, has this failure: the
 # book's page *Inside the network* counts its dead units.
 #
