@@ -16,8 +16,9 @@
 # %% [markdown] tags=["slide"]
 # # Session 1: a small network on a budget
 #
-# One hundred classes, at most **1,000,000 weights**, about an hour of training. You write the network and its training loop,
-# count the weights by hand, train, and find out where the accuracy goes.
+# One hundred classes, at most **1,000,000 weights**, about an hour of training. You write the network and its training
+# loop, count the weights by hand, train, and find out where the accuracy goes. The session repeats a student project,
+# *the project* from here on, and asks what it could have done better.
 #
 # After this session you can
 #
@@ -56,8 +57,9 @@ from course_utils.transforms import Augment
 recipe = lessons.for_lesson("smallnet")
 
 # %% [markdown]
-# The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in about a minute.
-# The *full* profile trains on CIFAR-100: the same cells, real pictures, more patience.
+# The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in about a minute. The *full*
+# profile trains on CIFAR-100: the same cells, real pictures, more patience. **Only reading?** The book also has *The
+# lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights.
@@ -140,10 +142,11 @@ def stage(c, d):
 
 
 # %% [markdown]
-# Batch normalisation keeps the values of each channel on one scale, which makes training faster. Dropout sets some of them to zero
-# at random; you will see what for. ReLU sets negative values to zero: without something of this kind between them, two
-# layers could do no more than one. (Placed after pooling, it gives the same result as before it, with a quarter of the
-# work.)
+# Batch normalisation keeps the values of each channel on one scale, which makes training faster: it subtracts the
+# batch's mean and divides by its standard deviation, and in *eval mode*, after training, by averages that it has kept.
+# Dropout sets some values to zero at random; you will see what for. ReLU sets negative values to zero: without
+# something of this kind between them, two layers could do no more than one. (Placed after pooling, it gives the same
+# result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which every
 # value that comes in counts for every value that goes out. Two of them turn the 2,048 into one number for each class.
@@ -207,9 +210,8 @@ for name, weights in by_hand:
 print(f"total    {sum(weights for _, weights in by_hand):9,}")
 
 # %% [markdown]
-# The convolutions, which do most of the seeing, take less than a tenth. **The first dense layer takes 86 %
-# of the budget.** Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving
-# either one halves it.
+# The convolutions do most of the work and take less than a tenth. **The first dense layer takes 86 % of the budget.**
+# Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving either one halves it.
 #
 # Does PyTorch count the same?
 
@@ -252,7 +254,7 @@ print(f"three stages, 200 neurons: {count_parameters(three_stages):9,}")
 
 # %% [markdown]
 # A third convolution *removes* weights: its pooling leaves a quarter of the positions with twice the channels,
-# so the dense layer behind it gets half as many inputs.
+# so the dense layer after it gets half as many inputs.
 #
 # ## The shape of the data, layer by layer
 #
@@ -269,13 +271,16 @@ with torch.no_grad():
 assert values.shape == (2, 100)
 
 # %% [markdown]
-# Padding keeps convolutions from shrinking the picture; only pooling does. The last line holds **logits**: any
-# real numbers, the larger the likelier. The softmax that turns them into probabilities is part of the loss.
+# Padding keeps convolutions from shrinking the picture; only pooling does. The last line holds **logits**: any real
+# numbers, the larger the likelier. The *softmax* turns them into probabilities: raise $e$ to each, and divide by the
+# sum. Three logits of 2, 1 and 0 give 0.67, 0.24 and 0.09.
+#
+# The *loss* says how wrong an answer is: the **cross entropy**, minus the logarithm of the probability of the right
+# class. It is 0.41 if the first of the three is right, and 2.41 if the last is.
 #
 # ## Batches
 #
-# The loader shuffles, gathers a batch of pictures at a time, and scales pixels from 0–255 to [0, 1]. It does nothing
-# else here: no normalisation, no augmentation, as in the project that this session repeats.
+# The loader shuffles, gathers a batch of pictures at a time, and scales pixels from 0–255 to [0, 1].
 
 # %%
 train_loader = BatchLoader(train_set, recipe.batch_size, shuffle=True, seed=0)
@@ -339,11 +344,10 @@ first = int(np.argmax(planned < smallest_change)) + 1
 print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
-# The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From
-# epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away; momentum,
-# which can make a step ten times as long, delays that by ten epochs. The remaining 260 epochs, 43 minutes of the hour,
-# compute gradients and throw them away. Long before that, after epoch 25, they are of no use any more. **A schedule
-# belongs to a number of epochs: change one, and you must change the other.**
+# The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From epoch
+# 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away: some 260 epochs,
+# 43 minutes of the hour, compute gradients and throw them away. Those between 25 and 60 are of hardly more use. **A
+# schedule belongs to a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
 # numbers. The schedule itself is PyTorch's `StepLR`.
@@ -364,8 +368,14 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 # %% [markdown]
 # ## The training loop
 #
-# Training repeats five lines: guess, compare, work out the gradients, take a step, forget the gradients. Here is one
-# pass over the pictures, an *epoch*, in full.
+# Training repeats five lines: guess, compare, work out the gradients, take a step, forget the gradients. The *gradient*
+# says, for each weight, how the loss would change if the weight grew a little; so the step goes the other way:
+#
+# $$\text{weight} \leftarrow \text{weight} - \text{rate} \times \text{gradient}.$$
+#
+# That is `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the step before, so steps that
+# agree add up, to as much as ten times their length, and steps that disagree cancel. *Weight decay* also pulls each
+# weight a little towards zero. Here is one pass over the pictures, an *epoch*, in full.
 
 
 # %% tags=["slide"]
@@ -388,8 +398,8 @@ def train_one_epoch(network, loader, loss_fn, optimizer):
 # Without `zero_grad`, each step would add its gradients to those of all steps before. The sums are there only to report
 # the loss and the accuracy.
 #
-# `train_epoch` in the package is this loop, made ready for graphics cards and half precision. On the same batches, from the same
-# weights, it has the same loss.
+# `train_epoch` in the package is this loop, made ready for graphics cards and for 16-bit numbers. On the same batches,
+# from the same weights, it has the same loss.
 
 # %%
 few_batches = data.take(train_set, 500, seed=0)
@@ -457,9 +467,9 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss. When the training loss goes on falling while the
-# validation loss *rises*, a network is learning the training images and no longer the classes: that is **overfitting**. A
-# gap between the two losses is by itself only a warning.
+# nearly flat, and the training loss lies far below the validation loss. Such a **gap** measures what the network knows
+# by heart. It becomes **overfitting** when the validation loss *rises* while the training loss goes on falling: then
+# the network is learning the training images and no longer the classes.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a slightly
 # different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its spread.
@@ -470,12 +480,12 @@ for run in recorded:
     print(f"seed {run['seed']}: {run['test_accuracy']:.2%}")
 
 # %% [markdown]
-# ## Overfitting, and two remedies
+# ## Memorising, and two remedies
 #
-# A network learns by heart soonest where it has few pictures. Take 500, of ten classes, and train a network on them until it knows
-# them all; one with half the channels is enough. The accuracy on these 500 is measured at the end, without dropout and on the
-# plain pictures, so that it can be compared with the validation accuracy. The difference between the two, the **gap**, is what the
-# network knows about these 500 pictures and about no others.
+# A network memorises fastest when it has few pictures. Take 500, of ten classes, and train a network on them until it
+# knows them all; one with half the channels is enough. The accuracy on these 500 is measured at the end, without
+# dropout and on the plain pictures, so that it can be compared with the validation accuracy. The difference between the
+# two is the gap.
 
 # %%
 ten_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
@@ -544,8 +554,8 @@ if recipe.data == "shapes100":
     assert after > before
 
 # %% [markdown]
-# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. On CIFAR it kept the
-# network from learning the pictures by heart, and gained nothing in 15 epochs. Here are the curves.
+# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. (On CIFAR it gained
+# nothing in 15 epochs.) Here are the curves.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: a curve without a remedy, one with dropout and one with augmentation."}}
 variants = {
@@ -557,12 +567,12 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# On the drawn shapes augmentation is behind at first: hardly any picture is seen twice, so they take longer to learn. It
-# pays off later, when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here, changes
-# much less. On CIFAR the three curves end within two points.
+# On the drawn shapes augmentation is slower at first: hardly any picture is seen twice, so they take longer to learn.
+# It pays off later, when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here,
+# changes much less. (On CIFAR the three curves end within two points.)
 #
-# With more pictures, a remedy takes longer to pay. Here are recorded runs of this session's recipe on all of CIFAR-100, on
-# average over their seeds. Here training accuracy is measured during training, with dropout on.
+# **On all of CIFAR-100**, a remedy takes longer to pay. Here are recorded runs of this session's recipe, on average
+# over their seeds. Training accuracy is measured during training, with dropout on.
 
 # %% tags=["remove-input"]
 names = {
@@ -638,14 +648,15 @@ plt.show()
 # %% [markdown]
 # ## Transfer: start from a network that has learned something
 #
-# The same task with few labels again: ten classes, fifty pictures of each. Take the network of the first run, **freeze** everything but
-# the last layer, and train a new last layer. Its features were learned for other classes; are they of use?
+# Back to ten classes with fifty pictures each. Take the network of the first run without its last layer, the
+# *backbone*, **freeze** its weights, and train a new last layer. Its features were learned for other classes; are they
+# of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)
 #
-# A frozen network must also stay in eval mode, or its batch normalisation would go on adapting.
-# `TransferNet` sees to both.
+# A frozen network must also stay in eval mode, or its batch normalisation would go on adapting. `TransferNet` sees to
+# both.
 
 # %%
 few_loader = BatchLoader(few_train, 50, shuffle=True, seed=0)
@@ -743,7 +754,7 @@ plt.show()
 #
 # ## What to take away
 #
-# * **Count before you build.** Dense layers behind a large feature map eat the budget; one more pooling gives it back.
+# * **Count before you build.** Dense layers after a large feature map eat the budget; one more pooling gives it back.
 # * **Draw the schedule before you pay for it.** Steps of five with gamma 0.2 are over after 25 epochs, whatever you plan.
 # * **A gap between the losses is not overfitting yet; a validation loss that rises is.** Dropout and augmentation work
 #   against it, and want more epochs.

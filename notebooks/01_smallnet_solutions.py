@@ -82,8 +82,8 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value behind the first convolution was computed from 3×3 pixels. How many pixels has the side of the square that one
-# value behind all **three** stages of the lesson's SmallNet was computed from? Count every convolution and every pooling.
+# One value after the first convolution was computed from 3×3 pixels. How many pixels has the side of the square that one
+# value after all **three** stages of the lesson's SmallNet was computed from? Count every convolution and every pooling.
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -108,7 +108,7 @@ for _stage in range(3):
 # | stage 2 | 4 + 4 + 2 = 10 | 4 |
 # | stage 3 | 10 + 8 + 4 = 22 | 8 |
 #
-# So no value behind the convolutions sees the whole picture. Only the dense layer puts the sixteen views together, and
+# So no value after the convolutions sees the whole picture. Only the dense layer puts the sixteen views together, and
 # that is one thing its many weights are for.
 #
 # </details>
@@ -399,7 +399,7 @@ print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 #
 # In the starting network 2,048 values come into the first dense layer, which takes two thirds of all weights. A further
 # stage divides the positions by four: with 2×2 of them, 128 channels are only 512 values. What that saves
-# pays for one more convolution and a wider dense layer, and each value behind the last stage now sees nearly the whole picture.
+# pays for one more convolution and a wider dense layer, and each value after the last stage now sees nearly the whole picture.
 #
 # This is one answer among many. Three epochs are a rough test: change the seed in `train_and_validate` and in front of each
 # network, and both of them move by some points. So ask for a large difference, or for several seeds.

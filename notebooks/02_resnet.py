@@ -63,6 +63,9 @@ from course_utils.transforms import Augment
 recipe = lessons.for_lesson("resnet")
 
 # %% [markdown]
+# The *quick* profile trains on drawings of shapes, the *full* profile on CIFAR-10. **Only reading?** The book also has
+# *The lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
+#
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights.
 #
@@ -238,8 +241,9 @@ with torch.no_grad():
 assert x.shape == (2, 10)
 
 # %% [markdown]
-# Each layer has a quarter of the positions and twice the channels of the one before, so that layers 1 to 3 take the same number of
-# products, 75 million a picture. So does each residual part with its two convolutions; only prep takes far fewer.
+# Each layer has a quarter of the positions and twice the channels of the one before, so that layers 1 to 3 take the
+# same number of multiplications, 75 million a picture. So does each residual part with its two convolutions; only prep
+# takes far fewer.
 #
 # The package calls this network `CustomResNet`. The published count is 6,575,370 weights. Give the package's network your network's
 # weights, and it gives the same answers.
@@ -403,8 +407,9 @@ print(f"{recipe.epochs} epochs,", recipe.schedule_args)
 # %% [markdown]
 # ## Training
 #
-# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the
-# same run every time.
+# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
+# the same run every time. The optimizer is Adam: it divides the average gradient of each weight by its usual size, so
+# that the rate is about the length of a step.
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)
@@ -483,10 +488,11 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
     print(f"with decay: {run['test_accuracy']:.2%}, seed {run['seed']}")
 
 # %% [markdown]
-# Run again as logged, the recipe starts as the published run did, and ends below the bar. The last line has one thing more, a
-# weight decay, which the log does not mention: `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. It ends where the
-# published run does. The book's page on the assignment has both curves. Do not expect your own full run to clear the bar
-# without it. Another recipe for the same network does so with ease: see the page *Getting to 94 %*.
+# Run again as logged, the recipe starts as the published run did, and ends below the bar. The last line has one thing
+# more, a weight decay (a pull of every weight towards zero), which the log does not mention:
+# `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. It ends where the published run does. The book's page on
+# the assignment has both curves. Do not expect your own full run to clear the bar without it. Another recipe for the
+# same network does so with ease: see the page *Getting to 94 %*.
 #
 # ## The same bar, in a coffee break
 #

@@ -208,7 +208,7 @@ def unnormalise(batch, mean, std):
 # channels last, three numbers broadcast over the last axis by themselves; with the channels first they would need
 # the shape (3, 1, 1).
 #
-# `round` matters: arithmetic in float32 turns 87 into 86.99999, and converting to `uint8` cuts off what is behind the point.
+# `round` matters: arithmetic in float32 turns 87 into 86.99999, and converting to `uint8` cuts off what comes after the point.
 #
 # </details>
 
@@ -327,7 +327,7 @@ class Block(nn.Module):
 # well, and as cheaply as possible. A 1×1 convolution mixes channels and looks at no neighbours; with a stride of 2 it
 # takes every second pixel of every second row. For 64 → 128 channels that is 8,192 weights beside the branch's 221,696.
 #
-# No ReLU stands behind the sum here. One that did would cut the way around: what is negative would not come through. (He et
+# No ReLU comes after the sum here. One that did would cut the way around: what is negative would not come through. (He et
 # al. put one there in 2015 and moved it away in 2016.)
 #
 # The assignment avoids the question: its convolution and pooling change the shape *before* the residual part.

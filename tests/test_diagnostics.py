@@ -125,7 +125,6 @@ def test_what_was_examined_is_written_and_read_back(few, record):
     assert found["confusion"].sum(1).tolist() == np.bincount(test.labels).tolist()
     assert found["top5"] > found["top1"]
     assert (found["dead"]["prep"], found["units"]["prep"]) == (1, 4)
-    assert found["similarity"] == pytest.approx(1, abs=1e-3), "it was never trained"
     assert found["filters"].shape == (4, 27)
     assert [len(maps) for maps in found["maps"].values()] == [4, 4, 8, 8]
 

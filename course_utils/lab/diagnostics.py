@@ -83,8 +83,6 @@ def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -
         raise ValueError(f"{recipe.name} seed {record['seed']}: {problem}")
     viewer = kept_viewer(recipe.name, seed=record["seed"])
     loaders = runs.prepare(recipe, record["seed"], root)
-    training.seed_everything(record["seed"])
-    start = runs.build_network(recipe, loaders.n_classes)  # as the run began with it
     maps, highest = {}, {}
 
     def keep_highest(stage: str, values: Tensor) -> None:
@@ -101,7 +99,7 @@ def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -
         "schema": EXAMINED_SCHEMA,
         "weights": record["weights"],
         **measures(probabilities, labels),
-        **first_filters(network.cpu(), start),
+        "filters": first_filters(network.cpu()),
         "maps": {stage: strip(channels) for stage, channels in maps.items() if channels.ndim == 3},
         "units": {stage: len(top) for stage, top in highest.items()},
         "dead": {stage: len(units) for stage, units in dead.items()},  # that no test image brings above 0
@@ -193,14 +191,11 @@ def watching(network: nn.Module, see: Callable[[str, Tensor], None]) -> ExitStac
     return hooks
 
 
-def first_filters(network: nn.Module, start: nn.Module) -> dict[str, Any]:
-    """The first convolution's filters, the longest first, and their mean cosine similarity to those of `start`."""
-    filters, before = (convolutions(one)[0].weight.detach().flatten(1) for one in (network, start))
+def first_filters(network: nn.Module) -> list[str]:
+    """The first convolution's filters, 3 colours × 3 × 3 each, the longest first."""
+    filters = convolutions(network)[0].weight.detach().flatten(1)
     longest_first = filters[filters.norm(dim=1).argsort(descending=True)]
-    return {
-        "filters": lines([f"{weight:.4f}" for weight in one] for one in longest_first),  # 3 colours × 3 × 3
-        "similarity": float(nn.functional.cosine_similarity(filters, before).mean()),
-    }
+    return lines([f"{weight:.4f}" for weight in one] for one in longest_first)
 
 
 def strip(channels: Tensor) -> list[str]:

@@ -315,8 +315,6 @@ def examined(recipe: str, seed: int = 0) -> dict[str, Any] | None:
 
 # What a column of `networks` shows of an examined file, the record's number of "parameters" among its entries.
 COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "Filters": lambda found: len(found["filters"]),
-    "Cosine similarity to their random start": lambda found: f"{found['similarity']:.2f}",
     "Dead units": lambda found: tag(
         "span", *(f"{layer}: {found['dead'][layer]} of {n}" for layer, n in found["units"].items())
     ),
