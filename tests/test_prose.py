@@ -85,6 +85,12 @@ def test_figures_have_alt_text_and_calls_that_draw_are_left_out(path):
             assert len(settings["mystnb"]["image"]["alt"]) > 40, code
 
 
+def test_no_line_begins_with_a_per_cent_sign():
+    """It would be a comment, and the book would leave it out."""
+    lost = {page.name: found for page in PAGES if (found := re.findall(r"^%.*", prose(page), flags=re.M))}
+    assert lost == {}
+
+
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_a_claims_page_shows_it(claim):
     shown = re.findall(r"tables\.claim\((.*?)\)", read(ROOT / "book" / f"{claim.page}.md"))
