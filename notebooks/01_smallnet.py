@@ -178,7 +178,8 @@ network = Network()
 #
 # ## The budget, by hand
 #
-# A layer's weights follow from its shape alone:
+# A layer's weights follow from its shape alone. (A *bias* is a number added to all values of a channel, or to one of a dense
+# layer's outputs, its *neurons*.)
 #
 # * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
 # * batch normalisation has two numbers a channel, a scale and a shift;
@@ -244,7 +245,7 @@ print("the same weights, the same logits")
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws other random numbers.
 #
-# The project started from a smaller network: two stages and 200 neurons. Would you expect it to have fewer weights?
+# The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it to have fewer weights?
 
 # %%
 starting_network = SmallNet(widths=(32, 64), hidden=200)
