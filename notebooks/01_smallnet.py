@@ -66,9 +66,9 @@ recipe = lessons.for_lesson("smallnet")
 #
 # ## The data
 #
-# Both sets hold 32×32 colour pictures in 100 classes. The test set is put aside until the end. Every
-# choice on the way is made on a **validation** set: a tenth of the training images, the same share of
-# each class, drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
+# The drawn set and CIFAR-100 both hold 32×32 colour pictures in 100 classes. The test set is put aside until the end.
+# Every choice on the way is made on a **validation** set: a tenth of the training images, the same share of each class,
+# drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
 # `data.load(recipe.data)`. What is printed further down goes on naming the set that the lesson was written for.)
 
 # %%
@@ -97,8 +97,9 @@ plt.show()
 #
 # ## The network
 #
-# The network sees by *convolution*: lay a *filter* of 3×3 numbers over the picture, multiply each number by the pixel under it, and add up the nine
-# products. The sum is large where the picture looks like the filter. This one looks for edges, dark on the left and bright on the right.
+# The network sees by *convolution*: lay a *filter* of 3×3 numbers over the picture, multiply each number by the pixel
+# under it, and add up the nine products. The sum is large where the picture looks like the filter. This one looks for
+# edges, dark on the left and bright on the right.
 
 # %%
 edge_filter = torch.tensor([[-1.0, 0.0, 1.0]] * 3)
@@ -121,13 +122,14 @@ plots.show_images(both[..., None].expand(12, 32, 32, 3).numpy(), columns=6)
 plt.show()
 
 # %% [markdown]
-# Below each picture, its map is bright where the filter found its edge. (The bright left border is one, too: `padding=1` surrounds the picture with
-# zeros, which are black.) Nobody writes filters by hand any more: `nn.Conv2d` starts with many
-# filters of random numbers, and these numbers are what training changes. The filters of the next layer look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them
-# it has $9c$ numbers.
+# Below each picture, its map is bright where the filter found its edge. (The bright left border is one, too:
+# `padding=1` surrounds the picture with zeros, which are black.) Nobody writes filters by hand any more: `nn.Conv2d`
+# starts with many filters of random numbers, and these numbers are what training changes. The filters of the next layer
+# look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them it has $9c$
+# numbers.
 #
-# The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest value
-# of each 2×2 block and so halves the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
+# The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest
+# value of each 2×2 block and so halves the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
 
 
 # %% tags=["slide"]
@@ -143,10 +145,10 @@ def stage(c, d):
 
 # %% [markdown]
 # Batch normalisation keeps the values of each channel on one scale, which makes training faster: it subtracts the
-# batch's mean and divides by its standard deviation, and in *eval mode*, after training, by averages that it has kept.
-# Dropout sets some values to zero at random; you will see what for. ReLU sets negative values to zero: without
-# something of this kind between them, two layers could do no more than one. (Placed after pooling, it gives the same
-# result as before it, with a quarter of the work.)
+# batch's mean and divides by its standard deviation, or, in *eval mode*, when the network is only asked, averages of
+# both that it has kept. Dropout sets some values to zero at random; you will see what for. ReLU sets negative values to
+# zero: without something of this kind between them, two layers could do no more than one. (ReLU after pooling gives the
+# same result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which every
 # value that comes in counts for every value that goes out. Two of them turn the 2,048 into one number for each class.
@@ -178,8 +180,8 @@ network = Network()
 #
 # ## The budget, by hand
 #
-# A layer's weights follow from its shape alone. (A *bias* is a number added to all values of a channel, or to one of a dense
-# layer's outputs, its *neurons*.)
+# A layer's weights follow from its shape alone. (A *bias* is a number added to all values of a channel, or to one of a
+# dense layer's outputs, its *neurons*.)
 #
 # * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
 # * batch normalisation has two numbers a channel, a scale and a shift;
@@ -211,8 +213,9 @@ for name, weights in by_hand:
 print(f"total    {sum(weights for _, weights in by_hand):9,}")
 
 # %% [markdown]
-# The convolutions do most of the work and take less than a tenth. **The first dense layer takes 86 % of the budget.**
-# Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving either one halves it.
+# The convolutions do most of the work and take less than a tenth of the weights. **The first dense layer takes 86 % of
+# the budget.** Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving either one
+# halves it.
 #
 # Does PyTorch count the same?
 
@@ -226,8 +229,8 @@ for kind, weights in layer_table(network):
 # %% [markdown]
 # 3,624 weights to spare.
 #
-# The course's package has the same network under the name `SmallNet`, with arguments for all that the book varies. Give it
-# your network's weights, and it gives your network's answers.
+# The course's package has the same network under the name `SmallNet`, with arguments for all that the book varies. Give
+# it your network's weights, and it gives your network's answers.
 
 # %%
 packaged = SmallNet(n_classes=100)
@@ -245,7 +248,8 @@ print("the same weights, the same logits")
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws other random numbers.
 #
-# The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it to have fewer weights?
+# The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
+# to have fewer weights than the same network with a third stage?
 
 # %%
 starting_network = SmallNet(widths=(32, 64), hidden=200)
@@ -312,9 +316,9 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # %% [markdown]
 # ## The schedule, before you pay for it
 #
-# The *learning rate* says how far a step moves the weights. Here it starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2
-# every few *epochs*; an epoch is one pass over all training images. The source project planned 330 epochs at steps of five: an
-# hour at ten seconds an epoch. Draw it first.
+# The *learning rate* says how far a step moves the weights. Here it starts at 0.1 and is multiplied by a factor,
+# *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs at
+# steps of five: an hour at ten seconds an epoch. Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -331,8 +335,8 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# The scale is logarithmic: every step down is a factor of five, and there are sixty-five of them. Add the rates up. How much of
-# their sum is used up after the first 25 epochs?
+# The scale is logarithmic: every step down is a factor of five, and there are sixty-five of them. Add the rates up. How
+# much of their sum is used up after the first 25 epochs?
 
 # %%
 print(f"rate in the last epoch:                {planned[-1]:.1e}")
@@ -346,12 +350,12 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From epoch
-# 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away: some 260 epochs,
-# 43 minutes of the hour, compute gradients and throw them away. Those between 25 and 60 are of hardly more use. **A
-# schedule belongs to a number of epochs: change one, and you must change the other.**
+# 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away: the last 270
+# epochs, 45 minutes of the hour, compute gradients and throw them away. Those between 25 and 60 are of hardly more use.
+# **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
-# So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with its own
-# numbers. The schedule itself is PyTorch's `StepLR`.
+# So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with
+# its own numbers. The schedule itself is PyTorch's `StepLR`.
 
 
 # %%
@@ -376,7 +380,7 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 #
 # That is `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the step before, so steps that
 # agree add up, to as much as ten times their length, and steps that disagree cancel. *Weight decay* also pulls each
-# weight a little towards zero. Here is one pass over the pictures, an *epoch*, in full.
+# weight a little towards zero. Here is one epoch in full.
 
 
 # %% tags=["slide"]
@@ -420,11 +424,11 @@ assert abs(yours[0] - theirs[0]) < 1e-3
 print("the same loss after the same ten batches")
 
 # %% [markdown]
-# `fit` calls it once per epoch and, after each, measures the network on the validation set; steps the schedule; and prints a line. It
-# also refuses a network over the budget. Open `course_utils/training.py` and read it.
+# `fit` calls it once per epoch and, after each, measures the network on the validation set; steps the schedule; and
+# prints a line. It also refuses a network over the budget. Open `course_utils/training.py` and read it.
 #
-# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get the same
-# run every time. (Another processor rounds differently, and then the runs drift apart.)
+# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
+# the same run every time. (Another processor rounds differently, and then the runs drift apart.)
 
 # %% tags=["nbval-ignore-output"]
 device = training.pick_device()
@@ -472,8 +476,9 @@ plt.show()
 # by heart. It becomes **overfitting** when the validation loss *rises* while the training loss goes on falling: then
 # the network is learning the training images and no longer the classes.
 #
-# The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a slightly
-# different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its spread.
+# The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
+# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its
+# spread.
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")
@@ -534,15 +539,15 @@ assert gap_without > 12
 # %% [markdown]
 # The network is right about nearly all of the pictures that it was trained on, and about far fewer of the others.
 #
-# **Dropout** sets a random tenth of the feature maps' values (and a fifth of the dense layer's) to zero at every step, so that
-# the network cannot rely on any of them. Same pictures, same order, one change:
+# **Dropout** sets a random tenth of the feature maps' values (and a fifth of the dense layer's) to zero at every step,
+# so that the network cannot rely on any of them. Same pictures, same order, one change:
 
 # %% tags=["nbval-ignore-output"]
 with_dropout, gap_dropout = train_on_few()
 
 # %% [markdown]
-# **Augmentation** shifts each picture by up to four pixels and mirrors it at random, so that the network never sees quite the
-# same picture twice. Again one change, this time without dropout:
+# **Augmentation** shifts each picture by up to four pixels and mirrors it at random, so that the network never sees
+# quite the same picture twice. Again one change, this time without dropout:
 
 # %% tags=["nbval-ignore-output"]
 with_augmentation, gap_augmented = train_on_few(
@@ -589,10 +594,10 @@ for name, about in names.items():
     print(f"{about:24s} {on_train:10.1%} {on_validation:12.1%}")
 
 # %% [markdown]
-# Training accuracy falls by more than forty points, in part because it is measured on harder pictures and with dropout on.
-# Validation accuracy stays where it was: a network that is kept from memorising needs more epochs to learn, and 25
-# on this schedule are too few. **A remedy and its number of epochs are chosen together.** The book's pages on augmentation and
-# on training time follow this up.
+# From the first line to the last, training accuracy falls by more than forty points, in part because it is measured on
+# harder pictures and with dropout on. Validation accuracy stays where it was: a network that is kept from memorising
+# needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of epochs are chosen
+# together.** The book's page *Spending the budget better* follows this up.
 #
 # ## Save, load, and test once
 #
@@ -609,7 +614,8 @@ for name, tensor in model.state_dict().items():
 print("every tensor came back as it was")
 
 # %% [markdown]
-# All choices are made: now the test set. The sections below look at the same answers more closely, and choose nothing by them.
+# All choices are made: now the test set. The sections below look at the same answers more closely, and choose nothing
+# by them.
 
 # %% tags=["nbval-ignore-output"]
 test_loader = BatchLoader(test_set, 250)
@@ -618,7 +624,7 @@ print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
 print(f"a guess: {1 / n_classes:.0%}")
 
 # %% [markdown]
-# The source project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick
+# The project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick
 # profile, its number is about shapes and says nothing about that one.
 #
 # ## Which mistakes?
@@ -639,8 +645,8 @@ plots.most_confused(confusion, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# Would you confuse these, too? (A class of the drawn shapes has ten test pictures, so one pair can be chance.) The network's
-# most confident mistakes are worth a look of their own. On real pictures the label is sometimes at fault.
+# Would you confuse these, too? (A class of the drawn shapes has ten test pictures, so one pair can be chance.) The
+# network's most confident mistakes are worth a look of their own. On real pictures the label is sometimes at fault.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Eight test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
@@ -669,7 +675,7 @@ trainable = count_parameters(transfer, trainable=True)
 print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
-# As a control, do exactly the same with a backbone of **random** weights. The source project had no control: its frozen
+# As a control, do exactly the same with a backbone of **random** weights. The project had no control: its frozen
 # ResNet-18 got 25 %, and that was taken for what transfer learning is worth. The book's page on transfer works out which
 # weights it probably had.
 

@@ -19,8 +19,9 @@
 # Most failures in training raise no error. The loop runs, a number comes out, and it is worse than it should be. What you
 # have then is a curve, and this gallery is for learning to read it.
 #
-# There are nine exhibits, each with **one mistake**, trained here beside the same healthy run. For each you see its curve,
-# how to recognise it, and the line that mends it. The last section turns this around: what you see, and where to look first.
+# There are nine exhibits, each with **one mistake**, trained here beside the same healthy run. For each you see its
+# curve, how to recognise it, and the line that fixes it. A section near the end turns this around: what you see, and
+# where to look first.
 #
 # After this page you can
 #
@@ -51,7 +52,7 @@ from course_utils.models import SmallNet
 
 print(f"profile  {lessons.profile()}  (this notebook is the same in both)")
 print("data     shapes10 and shapes100  (drawn by code: not CIFAR)")
-print("trains   fourteen times 4 epochs; less than a minute on two CPU cores")
+print("trains   each network for 4 epochs; less than a minute on two CPU cores")
 print("expect   about 90 % on validation images where all is well")
 
 # %% [markdown]
@@ -87,9 +88,9 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle (starting at a fifth of its
-# highest rate), the same seed, and the same order of the pictures. `fit` looks at the first batch and warns of the mistakes
-# that it can see there. The function prints these warnings, so that you see which failures announce themselves and which do
-# not.
+# highest rate), the same seed, and the same order of the pictures. `fit` looks at the first batch and warns of the
+# mistakes that it can see there. The function prints these warnings, so that you see which failures announce themselves
+# and which do not.
 
 
 # %%
@@ -149,9 +150,9 @@ beside_healthy("train_loss", {"rate too high": rate_too_high})
 
 # %% [markdown]
 # **How to recognise it.** The loss starts *above* that of a guess. A network that knows nothing is not that bad, so
-# something has driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further: the first large
-# steps have ruined the weights, and the smaller ones do not bring them back: exhibit 9 shows in what way. If the rate is
-# higher still, the loss stops being a number, and `fit` stops with `Diverged`.
+# something has driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further:
+# the first large steps have ruined the weights, and the smaller ones do not bring them back: exhibit 9 shows in what
+# way. If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
 #
 # **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
 #
@@ -197,10 +198,10 @@ for size in (1, 8, 64, 500):
     print(f"{size:18d} {twice[0]:11.1%}, {twice[1]:5.1%} {once:16.1%}")
 
 # %% [markdown]
-# In training mode the answer to one picture depends on chance (dropout) and on the pictures that happen to be in the same
-# batch (batch normalisation). Fewer pictures at a time make it worse, down to the single one that an app would send. Worse
-# still, each evaluation moves the running averages: measuring changes the network. Run the cell again, and the last column,
-# which starts from those averages, is not what it was.
+# In training mode the answer to one picture depends on chance (dropout) and on the pictures that happen to be in the
+# same batch (batch normalisation). Fewer pictures at a time make it worse, down to the single one that an app would
+# send. Worse still, each evaluation moves the running averages: measuring changes the network. Run the cell again, and
+# the last column, which starts from those averages, is not what it was.
 #
 # **How to mend it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
 # of your own:
@@ -219,8 +220,9 @@ not_normalised = train(new_model(), train_loader(), plain_validation_loader)
 beside_healthy("validation_accuracy", {"not normalised": not_normalised})
 
 # %% [markdown]
-# **How to recognise it.** Training is not touched at all; only the measurement is wrong. That looks like overfitting, but
-# overfitting comes late, when the training loss is low. Here the validation is off from the first epoch on, and jumps about.
+# **How to recognise it.** Training is not touched at all; only the measurement is wrong. That looks like overfitting,
+# but overfitting comes late, when the training loss is low. Here the validation is off from the first epoch on, and
+# jumps about.
 
 # %% tags=["nbval-ignore-output"]
 print(f"training loss, healthy:        {healthy.train_loss[-1]:.4f}")
@@ -251,10 +253,11 @@ not_shuffled = train(new_model(), train_loader(sorted_set, shuffle=False))
 beside_healthy("train_accuracy", {"sorted, not shuffled": not_shuffled})
 
 # %% [markdown]
-# **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. The network has
-# just been taught "everything is a ring" when the squares begin, and it is wrong until "everything is a square" has
-# replaced that. In the first epoch it is still quick to change its mind, so a class is partly learned while it lasts, and
-# the accuracy looks promising. Afterwards it comes too late every time, and a class that comes round again has been forgotten.
+# **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. The
+# network has just been taught "everything is a ring" when the squares begin, and it is wrong until "everything is a
+# square" has replaced that. In the first epoch it is still quick to change its mind, so a class is partly learned while
+# it lasts, and the accuracy looks promising. Afterwards it comes too late every time, and a class that comes round
+# again has been forgotten.
 
 # %% tags=["nbval-ignore-output"]
 print("training accuracy:  ", [f"{a:.1%}" for a in not_shuffled.train_accuracy])
@@ -282,9 +285,9 @@ beside_healthy("train_loss", {"labels permuted": permuted})
 
 # %% [markdown]
 # **How to recognise it.** The loss goes to that of a guess and rests there, smoothly: there is nothing to learn, and
-# the network finds out quickly. Do not rely on it, though. This network is small and the run is short. A large one, given
-# enough epochs, can learn every wrong label by heart; then the training loss falls, the validation accuracy stays at a guess,
-# and it looks like overfitting at its worst.
+# the network finds out quickly. Do not rely on it, though. This network is small and the run is short. A large one,
+# given enough epochs, can learn every wrong label by heart; then the training loss falls, the validation accuracy stays
+# at a guess, and it looks like overfitting at its worst.
 #
 # **How to mend it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
 
@@ -315,10 +318,10 @@ print(f"the lowest loss that is left to reach: {floor:.2f}")
 beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 
 # %% [markdown]
-# **How to recognise it.** It learns, but slowly. The loss creeps down towards a floor. At best the first softmax gives 1
-# to the right class and 0 to the other nine; of these ten numbers the second one makes
-# $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The accuracy is lower than it should be too, but far from a guess,
-# so this mistake can live on unnoticed. `fit` sees it: true logits are not all positive, nor is their sum 1.
+# **How to recognise it.** It learns, but slowly. The loss creeps down towards a floor. At best the first softmax gives
+# 1 to the right class and 0 to the other nine; of these ten numbers the second one makes $-\ln\frac{e}{e+9} \approx
+# 1.46$, and no training can go lower. The accuracy is lower than it should be too, but far from a guess, so this
+# mistake can live on unnoticed. `fit` sees it: true logits are not all positive, nor is their sum 1.
 #
 # **How to mend it.** Train on logits. Where you want probabilities, take the softmax afterwards.
 #
@@ -329,8 +332,8 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # ## 7. Weight decay far too strong, and on everything
 #
 # Weight decay pulls every weight towards zero. The healthy run uses 0.0005. Here it is 0.3, six hundred times as much:
-# once on everything, which is what `model.parameters()` gives you, and once on the weights of the layers only, without the
-# biases and without the scales and shifts of batch normalisation.
+# once on everything, which is what `model.parameters()` gives you, and once on the weights of the layers only, without
+# the biases and without the scales and shifts of batch normalisation.
 
 
 # %% mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls a little."}}
@@ -390,10 +393,10 @@ usual_on_layers = train(
 beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 
 # %% [markdown]
-# The curves differ on the way, while the rate is high and any change sends a run elsewhere, but they meet at the end. There
-# an accuracy near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says nothing.
-# Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a way to more
-# accuracy.
+# The curves differ on the way, while the rate is high and any change sends a run elsewhere, but they meet at the end.
+# There an accuracy near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says
+# nothing. Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a way
+# to more accuracy.
 #
 # **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
@@ -404,8 +407,8 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 #
 # ## 8. An augmentation that changes the label
 #
-# An augmentation must leave the class as it is. Whether it does depends on the classes. A quarter turn does no harm to circles or
-# rings, but here the task is to tell four *textures* from each other, whatever the shape. It gets a healthy
+# An augmentation must leave the class as it is. Whether it does depends on the classes. A quarter turn does no harm to
+# circles or rings, but here the task is to tell four *textures* from each other, whatever the shape. It gets a healthy
 # run of its own.
 
 # %% mystnb={"image": {"alt": "Four striped drawings, and below them the same after a quarter turn: horizontal stripes have become vertical ones, and the label has stayed."}}
@@ -427,8 +430,8 @@ plt.show()
 
 
 # %% [markdown]
-# Above are four pictures with horizontal stripes, below the same four after a quarter turn, still labelled "h-striped". The
-# loader in the next cell turns every picture with a chance of one half.
+# Above are four pictures with horizontal stripes, below the same four after a quarter turn, still labelled "h-striped".
+# The loader in the next cell turns every picture with a chance of one half.
 
 
 # %% mystnb={"image": {"alt": "Validation accuracy of exhibit 8: trained on turned pictures it stays well below the healthy run."}}
@@ -452,8 +455,8 @@ plots.compare_histories(texture_runs)
 plt.show()
 
 # %% [markdown]
-# **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The confusion
-# matrix says more: look at the rows of the two striped classes.
+# **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The
+# confusion matrix says more: look at the rows of the two striped classes.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: the rows of the two striped classes are nearly the same."}}
 turned_model = texture_models["turned"]
@@ -463,11 +466,12 @@ plots.confusion(confusion, names, title="Trained on turned pictures")
 plt.show()
 
 # %% [markdown]
-# The two rows are nearly the same: whatever the stripes, the network gives the same answers, most often one of the two. These are
-# the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no turn explains: after four epochs
-# it is also simply behind.)
+# The two rows are nearly the same: whatever the stripes, the network gives the same answers, most often one of the two.
+# These are the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no
+# turn explains: after four epochs it is also simply behind.)
 #
-# **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the network.
+# **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can
+# the network.
 #
 # ```python
 # plots.show_augmented(originals, augmented)
@@ -483,8 +487,9 @@ no_warm_up = train(dead_model, train_loader(), start=1)
 beside_healthy("train_loss", {"no warm-up": no_warm_up})
 
 # %% [markdown]
-# **How to recognise it.** The loss falls, but more slowly, as it does where a network is too small. This one has the size of the
-# healthy one, on paper. Count the units of its dense layer that *no* validation picture brings above zero: they are **dead**.
+# **How to recognise it.** The loss falls, but more slowly, as it does where a network is too small. This one has the
+# size of the healthy one, on paper. Count the units of its dense layer that *no* validation picture brings above zero:
+# they are **dead**.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -505,12 +510,13 @@ print(f"exhibit 1, a rate of 3:     {dead_units(ruined_model):2d}")
 assert healthy_dead < dead < 60  # a small network, but not an empty one
 
 # %% [markdown]
-# Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is flat:
-# it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is left is indeed a small network, and
-# in exhibit 1 none at all. Even the healthy run has lost some, and does well with the rest.
+# Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is
+# flat: it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is
+# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost some, and does well with
+# the rest.
 #
-# If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little gradient
-# through below zero, so that a unit can come back.
+# If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little
+# gradient through below zero, so that a unit can come back.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: only with ReLU does the run without one fall behind."}}
 gelu = partial(SmallNet, activation="GELU")
@@ -526,9 +532,9 @@ beside_healthy(
 )
 
 # %% [markdown]
-# With GELU the run ends about as high whether the cycle starts low or at its peak; with ReLU it does not. So what the missing
-# warm-up costs, it most likely costs by way of dead units. The network of Session 1, as it was handed in, has this failure: the
-# book's page *Inside the network* counts its dead units.
+# With GELU the run ends about as high whether the cycle starts low or at its peak; with ReLU it does not. So what the
+# missing warm-up costs, it most likely costs by way of dead units. The network of Session 1, as it was handed in, has
+# this failure: the book's page *Inside the network* counts its dead units.
 #
 # **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
@@ -565,9 +571,10 @@ at_a_guess = [
 assert len(at_a_guess) == 4, at_a_guess
 
 # %% [markdown]
-# Four of the nine end at a guess, so the last number tells you least. What tells them apart is where the training loss started,
-# which of training and validation is off, and what the data look like. `fit` announced three of them: normalisation (it
-# compares the two loaders), sorting and the softmax. The others it cannot know about, and you have to look.
+# Four of the nine end at a guess, so the last number tells you least. What tells them apart is where the training loss
+# started, which of training and validation is off, and what the data look like. `fit` announced three of them:
+# normalisation (it compares the two loaders), sorting and the softmax. The others it cannot know about, and you have to
+# look.
 #
 # ## What you see, and where to look first
 #
