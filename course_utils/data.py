@@ -176,7 +176,7 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    With `mean=0, std=1` pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and
+    By default pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and
     of the cutout, by default `mean`; `hole_fill` is the cutout's, if it differs.
     """
 
@@ -214,7 +214,7 @@ class BatchLoader:
             for colour in (fill, fill if hole_fill is None else hole_fill)
         )
         self.store = torch.from_numpy(np.ascontiguousarray(image_set.images)).to(self.device)
-        self.labels = torch.from_numpy(image_set.labels).to(self.device)
+        self.labels = torch.from_numpy(np.ascontiguousarray(image_set.labels)).to(self.device)
         if augment and augment.reflect:
             self.store = transforms.reflect(self.store, augment.padding)
         elif augment and augment.padding:
@@ -226,8 +226,9 @@ class BatchLoader:
     def sizes(self) -> list[int]:
         """The number of images in each batch of an epoch."""
         full, rest = divmod(len(self.image_set), self.batch_size)
-        sizes = [self.batch_size] * full + [rest] * (rest > 0)
-        return [*sizes[:-2], sizes[-2] + 1] if rest == 1 and full else sizes
+        if rest == 1 and full:
+            return [self.batch_size] * (full - 1) + [self.batch_size + 1]
+        return [self.batch_size] * full + [rest] * (rest > 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -250,7 +251,8 @@ class BatchLoader:
     @property
     def about(self) -> dict[str, Any]:
         """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
-        contents = zlib.crc32(self.image_set.labels, zlib.crc32(np.ascontiguousarray(self.image_set.images)))
+        images, labels = map(np.ascontiguousarray, (self.image_set.images, self.image_set.labels))
+        contents = zlib.crc32(labels, zlib.crc32(images))
         settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
         colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill", "hole_fill")}
         augment = self.augment and asdict(self.augment)
@@ -288,8 +290,7 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
     if test:
         test = ImageSet(*test, classes, f"{name} test")
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of too small classes: said below
+        with warnings.catch_warnings(action="ignore"):  # of too small classes: said below
             train, test = split(train, validation=0.2)
         test = replace(test, name=f"{name} test")
         n = f"{len(test)} of {len(train) + len(test)}"

@@ -305,6 +305,7 @@ class TransferNet(nn.Module):
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
         self.to(memory_format=torch.channels_last)
+        self.train()  # a frozen backbone goes into eval mode at once
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)

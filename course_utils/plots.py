@@ -168,7 +168,8 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    made = f"{seeds}; {', '.join({run['machine']['name']: 0 for run in runs})}, {latest['date']}"
+    machines = ", ".join(dict.fromkeys(run["machine"]["name"] for run in runs))
+    made = f"{seeds}; {machines}, {latest['date']}"
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
@@ -276,6 +277,8 @@ def grid(images: np.ndarray, captions: list[str], columns: int, title: str = "")
     """Images row by row, each under its caption, wrapped to about the width of the picture."""
     if images.dtype != np.uint8 or images.ndim != 4:  # normalised, or one alone
         raise ValueError(f"expected images uint8 (N, height, width, 3); found {images.dtype} {images.shape}")
+    if not len(images):
+        return say("no images")
     columns = min(columns, len(images))
     rows, cell = -(-len(images) // columns), WIDTH / max(columns, 4)
     captions = [wrap(caption.replace("_", " "), int(12 * cell)) for caption in captions]

@@ -174,7 +174,8 @@ def lr_range_test(
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
     result = RangeTest(np.array(rates), np.array(losses), diverged=len(rates) < steps)
-    first_batch.warn(result.advice)
+    if advice := result.advice:
+        first_batch.warn(advice)
     return result
 
 

@@ -173,7 +173,7 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
 
 
 def forward(model, images, labels, loss_fn, precision, first=None):
-    """(logits, loss) of one batch; the first batch comes with its loader, and both are looked at."""
+    """(logits, loss) of one batch; `first` is its loader if it is the first one, whose batch and loss are checked."""
     with first_batch.explained(model, images, labels), autocast(images.device, precision):
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, first, model.training)

@@ -400,6 +400,11 @@ def test_a_right_answer_prints_one_line(check, answers, task, capsys):
     assert re.fullmatch("correct: .*\n", capsys.readouterr().out)
 
 
+def test_a_function_may_have_no_name(capsys):
+    session1.trains(functools.partial(session1.loop))
+    assert capsys.readouterr().out.startswith("correct: ")
+
+
 def test_a_notebook_shows_one_line_in_place_of_a_traceback():
     assert self_check.NotYet("look there")._render_traceback_() == ["not yet: look there"]
 

@@ -203,10 +203,10 @@ def test_what_no_batches_can_be_made_of():
 def test_any_order_in_memory_will_do():
     planes = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     pixels = planes.transpose(0, 2, 3, 1)  # as it comes from (n, 3, H, W)
-    whole = data.ImageSet(pixels, np.zeros(8, np.int64), ("a",), "planes")
+    whole = data.ImageSet(pixels, np.zeros(8, np.int64)[::-1], ("a",), "planes")
     images, _ = next(iter(BatchLoader(whole, 8, augment=Augment(0, 0, 0, 0))))
     np.testing.assert_allclose(images.numpy() * 255, planes, atol=1e-3)
-    copied = dataclasses.replace(whole, images=pixels.copy())
+    copied = dataclasses.replace(whole, images=pixels.copy(), labels=whole.labels.copy())
     assert BatchLoader(whole).about["contents"] == BatchLoader(copied).about["contents"]
 
 

@@ -63,7 +63,7 @@ def test_a_dollar_in_a_name_is_a_dollar(empty):
 def test_seeds_are_thin_lines_behind_their_mean(empty):
     write(SOURCE, 50.0, 52.0)
     write(WITHOUT, 40.0)
-    (axes,) = figures.curves({"a": SOURCE, "b": WITHOUT}).axes
+    (axes,) = figures.curves({"a for $5": SOURCE, "b": WITHOUT}).axes
     last = {(float(line.get_ydata()[-1]), line.get_linewidth() < 1) for line in axes.lines}
     assert last == {(51.0, False), (50.0, True), (52.0, True), (40.0, False)}
 

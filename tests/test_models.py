@@ -220,6 +220,7 @@ def test_frozen_backbone_stays_frozen_in_train_mode():
     net = TransferNet(5, backbone=models.headless(SmallNet()), n_features=420)
     before = {name: tensor.clone() for name, tensor in net.backbone.state_dict().items()}
     optimizer = torch.optim.SGD(net.head.parameters(), lr=0.1)
+    net(torch.rand(8, 3, 32, 32))  # fresh, before anybody has called `train`
     net.train()
     assert net.head.training
     nn.functional.cross_entropy(net(torch.rand(8, 3, 32, 32)), torch.arange(8) % 5).backward()

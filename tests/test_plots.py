@@ -120,6 +120,7 @@ def test_show_images_puts_each_name_above_its_own_picture():
     assert read(figure) == [CLASSES[k].replace("_", " ") for k in LABELS]
     assert read(plots.show_images(IMAGES, LABELS)) == [str(k) for k in LABELS]
     assert read(plots.show_images(IMAGES)) == []
+    assert read(plots.show_images(IMAGES[:0])) == ["no images"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ NAME = "smallnet-source"
         (lambda r: r.update(flops=1.5), "flops should be"),
         (lambda r: r["history"]["seconds"].append(1.0), "curves differ in length"),
         (lambda r: r["history"].pop("seconds"), "how many seconds each epoch took"),
+        (lambda r: r["history"].update(seconds=3.0), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(seconds=["<b>", 1.0, 1.0]), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(train_loss=[float("nan")] * 3), "the curve train_loss should be"),
         (lambda r: r.update(machine={"device": "cpu", "threads": 2}), r"its machine lacks \['name'\]"),

@@ -19,7 +19,7 @@ from torch.optim import lr_scheduler
 
 PACKAGE = str(Path(__file__).parents[1])
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
-FEWEST_LABELS = 32  # that many labels in class order are no chance
+FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
 # Words of torch's own errors about a batch, and what to do.
 ADVICE = {
@@ -44,13 +44,12 @@ class TrainingWarning(UserWarning):
     """Training goes on, but something is probably wrong: what it is, and where to look."""
 
 
-def warn(message: str | None) -> None:
+def warn(message: str) -> None:
     """Warn of `message` at the line outside the package that called `fit` or another function of it."""
     frame, level = sys._getframe(), 1
     while frame and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    if message:
-        warnings.warn(message, TrainingWarning, stacklevel=level)
+    warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
 # --- The parts, before the first batch.

@@ -46,7 +46,8 @@ def result_of(function: Callable, *args) -> Any:
     given = [arg for arg in args if isinstance(arg, (Tensor, np.ndarray))]
     before = copy.deepcopy(given)
     result = function(*args)
-    refuse(result is None or result is ..., f"{function.__name__} returns nothing yet")
+    name = getattr(function, "__name__", "the function")
+    refuse(result is None or result is ..., f"{name} returns nothing yet")
     same = all(np.array_equal(one, other) for one, other in zip(before, given, strict=True))
     refuse(not same, "what was passed in has changed: work on a copy")
     return result

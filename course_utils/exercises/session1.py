@@ -113,7 +113,7 @@ def trial(train: Callable = lambda *_: []) -> tuple[list[float], Tensor]:
 
 
 def mistaken(**how) -> tuple[list[float], Tensor]:
-    return trial(functools.wraps(loop)(functools.partial(loop, **how)))
+    return trial(functools.partial(loop, **how))
 
 
 def loop(

@@ -38,7 +38,9 @@ class Checkpoint:
         self.about = describe(run) | {"recipe": self.recipe}
         self.about = files.plain(self.state(run), "the checkpoint")["about"]
         if found := difference(self.about, self.about):
-            raise ValueError(f"expected a number for {found[0]}, found NaN: no checkpoint is compared by it")
+            raise ValueError(
+                f"expected a number for {found[0]}, found NaN: it equals nothing, so no run could be resumed"
+            )
         try_to_write(self.path)
         name = self.path.name
         while self.path.exists():

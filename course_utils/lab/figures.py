@@ -132,7 +132,7 @@ def curves(
     validation curve of one that holds nothing out.
     """
     _, factor = plots.QUANTITIES[quantity]
-    recorded = {plots.dollars(label): runs_of(name) for label, name in names.items()}
+    recorded = {label: runs_of(name) for label, name in names.items()}
     published_curves = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
     found = {label: SimpleNamespace(validation_accuracy=one) for label, one in published_curves.items()}
     found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
@@ -143,9 +143,10 @@ def curves(
     (axes,) = figure.axes
     if beside:
         axes.set_ylabel("test accuracy (%)")
-    for mean in [line for line in axes.lines if len(recorded.get(line.get_label(), ())) > 1]:
+    several = {plots.dollars(label): runs for label, runs in recorded.items() if len(runs) > 1}
+    for mean in [line for line in axes.lines if line.get_label() in several]:
         thin = {"color": mean.get_color(), "linestyle": "-", "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
-        for run in recorded[mean.get_label()]:
+        for run in several[mean.get_label()]:
             values = factor * np.array(run["history"][quantity])
             axes.plot(np.arange(1, len(values) + 1), values, **thin)
     return figure

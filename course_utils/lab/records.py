@@ -19,7 +19,7 @@ from course_utils.lessons import Recipe
 
 SCHEMA = 1
 RECORDED = Path(__file__).parent / "recorded"
-SEEDS = 1_000_000  # seeds lie below: further processes of a run count on from there
+SEEDS = 1_000_000  # seeds are below this: process k of a run draws with seed + k * SEEDS
 
 # Every record has these entries, of these types …
 FIELDS = {
@@ -107,7 +107,7 @@ def check(record: dict[str, Any], path: Path) -> None:
     if missing := {"device", "name", "threads"} - set(record["machine"]):
         raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
     for name, curve in record["history"].items():
-        numbers = curve if isinstance(curve, list) else [curve]
+        numbers = curve if isinstance(curve, list) else ["no list"]
         if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in numbers):
             raise ValueError(f"{path}: the curve {name} should be a list of numbers")
     lengths = {name: len(curve) for name, curve in record["history"].items()}

@@ -212,10 +212,9 @@ def training_flops(recipe: Recipe) -> int:
     Torch counts those of convolutions and matrix products, on a batch of two; a multiplication and an addition are two.
     Augmentation, the optimizer's steps and what is validated and tested are left out. A range test counts all steps.
     """
-    network = {"backbone": "resnet18"} if recipe.network == "TransferNet" else {}  # unless it names another
-    model = build_network(
-        replace(recipe, network_args=network | recipe.network_args), data.N_CLASSES[recipe.data]
-    )
+    if recipe.network == "TransferNet":  # with a random backbone, unless it names another
+        recipe = replace(recipe, network_args={"backbone": "resnet18"} | recipe.network_args)
+    model = build_network(recipe, data.N_CLASSES[recipe.data])
     images = 50_000 if recipe.data.startswith("cifar") else 5_000
     shown = images - round(recipe.validation * images)
     if recipe.schedule == "range_test":

@@ -43,18 +43,18 @@ class Muon(optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Approximately the orthogonal matrix nearest to `matrix`, (rows, columns) with no more rows than columns.
+    """Approximately the orthogonal matrix nearest to `matrix` (rows, columns).
 
     A Newton–Schulz iteration: an odd polynomial of a matrix acts on its singular values alone, and this one moves
     those in (0, 1] towards one. Three steps bring all above 0.02 to between 0.68 and 1.21, which trains just as well.
     """
     x = matrix / (matrix.norm() + 1e-7)
-    if wide := len(x) > x.shape[1]:
-        x = x.T
+    tall = len(x) > x.shape[1]
+    x = x.T if tall else x
     for _ in range(steps):
         square = x @ x.T
         x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
-    return x.T if wide else x
+    return x.T if tall else x
 
 
 def build_optimizer(
@@ -65,22 +65,21 @@ def build_optimizer(
     `decay` is the share of a weight that the first step takes away. It leaves out the filters, which Muon keeps at
     their length, unless SGD trains them as well (`muon=False`).
     """
+
+    def sgd(weights: list[nn.Parameter], lr: float) -> dict:
+        return {"params": weights, "lr": lr, "momentum": 0.85, "weight_decay": decay / lr}
+
     learned = [weight for weight in model.filters() if weight.requires_grad]
     norms = [layer.bias for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
-    sgd = {"momentum": 0.85}
+    muons = {"params": learned, "lr": filters, "momentum": 0.6, "orthogonal": True}
+    first = sgd([model.patches.bias], biases)
+    if model.whitened:
+        first["epochs"] = BIAS_EPOCHS
     groups = [
-        {"params": learned, "lr": filters, "momentum": 0.6, "orthogonal": True}
-        if muon
-        else {"params": learned, "lr": filters, "weight_decay": decay / filters, **sgd},
-        {"params": norms, "lr": biases, "weight_decay": decay / biases, **sgd},
-        {
-            "params": [model.patches.bias],
-            "lr": biases,
-            "weight_decay": decay / biases,
-            **sgd,
-            **({"epochs": BIAS_EPOCHS} if model.whitened else {}),
-        },
-        {"params": [model.head.weight], "lr": head, "weight_decay": decay / head, **sgd},
+        muons if muon else sgd(learned, filters),
+        sgd(norms, biases),
+        first,
+        sgd([model.head.weight], head),
     ]
     return Muon(groups, lr=filters, momentum=0.6)
 

@@ -128,10 +128,9 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
-    curves = asdict(outcome.history)
-    curves = {
-        name: [None if math.isnan(x) else x for x in curves[name]] for name in curves
-    }  # JSON has no NaN
+    history = asdict(outcome.history)
+    # JSON has no NaN.
+    curves = {name: [None if math.isnan(x) else x for x in curve] for name, curve in history.items()}
     return about(recipe, seed, root) | {
         "parameters": count_parameters(outcome.model),
         "history": curves,
@@ -176,10 +175,10 @@ def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
     weights that a transfer begins with.
     """
     parts = zip(("train", "test"), data.load(recipe.data, root), strict=True)
-    backbone = records.backbone_weights(recipe)
-    return {name: data.fingerprint(part) for name, part in parts} | (
-        {"backbone": backbone} if backbone else {}
-    )
+    found = {name: data.fingerprint(part) for name, part in parts}
+    if backbone := records.backbone_weights(recipe):
+        found["backbone"] = backbone
+    return found
 
 
 # ---- what was saved, checked ----
@@ -225,17 +224,13 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         return f"{path} is not there: restore it, or delete the record and run the recipe again"
     if records.sha256(path) != record["weights"]:
         return f"{path} is not the file that was recorded"
-    model, loaders = (
-        runs.trained_network(recipe, seed).to(training.pick_device()),
-        runs.prepare(recipe, seed, root),
-    )
+    model = runs.trained_network(recipe, seed).to(training.pick_device())
+    loaders = runs.prepare(recipe, seed, root)
     for entry, views in (("test_accuracy", ""), ("six_views", " in six views")):
         if entry not in record:
             continue
-        found = runs.test_accuracy(model, loaders, six_views=entry == "six_views")
-        print(
-            f"{recipe.name} seed {seed}: recorded {record[entry]:.2%}, found {found:.2%}{views}", flush=True
-        )
-        if abs(found - record[entry]) > TOLERANCE:
-            return f"the weights reach {found:.2%}{views}, the record says {record[entry]:.2%}"
+        said, found = record[entry], runs.test_accuracy(model, loaders, six_views=entry == "six_views")
+        print(f"{recipe.name} seed {seed}: recorded {said:.2%}, found {found:.2%}{views}", flush=True)
+        if abs(found - said) > TOLERANCE:
+            return f"the weights reach {found:.2%}{views}, the record says {said:.2%}"
     return ""

@@ -179,8 +179,9 @@ def bench() -> Html:
 MARKS = {HOLDS: "✓ holds", FAILS: "✗ fails", UNDECIDED: "? undecided", NOT_RUN: "– waiting"}
 MIXED = "parts differ"
 KEY = (
-    "Dot: a run. Line: the 95 % interval of their mean. Band: what was claimed. Upright: no effect. A part holds where "
-    "the whole line lies in the band, does not hold where all of it lies outside, and is undecided otherwise."
+    "Dot: a run. Horizontal line: the 95 % interval of their mean. Band: what was claimed. Vertical line: no effect. A "
+    "part holds where the whole interval lies in the band, does not hold where all of it lies outside, and is "
+    "undecided otherwise."
 )
 PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 
@@ -248,15 +249,16 @@ def value(part: Part) -> str:
 def span(part: Part) -> str:
     """The range in which a part holds, in words."""
     unit = part.quantity.unit
+    low, high = number(part.low, unit), number(part.high, unit)
     if math.isinf(part.high):
-        return f"{number(part.low, unit)} {unit} or more".replace("1 points", "1 point")
+        return f"{low} {unit} or more"
     if math.isinf(part.low) or (part.low <= 0 and unit == "×"):
-        return f"{number(part.high, unit)} {unit} or less".replace("1 points", "1 point")
-    return f"{number(part.low, unit)} to {number(part.high, unit)} {unit}"
+        return f"{high} {unit} or less"
+    return f"{low} to {high} {unit}"
 
 
 def dots(part: Part, width: int = 140) -> Html:
-    """The runs as dots on their interval, the claimed range as a band behind them, and an upright at no effect."""
+    """The runs as dots on their interval, the claimed range as a band behind them, and a vertical line at no effect."""
     unit, values, found = part.quantity.unit, part.quantity.values(), part.quantity.estimate()
     no_effect = {"points": [0.0], "×": [1.0]}.get(unit, [])
     shown = [one for one in (*values, *no_effect, part.low, part.high) if math.isfinite(one)]

@@ -114,7 +114,7 @@ class Accuracy(Quantity):
         return percents(self.recipe)
 
     def dead(self) -> int:
-        """How many of the runs end at chance: not half as good again as a guess."""
+        """How many of the runs end at chance: at most 1.5 times as good as a guess."""
         classes = re.search(r"\d+$", recipes.get(self.recipe).data)  # "cifar100" has 100
         return sum(percent <= 150 / int(classes[0]) for percent in self.values()) if classes else 0
 
