@@ -77,6 +77,10 @@ def show_images(images, labels=None, classes=None, columns: int | None = None, t
 
     A row has 8 images by default, and fewer where names need the room.
     """
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(
+            f"expected a label for each image, found {len(images)} images and {len(labels)} labels"
+        )
     captions = [""] * len(images) if labels is None else [str(classes[k] if classes else k) for k in labels]
     return grid(images, captions, columns or (8 if labels is None else 4 if len(images) <= 8 else 6), title)
 

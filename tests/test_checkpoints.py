@@ -13,9 +13,10 @@ import torch
 from test_training import cross_entropy, same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader
 
 from course_utils import training
-from course_utils.data import BatchLoader
+from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.lab import files
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.models import Dropout, SmallNet
@@ -146,6 +147,20 @@ def test_another_run_is_refused_with_both_values(tmp_path, message):
     message = f"checkpoint .*run.pt belongs to another run: {message}.*Delete the file"
     with pytest.raises(ValueError, match=message):
         fit(hooks, 2, **parts)
+
+
+def test_other_images_in_a_data_loader_are_refused(tmp_path):
+    whole, hooks = tiny_set(192), [Checkpoint(tmp_path / "run.pt")]
+    for half in (np.arange(96), np.arange(96, 192)):
+        images = PerImageDataset(
+            whole.subset(half), lambda image: torch.from_numpy(image).permute(2, 0, 1) / 255
+        )
+        loader = DataLoader(images, 16, shuffle=True)
+        if half[0]:
+            with pytest.raises(ValueError, match="belongs to another run: expected data contents"):
+                fit(hooks, 2, loader=loader)
+        else:
+            fit(hooks, 1, loader=loader)
 
 
 def test_other_class_weights_another_schedule_and_more_epochs_than_it_has_are_refused(tmp_path):

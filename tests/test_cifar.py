@@ -487,6 +487,8 @@ def test_the_data_folder_and_a_tilde(get, monkeypatch, tmp_path):
     assert (cifar.CHECKOUT / "pyproject.toml").exists()
     (tmp_path / "data").mkdir()
     assert str(cifar.data_folder()) == "data"
+    monkeypatch.setenv("COURSE_DATA", "mine")  # one folder, wherever the command and the notebooks run
+    assert cifar.data_folder() == cifar.CHECKOUT / "mine"
     monkeypatch.setenv("COURSE_DATA", "~/mine")
     monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(tmp_path))
     assert cifar.data_folder() == tmp_path / "mine"

@@ -64,6 +64,12 @@ def test_a_solution_that_would_be_given_away_is_refused(solutions, gone):
         exercises.made(solutions.parent)
 
 
+def test_a_solution_whose_tag_is_misspelt_is_refused(solutions):
+    solutions.write_text(TEXT.replace('"solution"', '"solutions"'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"sums_solutions\.py: expected the tag `solution` on the cell"):
+        exercises.made(solutions.parent)
+
+
 def test_both_lessons_have_exercises_that_were_not_run():
     paths = exercises.made(sync.NOTEBOOKS)
     assert [path.name for path in paths] == ["01_smallnet_exercises.ipynb", "02_resnet_exercises.ipynb"]

@@ -10,6 +10,7 @@ from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import SequentialLR
+from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import schedules, training
 from course_utils.data import BatchLoader
@@ -204,6 +205,15 @@ def test_a_schedule_by_epochs_that_was_given_batches():
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
     assert "StepLR's 30 steps are epochs; the run has 2" in message and "len(loader)" in message
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
+
+
+def test_a_schedule_by_batches_that_was_given_images():
+    for loader in (
+        shuffled(),
+        DataLoader(TensorDataset(torch.rand(96, 3, 32, 32), torch.arange(96) % 3), 16),
+    ):
+        [message] = fit(loader, make=lambda o: schedules.one_cycle(o, 2, 96, 0.01, 0.1, 1), epochs=2)
+        assert "a step for each of 96 images; the run has 12 batches: use len(loader)" in message
 
 
 # --- What probably is not meant.

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from course_utils import schedules
 from course_utils.data import N_CLASSES, ImageSet
 from course_utils.lab import recipes, records, runs
 from course_utils.lab.recipes import RECIPES
-from course_utils.models import count_parameters
+from course_utils.models import SmallNet, count_parameters
 
 
 def test_names_are_keys_and_values_are_plain():
@@ -93,6 +94,32 @@ def test_step_decay_is_torchs_and_a_constant_rate_no_schedule():
     known = "constant, step_decay, one_cycle or falling"
     with pytest.raises(ValueError, match=f"-wide: expected {known}, found 'cosine'"):
         runs.build_schedule(replace(RECIPES["smallnet-wide"], schedule="cosine"), optimizer, 351)
+
+
+def test_a_setting_without_effect_is_refused():
+    faster = recipes.vary(RECIPES["smallnet-best"], "mine", "twice the rate", **recipes.sgd(0.2))
+    with pytest.raises(
+        ValueError, match=r"mine: the cycle goes up to 0\.1, so lr=0\.2 changes nothing: set lr_max"
+    ):
+        runs.build_schedule(faster, SGD([torch.zeros(1)], lr=0.2), 351)
+    with pytest.raises(ValueError, match="mine: a hole needs both its side `hole` and its `hole_chance`"):
+        grey(replace(RECIPES["smallnet-source"], name="mine", hole=8))
+
+
+def test_any_of_torchs_optimizers_will_do_and_others_are_refused():
+    network = SmallNet()
+    for name, fused in (("SGD", True), ("RMSprop", None)):
+        recipe = replace(RECIPES["smallnet-source"], optimizer=name, optimizer_args={"lr": 0.1})
+        assert runs.build_optimizer(recipe, network).defaults.get("fused") is fused
+    with pytest.raises(ValueError, match="smallnet-source: torch.optim has no 'adam'"):
+        runs.build_optimizer(replace(RECIPES["smallnet-source"], optimizer="adam"), network)
+
+
+def test_two_recipes_of_one_name_are_refused():
+    source = Path(recipes.__file__).read_text(encoding="utf-8")
+    copied = source.replace("ALL = [\n", "ALL = [\n    replace(SMALLNET, epochs=9),\n", 1)
+    with pytest.raises(ValueError, match="two recipes are called 'smallnet-source'"):
+        exec(compile(copied, "recipes", "exec"), {"__name__": "copied"})
 
 
 def grey(recipe):

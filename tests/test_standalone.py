@@ -80,6 +80,18 @@ def test_files_are_those_that_imports_lead_to():
         assert not {file for file in found if file.startswith(("authoring", "lab", "plots"))}
 
 
+def test_magics_and_half_written_cells_break_no_copy():
+    cells = (
+        "%timeit 1 + 1",
+        "!nvidia-smi",
+        "%%time\nimport math",
+        "answer = ",
+        "from course_utils import data",
+    )
+    code = standalone.code_of(v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells]))
+    assert standalone.imports(code) == {"course_utils.data"}
+
+
 def test_only_what_is_imported_is_required():
     found = standalone.requirements(["from torch import nn", "import PIL.Image as image"])
     assert set(found) == {"torch", "PIL"}

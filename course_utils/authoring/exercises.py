@@ -32,7 +32,7 @@ def made(folder: Path) -> dict[Path, NotebookNode]:
 def exercises(solutions: Path) -> NotebookNode:
     """The exercises that belong to a solutions notebook in percent format.
 
-    Raises ValueError, and shows the cell, for a solution without a stub and for marks that do not match.
+    Raises ValueError, and shows the cell, for a solution without a stub or its tag and for marks that do not match.
     """
     notebook = jupytext.read(solutions)
     notebook.metadata.pop("mystnb", None)  # how the book folds the solutions
@@ -43,6 +43,8 @@ def exercises(solutions: Path) -> NotebookNode:
             cell.source = with_stubs(cell.source, solutions.name)
             tags = [tag for tag in cell.metadata.pop("tags") if tag not in (TAG, FOLDED)]
             cell.metadata.update({"tags": tags} if tags else {})
+        elif cell.cell_type == "code" and MARK.search(cell.source):
+            raise ValueError(f"{solutions.name}: expected the tag `{TAG}` on the cell\n{cell.source}")
     return notebook
 
 

@@ -13,6 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode, v4
 
 from course_utils.authoring import repository, sync
@@ -95,7 +96,18 @@ def standalone(lesson: NotebookNode) -> NotebookNode:
 
 
 def code_of(notebook: NotebookNode) -> str:
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    """The code of `notebook` as plain Python: magics as calls, and without cells that are not finished."""
+    magics = TransformerManager()
+    cells = [magics.transform_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    return "\n".join(cell for cell in cells if is_python(cell))
+
+
+def is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return False
+    return True
 
 
 def fresh(cell: NotebookNode) -> NotebookNode:

@@ -95,12 +95,14 @@ STATS = {
 
 
 def data_folder() -> Path:
-    """Where CIFAR is kept: `$COURSE_DATA`; without it `./data`; where that is not there, the checkout's `data`, so that
-    the notebooks, which run in their own folder, find what was fetched beside them."""
-    if folder := os.environ.get("COURSE_DATA"):
-        return Path(folder).expanduser()
-    in_checkout = (CHECKOUT / "pyproject.toml").exists() and not Path("data").is_dir()
-    return CHECKOUT / "data" if in_checkout else Path("data")
+    """Where CIFAR is kept: `$COURSE_DATA`, or else `data`.
+
+    A relative path that is no folder here is one in the checkout, so that the notebooks, which run in a folder of their
+    own, find what was fetched from another.
+    """
+    path = Path(os.environ.get("COURSE_DATA") or "data").expanduser()
+    in_checkout = (CHECKOUT / "pyproject.toml").exists() and not path.is_dir()
+    return CHECKOUT / path if in_checkout else path
 
 
 def fetch(names: list[str], root: str | Path | None = None) -> None:

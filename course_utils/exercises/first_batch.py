@@ -23,7 +23,8 @@ FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
 # Words of torch's own errors about a batch, and what to do.
 ADVICE = {
-    "shapes cannot be multiplied": "the network was made for pictures of another size, so resize them",
+    "shapes cannot be multiplied": "a Linear layer needs as many in_features as come in (TransferNet: n_features); if "
+    "the network was made for pictures of another size, resize them",
     "to have 3 channels": "grey images need three equal channels, images.expand(-1, 3, -1, -1)",
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
@@ -96,6 +97,11 @@ def check_schedule(run, per_batch: bool) -> None:
         raise TrainingError(
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
             "make one for all epochs of the run, and a new one to go on after a finished run (or its checkpoint)"
+        )
+    images = getattr(run.loader, "image_set", None) or getattr(run.loader, "dataset", ())
+    if per_batch and end and end > needed and end == run.epochs * len(images):
+        warn(
+            f"the schedule has a step for each of {len(images)} images; the run has {needed} batches: use len(loader)"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
     if not per_batch and period > needed and period % len(run.loader) == 0:

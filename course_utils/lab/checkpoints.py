@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from course_utils import training
+from course_utils import data, training
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -27,7 +27,8 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, or other data. More epochs with the same schedule are no other run.
+    loss, optimizer, schedule or precision, or other data. More epochs with the same schedule are no other run. Of a
+    `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms and seed.
     """
 
     def __init__(self, path: Path | str, recipe: dict[str, Any] | None = None):
@@ -98,6 +99,8 @@ def describe(run: training.Run) -> dict[str, Any]:
     """What must be the same when a run goes on: the settings of each of its parts, without its progress."""
     device = next(run.model.parameters()).device
     loader = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
+    if images := getattr(getattr(run.loader, "dataset", None), "image_set", None):
+        loader["contents"] = data.fingerprint(images)
     groups = [
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]

@@ -315,18 +315,20 @@ RESNET_CLAIMS = [
     ),
 ]
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in [
-        *HEADLINES,
-        *SPRINT_WITHOUT,
-        *TEN_EPOCHS,
-        *SMALLNET_CLAIMS,
-        *BEST_WITHOUT,
-        *RESNET_CLAIMS,
-        *TRANSFER,
-    ]
-}
+ALL = [
+    *HEADLINES,
+    *SPRINT_WITHOUT,
+    *TEN_EPOCHS,
+    *SMALLNET_CLAIMS,
+    *BEST_WITHOUT,
+    *RESNET_CLAIMS,
+    *TRANSFER,
+]
+RECIPES = {recipe.name: recipe for recipe in ALL}
+if twice := {
+    recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe
+}:  # a copied line, not yet renamed
+    raise ValueError(f"two recipes are called {twice.pop()!r}")
 
 # The recipes whose trained weights are saved beside their records: the headlines, and those whose dense layer the book
 # looks into.

@@ -5,6 +5,7 @@ every batch, the gradients are averaged, and so all make the same step. BatchNor
 statistics are the first process's, which every evaluation hands to the others. One network is trained, tested, saved.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +69,8 @@ def build_loader(
     recipe: Recipe, image_set: ImageSet, stats, train: bool, seed: int, device="cpu"
 ) -> BatchLoader:
     """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
+    if bool(recipe.hole) != bool(recipe.hole_chance):
+        raise ValueError(f"{recipe.name}: a hole needs both its side `hole` and its `hole_chance`")
     mean, std = stats
     mean = std if recipe.wrong_mean else mean
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}
@@ -91,23 +94,39 @@ def build_loader(
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
-    """The recipe's optimizer over the weights that are trained; `fused` makes its step one pass over each."""
+    """The recipe's optimizer over the weights that are trained; `fused` makes its step one pass over each.
+
+    Raises ValueError for a name that is none.
+    """
     if recipe.optimizer == "Muon":
         return sprint.build_optimizer(model, **recipe.optimizer_args)
+    kind = getattr(optim, recipe.optimizer, None)
+    if not isinstance(kind, type):
+        raise ValueError(
+            f"{recipe.name}: torch.optim has no {recipe.optimizer!r}; names are like 'SGD' and 'Adam'"
+        )
     trainable = [p for p in model.parameters() if p.requires_grad]
-    return getattr(optim, recipe.optimizer)(trainable, **recipe.optimizer_args, fused=True)
+    fused = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
+    return kind(trainable, **recipe.optimizer_args, **fused)
 
 
 def build_schedule(
     recipe: Recipe, optimizer: optim.Optimizer, steps_per_epoch: int
 ) -> lr_scheduler.LRScheduler | None:
-    """The recipe's schedule; None for a constant rate. A ValueError for a name that is none."""
+    """The recipe's schedule; None for a constant rate.
+
+    Raises ValueError for a name that is none and for a rate without effect.
+    """
     args = dict(recipe.schedule_args)
     if recipe.schedule == "constant":
         return None
     if recipe.schedule == "step_decay":
         return lr_scheduler.StepLR(optimizer, step_size=args["step_epochs"], gamma=args["gamma"])
     if recipe.schedule == "one_cycle":
+        if (lr := recipe.optimizer_args.get("lr", args["lr_max"])) != args["lr_max"]:
+            raise ValueError(
+                f"{recipe.name}: the cycle goes up to {args['lr_max']}, so lr={lr} changes nothing: set lr_max"
+            )
         return schedules.one_cycle(optimizer, recipe.epochs, steps_per_epoch, **args)
     if recipe.schedule == "falling":
         return sprint.falling(optimizer, recipe.epochs, steps_per_epoch)
