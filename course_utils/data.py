@@ -226,9 +226,8 @@ class BatchLoader:
     def sizes(self) -> list[int]:
         """The number of images in each batch of an epoch."""
         full, rest = divmod(len(self.image_set), self.batch_size)
-        if rest == 1 and full:
-            return [self.batch_size] * (full - 1) + [self.batch_size + 1]
-        return [self.batch_size] * full + [rest] * (rest > 0)
+        sizes = [self.batch_size] * full + [rest] * (rest > 0)
+        return [*sizes[:-2], sizes[-2] + 1] if rest == 1 and full else sizes
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -251,8 +250,7 @@ class BatchLoader:
     @property
     def about(self) -> dict[str, Any]:
         """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
-        images, labels = map(np.ascontiguousarray, (self.image_set.images, self.image_set.labels))
-        contents = zlib.crc32(labels, zlib.crc32(images))
+        contents = zlib.crc32(self.image_set.labels.tobytes(), zlib.crc32(self.image_set.images.tobytes()))
         settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
         colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill", "hole_fill")}
         augment = self.augment and asdict(self.augment)

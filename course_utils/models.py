@@ -304,8 +304,7 @@ class TransferNet(nn.Module):
         self.moving = moving_norm or not frozen
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)
-        self.to(memory_format=torch.channels_last)
-        self.train()  # a frozen backbone goes into eval mode at once
+        self.to(memory_format=torch.channels_last).train()  # which puts a frozen backbone into eval mode
 
     def train(self, mode: bool = True) -> "TransferNet":
         super().train(mode)

@@ -77,10 +77,6 @@ def show_images(images, labels=None, classes=None, columns: int | None = None, t
 
     A row has 8 images by default, and fewer where names need the room.
     """
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(
-            f"expected a label for each image, found {len(images)} images and {len(labels)} labels"
-        )
     captions = [""] * len(images) if labels is None else [str(classes[k] if classes else k) for k in labels]
     return grid(images, captions, columns or (8 if labels is None else 4 if len(images) <= 8 else 6), title)
 
@@ -172,8 +168,7 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    machines = ", ".join(dict.fromkeys(run["machine"]["name"] for run in runs))
-    made = f"{seeds}; {machines}, {latest['date']}"
+    made = f"{seeds}; {', '.join({run['machine']['name']: 0 for run in runs})}, {latest['date']}"
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {made}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
@@ -279,10 +274,9 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Fi
 
 def grid(images: np.ndarray, captions: list[str], columns: int, title: str = "") -> Figure:
     """Images row by row, each under its caption, wrapped to about the width of the picture."""
-    if images.dtype != np.uint8 or images.ndim != 4:  # normalised, or one alone
-        raise ValueError(f"expected images uint8 (N, height, width, 3); found {images.dtype} {images.shape}")
-    if not len(images):
-        return say("no images")
+    if images.dtype != np.uint8 or images.ndim != 4 or not 0 < len(images) == len(captions):
+        found = f"{images.dtype} {images.shape}, {len(captions)} labels"
+        raise ValueError(f"expected images uint8 (N, height, width, 3), N labels; found {found}")
     columns = min(columns, len(images))
     rows, cell = -(-len(images) // columns), WIDTH / max(columns, 4)
     captions = [wrap(caption.replace("_", " "), int(12 * cell)) for caption in captions]

@@ -174,8 +174,7 @@ def lr_range_test(
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")
     result = RangeTest(np.array(rates), np.array(losses), diverged=len(rates) < steps)
-    if advice := result.advice:
-        first_batch.warn(advice)
+    first_batch.warn(result.advice)
     return result
 
 

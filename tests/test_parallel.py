@@ -26,7 +26,7 @@ DRIVER = """
     out, network = Path(sys.argv[1]), {"widths": (8, 16, 32), "hidden": 64}
     recipe = replace(
         recipes.get("smallnet-best"), name="tiny", data="shapes10", network_args=network, epochs=2, batch_size=97,
-        schedule_args={"lr_min": 0.01, "lr_max": 0.05, "peak_epoch": 1}, precision="float32",
+        schedule_args={"lr_min": 0.01, "lr_max": 0.1, "peak_epoch": 1}, precision="float32",
     )
     records.RECORDED, recipes.RECIPES, recipes.KEPT = out / "recorded", {"tiny": recipe}, ("tiny",)
     few = tuple(data.take(part, n) for part, n in zip(data.load("shapes10"), (700, 300)))

@@ -120,7 +120,6 @@ def test_show_images_puts_each_name_above_its_own_picture():
     assert read(figure) == [CLASSES[k].replace("_", " ") for k in LABELS]
     assert read(plots.show_images(IMAGES, LABELS)) == [str(k) for k in LABELS]
     assert read(plots.show_images(IMAGES)) == []
-    assert read(plots.show_images(IMAGES[:0])) == ["no images"]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,8 @@ def test_most_confused_pairs_are_shares_of_the_true_class():
     [
         ("uint8 .* found float64", lambda: plots.show_images(IMAGES / 255)),
         (r"found uint8 \(32, 32, 3\)", lambda: plots.show_images(IMAGES[0])),
-        ("found 2 images and 3 labels", lambda: plots.show_images(IMAGES[:2], LABELS[:3])),
+        (r"found uint8 \(2, 32, 32, 3\), 3 labels", lambda: plots.show_images(IMAGES[:2], LABELS[:3])),
+        (r"found uint8 \(0, 32, 32, 3\)", lambda: plots.show_images(IMAGES[:0])),
         ("for logits, take the softmax", lambda: plots.prediction_bars(IMAGES[0], [-1, 0, 0, 2], CLASSES)),
         ("for logits", lambda: plots.worst_mistakes(IMAGES, LABELS, 2 * PROBABILITIES, CLASSES)),
     ],

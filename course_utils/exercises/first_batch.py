@@ -45,12 +45,13 @@ class TrainingWarning(UserWarning):
     """Training goes on, but something is probably wrong: what it is, and where to look."""
 
 
-def warn(message: str) -> None:
-    """Warn of `message` at the line outside the package that called `fit` or another function of it."""
+def warn(message: str | None) -> None:
+    """Warn of `message`, if any, at the line outside the package that called `fit` or another function of it."""
     frame, level = sys._getframe(), 1
     while frame and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, TrainingWarning, stacklevel=level)
+    if message:
+        warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
 # --- The parts, before the first batch.
