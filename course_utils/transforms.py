@@ -23,7 +23,7 @@ def check_std(std: np.ndarray | tuple) -> None:
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
-            raise ValueError(f"expected standard deviations above 0, {found} Use 1 as that channel's")
+            raise ValueError(f"expected standard deviations above 0, {found} Use 1 for that channel")
 
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:

@@ -216,6 +216,15 @@ def test_a_schedule_by_batches_that_was_given_images():
         assert "a step for each of 96 images; the run has 12 batches: use len(loader)" in message
 
 
+def test_a_dataset_that_does_not_say_how_long_it_is():
+    class Endless:
+        def __getitem__(self, index):
+            return torch.rand(3, 32, 32), index % 3
+
+    loader = DataLoader(Endless(), batch_sampler=[range(16 * k, 16 * k + 16) for k in range(6)])
+    assert fit(loader, make=lambda o: schedules.one_cycle(o, 4, 6, 0.01, 0.1, 1), epochs=2) == []
+
+
 # --- What probably is not meant.
 
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import length_hint
 from pathlib import Path
 
 import torch
@@ -99,10 +100,10 @@ def check_schedule(run, per_batch: bool) -> None:
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
             "make one for all epochs of the run, and a new one to go on after a finished run (or its checkpoint)"
         )
-    images = getattr(run.loader, "image_set", None) or getattr(run.loader, "dataset", ())
-    if per_batch and end and end > needed and end == run.epochs * len(images):
+    images = length_hint(getattr(run.loader, "image_set", None) or getattr(run.loader, "dataset", ()))
+    if per_batch and end and end > needed and end == run.epochs * images:
         warn(
-            f"the schedule has a step for each of {len(images)} images; the run has {needed} batches: use len(loader)"
+            f"the schedule has a step for each of {images} images; the run has {needed} batches: use len(loader)"
         )
     period = max(getattr(run.scheduler, "step_size", 0), end or 0)
     if not per_batch and period > needed and period % len(run.loader) == 0:

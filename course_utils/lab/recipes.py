@@ -325,10 +325,8 @@ ALL = [
     *TRANSFER,
 ]
 RECIPES = {recipe.name: recipe for recipe in ALL}
-if twice := {
-    recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe
-}:  # a copied line, not yet renamed
-    raise ValueError(f"two recipes are called {twice.pop()!r}")
+if twice := [recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe]:
+    raise ValueError(f"two recipes are called {twice[0]!r}")  # a copied line, not yet renamed
 
 # The recipes whose trained weights are saved beside their records: the headlines, and those whose dense layer the book
 # looks into.
