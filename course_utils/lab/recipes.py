@@ -116,7 +116,7 @@ SPRINT = Recipe(
     label_smoothing=0.1,
     six_views=True,
 )
-# Chosen among four on held-out images: batches of 1,250 or 625; and with these, crops of four pixels, or a hole.
+# Chosen among four on held-out images: batches of 1,250, or 625 with lower rates, and then wider crops, or a hole.
 SPRINT_100 = vary(
     SPRINT,
     "sprint100",
