@@ -36,12 +36,12 @@ class Recipe:
     precision: str = "auto"
     curve_on_test: bool = False  # as the source of Session 2 drew its curves; nothing may be chosen by them
     wrong_mean: bool = False  # as that source normalised: with the standard deviations in place of the means
-    # Of each channel after normalising; None: the mean colour.
-    hole_fill: tuple[float, float, float] | None = None
+    hole_fill: tuple[float, float, float] | None = None  # after normalising; None: the mean colour
     alternate: bool = False  # mirror each image in every second epoch instead of by chance
     reflect: bool = False  # the crop's border is the image's own, mirrored
     small_epochs: int = 0  # at first on images of `small_size` × `small_size` pixels
     small_size: int = 24
+    cutmix_epochs: int = 0  # at first with a piece of another image pasted over each, in half of the batches
     six_views: bool = False  # whether the test accuracy is measured in six views as well
 
     def plain(self) -> dict[str, Any]:

@@ -64,6 +64,22 @@ BEST_SMALLNET = vary(
     **cycle(0.01, 0.1, 24, lr_end=0.0),
     label_smoothing=0.1,
 )
+# Chosen on held-out images: on them Muon gained 0.4 to 0.7 points, CutMix 0.7 and smoother curves.
+MUON_SMALLNET = vary(
+    BEST_SMALLNET,
+    "smallnet-muon",
+    "the same weights again, with Muon and CutMix",
+    validation=0.0,
+    alternate=True,
+    reflect=True,
+    cutmix_epochs=144,
+    batch_size=512,
+    epochs=160,
+    optimizer="Muon",
+    optimizer_args={"hidden": 0.1, "rest": 0.1, "decay": 5e-4},
+    schedule="falling",
+    schedule_args={},
+)
 FAST_RESNET = vary(
     RESNET,
     "resnet-fast",
@@ -130,7 +146,7 @@ SPRINT_100 = vary(
     epochs=22,
     **sprint_rates(filters=0.14, biases=35.0),
 )
-HEADLINES = [SMALLNET, BEST_SMALLNET, BUDGETNET, RESNET, BEST_RESNET, FAST_RESNET, SPRINT, SPRINT_100]
+HEADLINES = [SMALLNET, BEST_SMALLNET, MUON_SMALLNET, BUDGETNET, RESNET, BEST_RESNET, FAST_RESNET, SPRINT, SPRINT_100]
 
 # What each trick of the sprint is worth: the sprint without it.
 SPRINT_WITHOUT = [

@@ -22,6 +22,7 @@ from course_utils import data, models, schedules, training, transforms
 from course_utils.data import BatchLoader, ImageSet
 from course_utils.lab import files, machine, recipes, records, sprint
 from course_utils.lab.checkpoints import Checkpoint
+from course_utils.lab.cutmix import CutMix
 from course_utils.lessons import Recipe
 from course_utils.training import History, Run
 from course_utils.transforms import Augment
@@ -82,6 +83,7 @@ def build_loader(
         recipe.batch_size,
         small_epochs=recipe.small_epochs,
         small_size=recipe.small_size,
+        cutmix_epochs=recipe.cutmix_epochs,
         **scaling,
         augment=Augment(*chances, recipe.alternate, recipe.reflect) if any(chances) else None,
         fill=mean,
@@ -99,7 +101,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     Raises ValueError for a name that is none.
     """
     if recipe.optimizer == "Muon":
-        return sprint.build_optimizer(model, **recipe.optimizer_args)
+        build = sprint.build_optimizer if isinstance(model, models.Sprint) else sprint.hidden_by_muon
+        return build(model, **recipe.optimizer_args)
     kind = getattr(optim, recipe.optimizer, None)
     if not isinstance(kind, type):
         raise ValueError(
@@ -188,11 +191,12 @@ def train(
         hooks += [sprint.FreezeFirstLayer()] if world() == 1 else []
     training.seed_everything(own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
+    loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
     history = training.fit(
         DistributedDataParallel(model) if world() > 1 else model,
         loaders.train,
         loaders.test if recipe.curve_on_test else loaders.validation,
-        nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
+        loss_fn,
         optimizer,
         build_schedule(recipe, optimizer, len(loaders.train)),
         epochs=recipe.epochs,
@@ -299,25 +303,34 @@ def of_first(value: Any) -> Any:
 class RunLoader(BatchLoader):
     """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
 
-    In the first `small_epochs` epochs images are shrunk to `small_size` × `small_size` pixels.
+    In the first `small_epochs` epochs images are shrunk to `small_size` × `small_size` pixels, in the first
+    `cutmix_epochs` pieces are pasted by the run's loss, `cutmix`.
 
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
 
-    def __init__(self, *args, small_epochs: int = 0, small_size: int = 24, **options):
+    def __init__(
+        self, *args, small_epochs: int = 0, small_size: int = 24, cutmix_epochs: int = 0, **options
+    ):
         super().__init__(*args, **options)
-        self.small_epochs, self.small_size = small_epochs, small_size
+        self.small_epochs, self.small_size, self.cutmix_epochs = small_epochs, small_size, cutmix_epochs
+        self.cutmix = CutMix()
         if world() > 1 and min(self.sizes()) < 2 * world():
             found = f"a batch of {min(self.sizes())} for {world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        small = self.epoch < self.small_epochs
+        small, mixed = self.epoch < self.small_epochs, self.epoch < self.cutmix_epochs
+        rng = np.random.default_rng((self.seed, self.epoch, rank(), 1))  # not the one of the crops
         for images, labels in super().__iter__():
             images = sprint.shrink(images, self.small_size) if small else images
             each = len(labels) // world()
             part = slice(rank() * each, (rank() + 1) * each)
-            yield images[part], labels[part]
+            images, labels = images[part], labels[part]
+            if mixed:
+                self.cutmix.paste(images, labels, rng)
+            yield images, labels
+        self.cutmix.clear()
 
 
 class AverageHistory:

@@ -84,6 +84,17 @@ def build_optimizer(
     return Muon(groups, lr=filters, momentum=0.6)
 
 
+def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -> Muon:
+    """The optimizer of any other network: Muon for the weights of all layers but the last, SGD for what is left.
+
+    `hidden` and `rest` are their rates; `decay` is the weight decay of the rest, times its rate each step.
+    """
+    *matrices, last = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [last, *(weight for weight in model.parameters() if weight.ndim == 1)]
+    muons = {"params": matrices, "lr": hidden, "momentum": 0.6, "orthogonal": True}
+    return Muon([muons, {"params": others, "weight_decay": decay}], lr=rest, momentum=0.9)
+
+
 def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
     """Every rate falls in a straight line to zero, in all `epochs`, or in as many as its group of weights names."""
 

@@ -1,0 +1,46 @@
+"""CutMix: a rectangle of another image is pasted over each, and the label is shared by area.
+
+Cutout hides a part of an image, and so wastes it; here the part shows something, which the network has to name as well.
+Source: Yun et al., "CutMix: regularization strategy to train strong classifiers", ICCV 2019, arXiv:1905.04899.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class CutMix(nn.CrossEntropyLoss):
+    """Cross entropy that knows what `paste` has done to the batch; without it, or after `clear`, torch's own."""
+
+    other, share = None, 1.0  # the labels of what was pasted, and what is left of the images under it
+
+    def paste(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
+        """Paste, at a chance of a half: the same rectangle of all `images` (n, 3, H, W), in place, in another order.
+
+        Its area is uniform between none and all of an image, its middle anywhere; what lies outside is lost.
+        """
+        self.clear()
+        area, row, column = rng.random(3)
+        if rng.random() < 0.5:
+            return
+        order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
+        height, width = images.shape[2:]
+        rows, columns = part(height, row, area), part(width, column, area)
+        images[:, :, rows, columns] = images[:, :, rows, columns][order]
+        pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
+        self.other, self.share = labels[order], 1 - pasted / (height * width)
+
+    def clear(self) -> None:
+        self.other, self.share = None, 1.0
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = super().forward(logits, labels)
+        if self.other is None:
+            return loss
+        return self.share * loss + (1 - self.share) * super().forward(logits, self.other)
+
+
+def part(length: int, middle: float, area: float) -> slice:
+    """A part around `middle`, in [0, 1), of a side of `length` pixels: of a square of that `area`, what lies inside."""
+    start = round(length * middle - length * area**0.5 / 2)
+    return slice(max(0, start), min(length, start + round(length * area**0.5)))
