@@ -51,9 +51,13 @@ def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     x = matrix / (matrix.norm() + 1e-7)
     tall = len(x) > x.shape[1]
     x = x.T if tall else x
+    # All steps multiply x from the left, with what its square alone decides: it is many times smaller than x.
+    square, factors = x @ x.T, torch.eye(len(x), device=x.device)
     for _ in range(steps):
-        square = x @ x.T
-        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+        factor = 2.0315 * square @ square - 4.7750 * square
+        factor.diagonal().add_(3.4445)
+        square, factors = factor @ square @ factor, factor @ factors
+    x = factors @ x
     return x.T if tall else x
 
 
