@@ -101,6 +101,16 @@ def test_a_step_of_muon_is_nearly_orthogonal(shape):
     assert found.min() > 0.3 and found.max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (20, 20)])
+def test_its_steps_in_the_small_square_are_those_of_the_whole_matrix(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape).double()
+    x = matrix / matrix.norm()
+    for _ in range(3):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    torch.testing.assert_close(sprint.orthogonal(matrix), x, atol=1e-6, rtol=0)
+
+
 def test_muon_keeps_filters_at_their_length_and_moves_all_directions_alike():
     torch.manual_seed(0)
     filters = nn.Parameter(torch.randn(8, 3, 3, 3))
@@ -137,6 +147,18 @@ def test_every_weight_is_in_one_group():
     assert all("epochs" not in group for group in groups), (
         "a first layer that is learned is learned to the end"
     )
+
+
+@pytest.mark.parametrize("model", [models.SmallNet(), models.CustomResNet()])
+def test_other_networks_have_muon_for_all_weights_but_the_last_layers(model):
+    hidden, rest = sprint.hidden_by_muon(model, 0.1, 0.2, 5e-4).param_groups
+    last = list(model.parameters())[-2:]
+    assert all(weight.ndim > 1 for weight in hidden["params"])
+    assert {id(weight) for weight in last} <= {id(weight) for weight in rest["params"]}
+    held = [id(weight) for group in (hidden, rest) for weight in group["params"]]
+    assert sorted(held) == sorted(id(weight) for weight in model.parameters())
+    assert (hidden["lr"], hidden["orthogonal"], hidden["weight_decay"]) == (0.1, True, 0)
+    assert (rest["lr"], rest["orthogonal"], rest["weight_decay"]) == (0.2, False, 5e-4)
 
 
 def test_rates_fall_to_zero_and_the_first_layers_bias_after_three_epochs():

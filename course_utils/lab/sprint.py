@@ -52,7 +52,7 @@ def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     tall = len(x) > x.shape[1]
     x = x.T if tall else x
     # All steps multiply x from the left, with what its square alone decides: it is many times smaller than x.
-    square, factors = x @ x.T, torch.eye(len(x), device=x.device)
+    square, factors = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(steps):
         factor = 2.0315 * square @ square - 4.7750 * square
         factor.diagonal().add_(3.4445)
