@@ -146,7 +146,17 @@ SPRINT_100 = vary(
     epochs=22,
     **sprint_rates(filters=0.14, biases=35.0),
 )
-HEADLINES = [SMALLNET, BEST_SMALLNET, MUON_SMALLNET, BUDGETNET, RESNET, BEST_RESNET, FAST_RESNET, SPRINT, SPRINT_100]
+HEADLINES = [
+    SMALLNET,
+    BEST_SMALLNET,
+    MUON_SMALLNET,
+    BUDGETNET,
+    RESNET,
+    BEST_RESNET,
+    FAST_RESNET,
+    SPRINT,
+    SPRINT_100,
+]
 
 # What each trick of the sprint is worth: the sprint without it.
 SPRINT_WITHOUT = [

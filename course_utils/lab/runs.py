@@ -309,9 +309,7 @@ class RunLoader(BatchLoader):
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
 
-    def __init__(
-        self, *args, small_epochs: int = 0, small_size: int = 24, cutmix_epochs: int = 0, **options
-    ):
+    def __init__(self, *args, small_epochs: int = 0, small_size: int = 24, cutmix_epochs: int = 0, **options):
         super().__init__(*args, **options)
         self.small_epochs, self.small_size, self.cutmix_epochs = small_epochs, small_size, cutmix_epochs
         self.cutmix = CutMix()
