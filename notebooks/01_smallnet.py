@@ -129,7 +129,7 @@ plt.show()
 # numbers.
 #
 # The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest
-# value of each 2×2 block and so halves the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
+# value of each 2×2 block and so halves both sides of the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
 
 
 # %% tags=["slide"]
@@ -316,7 +316,7 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # %% [markdown]
 # ## The schedule, before you pay for it
 #
-# The *learning rate* says how far a step moves the weights. Here it starts at 0.1 and is multiplied by a factor,
+# The *learning rate* is the factor between a gradient (how the loss changes with a weight) and the step. Here it starts at 0.1 and is multiplied by a factor,
 # *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs at
 # steps of five: an hour at ten seconds an epoch. Draw it first.
 
@@ -477,8 +477,8 @@ plt.show()
 # the network is learning the training images and no longer the classes.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
-# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %, given with its
-# spread.
+# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. How far
+# they lie apart belongs to it:
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")
@@ -767,3 +767,5 @@ plt.show()
 #   against it, and want more epochs.
 # * **Test once.** Choices are made on validation data, or the test accuracy stops meaning anything.
 # * **A frozen backbone is only as good as its weights.** Run the random control.
+#
+# **Next**: the exercises, `01_smallnet_exercises.ipynb`. Then Session 2 or, in the book, *Spending the budget better*.

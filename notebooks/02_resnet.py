@@ -27,7 +27,7 @@
 # * augment pictures one at a time, as the libraries do, and a whole batch at a time;
 # * write a residual network in thirty lines and check its size against the published count;
 # * find a learning rate with a range test, and write the cycle that uses it;
-# * read the results: where the accuracy came from, and what is still missing.
+# * read the results: the bar, the confusion matrix, and the mistakes of which the network is surest.
 #
 # **Time**: 45 minutes to read and try; the computer needs less than a minute in the quick profile.
 
@@ -115,7 +115,8 @@ del everything
 # square out of it (*cutout*), so that the network cannot rely on one detail. Border and square are filled with the mean
 # colour, which normalisation turns into zero: "nothing to see here".
 #
-# The assignment does this an image at a time, torchvision for the crop and albumentations for the rest:
+# The project did this an image at a time, with torchvision for the crop and albumentations for the rest. Its log names
+# no probabilities, so those are ours:
 #
 # ```python
 # crop = v2.RandomCrop(32, padding=4, fill=mean_colour)
@@ -278,8 +279,8 @@ share = in_last_branch / count_parameters(packaged)
 print(f"{in_last_branch:,} weights in the last branch, {share:.0%} of all")
 
 # %% [markdown]
-# The dropout layers in the table have their rate set to 0: they are part of the published layout, and do nothing.
-# In the quick profile, training uses the same layout with a quarter of the channels.
+# The published table has dropout layers, but no rate for them; here it is 0, so they do nothing. In the quick profile,
+# training uses the same layout with a quarter of the channels.
 
 # %%
 machine.keep_freed_memory()  # on Linux, a sixth less time on the CPU
@@ -332,7 +333,7 @@ plt.show()
 # Did you see where the curve begins? A guess among ten classes costs 2.30, and this network starts higher. The page
 # *Getting to 94 %* begins there.
 #
-# On CIFAR-10 the assignment read 3.2 · 10⁻⁴ off its own curve. The quick profile has other pictures, a network with a
+# On CIFAR-10 the project read 3.2 · 10⁻⁴ off its own curve. The quick profile has other pictures, a network with a
 # quarter of the channels and smaller batches. It trains with ten times that rate, and the mark should be near it.
 
 # %% tags=["nbval-ignore-output"]
@@ -388,7 +389,7 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# At the start of each epoch the rate is what the assignment's log printed.
+# At the start of each epoch the rate is what the project's log printed.
 
 # %%
 for epoch in range(0, 24, 3):
@@ -523,6 +524,8 @@ for run in records.of_recipe("sprint"):
 
 # %% [markdown]
 # ## Which mistakes?
+#
+# The confusion matrix first: each row is a true class, each column what the network said.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of the ten classes on the test set: each row shows which classes the pictures of one class were taken for."}}
 probabilities, truth = training.predict(restored, test_loader)
@@ -534,14 +537,14 @@ plt.show()
 
 # %% [markdown]
 # Each row shows where the pictures of one class went. A matrix like this need not be symmetric: read a pair in both
-# directions before you explain it.
+# directions before you explain it. And these are single pictures:
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "The test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# These are the mistakes, the surest first. (On the drawn shapes there may be hardly any others.) Ask of each: would
+# The mistakes, the surest first. (On the drawn shapes there may be hardly any others.) Ask of each: would
 # cutout, a shift or a mirror image have helped, or is the label wrong?
 #
 # ## Your own picture
@@ -585,3 +588,5 @@ plt.show()
 # * **One cycle** spends a high rate while it helps and a low one where it counts. The last epochs bring the last points.
 # * **Weights sit where there are many channels**; the work is the same in each stage but the first, because the
 #   picture shrinks as the channels grow.
+#
+# **Next**: the exercises, `02_resnet_exercises.ipynb`. Then, in the book, *Getting to 94 %*.

@@ -149,10 +149,10 @@ rate_too_high = train(
 beside_healthy("train_loss", {"rate too high": rate_too_high})
 
 # %% [markdown]
-# **How to recognise it.** The loss starts *above* that of a guess. A network that knows nothing is not that bad, so
-# something has driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further:
-# the first large steps have ruined the weights, and the smaller ones do not bring them back: exhibit 9 shows in what
-# way. If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
+# **How to recognise it.** After the first epoch the loss is *above* that of a guess, at which this network started: its
+# steps have driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further. The
+# first large steps have ruined the weights, and the smaller ones do not bring them back; exhibit 9 shows in what way.
+# If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
 #
 # **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
 #
@@ -177,9 +177,9 @@ without_eval = train(stuck_model, train_loader())
 beside_healthy("validation_accuracy", {"eval() forgotten": without_eval})
 
 # %% [markdown]
-# **How to recognise it.** Not by the curve: it has the right shape and about the right height, which is what makes this
-# failure so common. Ask the same network the same question twice, and in batches of different sizes. A trained network
-# has *one* answer.
+# **How to recognise it.** Not by the curve: it has the right shape and about the right height, which makes this failure
+# easy to miss. Ask the same network the same question twice, and in batches of different sizes. A trained network has
+# *one* answer.
 
 # %% tags=["nbval-ignore-output"]
 mended = new_model()
@@ -580,7 +580,8 @@ assert len(at_a_guess) == 4, at_a_guess
 #
 # | what you see | look here first |
 # |---|---|
-# | the loss becomes nan, or starts above that of a guess | the learning rate: run a range test (1) |
+# | the loss becomes nan, or rises above that of a guess | the learning rate: run a range test (1) |
+# | the very first loss is above that of a guess | the scale of the last layer: see *Getting to 94 %* in the book |
 # | the loss rests at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
 # | the training accuracy falls below a guess | the order of the batches: is it shuffled? (4) |
 # | training is fine, validation is bad from the first epoch on | one batch of each loader: mean, standard deviation, labels (3) |
@@ -590,7 +591,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
 # | training and validation accuracy both stay too low | augmented pictures (8); dead units (9); then the size of the network |
 # | two classes get the same answers | the augmentation (8); then their labels (5) |
-# | nothing, except a final accuracy that is a little too low | `eval()` (2), the softmax (6) |
+# | nothing, except a final accuracy that is a little too low | `eval()` (2), dead units (9) |
 #
 # ## What to take away
 #
@@ -600,4 +601,6 @@ assert len(at_a_guess) == 4, at_a_guess
 # * **Count what is alive.** A network can be smaller than its table of layers says.
 # * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
 # * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, and a second softmax merely
-#   lowers it.
+#   lowers the curve.
+#
+# **Next**: *A recipe to start from*, in the book, for pictures of your own.

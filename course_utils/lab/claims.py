@@ -166,7 +166,7 @@ SESSION_1 = [
     Claim("S14", "session1/validation_and_overfitting",
         "At any one rate the network overfits from about the fifth epoch, so steps of 5 beat steps of 10.",
         (better("steps of 5 against steps of 10", "smallnet-source", "smallnet-step-10", "better"),),
-        "from which epoch it overfits. The page shows the curves, and leaves the reading to you.",
+        "from which epoch it overfits. The page reads it off the curves; no rule does.",
     ),
     Claim("S15", "session1/augmentation",
         "Augmentation makes an epoch more than 5 times slower, and does not help within 30 epochs.",
