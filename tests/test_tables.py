@@ -161,7 +161,7 @@ def test_the_board_keeps_the_budget_and_its_order(empty):
     write(SOURCE, 50.0)
     write("smallnet-augmented", 60.0)
     shown = re.findall(r"<code>(.*?)</code>", tables.leaderboard("cifar100"))
-    assert shown == [BEST, "budgetnet", "sprint100", SOURCE, "smallnet-augmented"], (
+    assert shown == [BEST, "smallnet-muon", "budgetnet", "sprint100", SOURCE, "smallnet-augmented"], (
         "headlines first, and of them those not run"
     )
     write("smallnet-augmented", 60.0, parameters=1_000_001)
