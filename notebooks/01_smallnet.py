@@ -129,7 +129,8 @@ plt.show()
 # numbers.
 #
 # The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest
-# value of each 2×2 block and so halves both sides of the picture. A stage takes `c` maps (*channels*) in and gives `d` out.
+# value of each 2×2 block and so halves both sides of the picture. A stage takes `c` maps (*channels*) in and gives `d`
+# out.
 
 
 # %% tags=["slide"]
@@ -316,9 +317,9 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # %% [markdown]
 # ## The schedule, before you pay for it
 #
-# The *learning rate* is the factor between a gradient (how the loss changes with a weight) and the step. Here it starts at 0.1 and is multiplied by a factor,
-# *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs at
-# steps of five: an hour at ten seconds an epoch. Draw it first.
+# The *learning rate* is the factor between a gradient (how the loss changes with a weight) and the step. Here it starts
+# at 0.1 and is multiplied by a factor, *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training
+# images. The project planned 330 epochs at steps of five: an hour at ten seconds an epoch. Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
