@@ -175,16 +175,17 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     points = [(one, "^", "0.35", (6, -15) if k % 2 else (0, 7)) for k, one in enumerate(others)]
     points += [(one, "s", plots.VERMILION, (0, -15)) for one in published.SOURCES]
     ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
-    points += [(one, "o", plots.BLUE, (8, -4)) for one in ours]
+    ours = sorted((one for one in ours if one.data == data), key=lambda one: one.percent)
+    points += [(one, "o", plots.BLUE, (-8, -4) if k % 2 else (8, -4)) for k, one in enumerate(ours)]
     for one, mark, colour, place in points:
         x = getattr(one, cost, None)
         if one.data == data and x:
-            side = {0: "center", 6: "right", 8: "left"}[place[0]]
+            side = {0: "center", 6: "right", -8: "right", 8: "left"}[place[0]]
             x = x / 1e6 if cost == "weights" else x
             axes.plot(x, one.percent, mark, color=colour)
             look = {"textcoords": "offset points", "ha": side, "size": plots.SMALL_LETTERS}
             axes.annotate(one.name, (x, one.percent), place, **look)
-    if not any(one.data == data and getattr(one, cost) for one in ours):
+    if not any(getattr(one, cost) for one in ours):
         title += f"\nour own: {NOT_RUN}"
     axes.set(xscale="linear" if cost == "weights" else "log", xlabel=COSTS[cost])
     axes.set(ylabel="test accuracy (%)", title=title)
