@@ -97,11 +97,6 @@ def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
     return ImageSet(images, labels, shapes.CLASSES, f"{name} {part}")
 
 
-def fingerprint(image_set: ImageSet) -> str:
-    """64 hex digits that depend on every image and its label, but not on their order: see `cifar.fingerprint`."""
-    return cifar.fingerprint(image_set.images, image_set.labels)
-
-
 # --- Parts of a set.
 
 

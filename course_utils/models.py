@@ -22,7 +22,6 @@ class Dropout(nn.Module):
     costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
     is rounded to the nearest 1/256 (0.1 becomes 0.1016). What survives is scaled by 1 / (1 - the rounded p), exactly so
     on average.
-
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
 
@@ -124,9 +123,7 @@ def convolution_layers(c_in: int, c_out: int, separable: bool = False) -> list[n
 def activation_layer(name: str) -> nn.Module:
     """One of torch's activation layers by its class name, e.g. "ReLU", "GELU" or "SiLU"."""
     if not hasattr(nn, name):
-        raise ValueError(
-            f"unknown activation {name!r}: use the name of a torch.nn layer, e.g. 'ReLU', 'GELU'"
-        )
+        raise ValueError(f"unknown activation {name!r}: use the name of a torch.nn layer, e.g. 'GELU'")
     return getattr(nn, name)()
 
 
@@ -203,7 +200,8 @@ class Sprint(nn.Module):
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch
-    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs.
+    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs. `first` is
+    the width of a convolution before the stages, if any. With `residual` they end in X + R(X), R of two convolutions.
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 
@@ -214,14 +212,17 @@ class Sprint(nn.Module):
         activation: str = "GELU",
         identity: bool = True,
         whitened: bool = True,
+        first: int = 0,
+        residual: bool = False,
     ):
         super().__init__()
         self.whitened = whitened
         layers = [nn.Conv2d(3, 24, 2), activation_layer(activation)]
-        for c_in, c_out in zip((24, *widths), widths, strict=False):
-            layers += [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.MaxPool2d(2), plain_norm(c_out)]
-            layers += [activation_layer(activation), nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)]
-            layers += [plain_norm(c_out), activation_layer(activation)]
+        layers += plain_conv(24, first, activation) if first else []
+        for c_in, c_out in zip((first or 24, *widths), widths, strict=False):
+            layers += plain_conv(c_in, c_out, activation, pool=True)
+            more = [layer for _ in range(1 + residual) for layer in plain_conv(c_out, c_out, activation)]
+            layers += [Residual(*more)] if residual else more
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are nearly uniform
@@ -236,7 +237,7 @@ class Sprint(nn.Module):
 
     def filters(self) -> list[nn.Parameter]:
         """The filters of all convolutions, those of the first layer first."""
-        return [layer.weight for layer in self.features if isinstance(layer, nn.Conv2d)]
+        return [layer.weight for layer in self.modules() if isinstance(layer, nn.Conv2d)]
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
@@ -254,11 +255,19 @@ class Sprint(nn.Module):
         return self.head(self.features(images).amax((2, 3)))
 
 
-def plain_norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm whose scales stay at one; its averages follow fast enough for a few hundred steps."""
-    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+class Residual(nn.Sequential):
+    """X + R(X), where R is the layers one after another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def plain_conv(c_in: int, c_out: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
+    """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without the convolution's bias and the norm's scale."""
+    conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), [nn.MaxPool2d(2)] if pool else []
+    norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages settle in a few hundred steps
     norm.weight.requires_grad_(False)
-    return norm
+    return [conv, *pooling, norm, activation_layer(activation)]
 
 
 class SixViews(nn.Module):

@@ -101,9 +101,7 @@ class RangeTest:
         the last five are left out. Raises ValueError for fewer than seventeen.
         """
         if len(self.losses) < 17:
-            raise ValueError(
-                f"expected at least 17 steps to find the steepest fall of, found {len(self.losses)}"
-            )
+            raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(self.losses)}")
         running = [self.losses[0]]
         for loss in self.losses[1:]:
             running.append(0.05 * loss + 0.95 * running[-1])
@@ -149,12 +147,11 @@ def lr_range_test(
     first_batch.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
+    rising = zip(np.geomspace(lr_min, lr_max, steps), endless(loader, model), strict=False)
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
-            for rate, (images, labels) in zip(
-                np.geomspace(lr_min, lr_max, steps), endless(loader, model), strict=False
-            ):
+            for rate, (images, labels) in rising:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 first = None if losses else loader

@@ -152,9 +152,8 @@ def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) 
     """
     n, height, width, channels = padded.shape
     image, row, pixel, _ = padded.stride()
-    windows = padded.as_strided(
-        (n, height - size + 1, width - size + 1, size, size * channels), (image, row, pixel, row, 1)
-    )
+    shape = (n, height - size + 1, width - size + 1, size, size * channels)
+    windows = padded.as_strided(shape, (image, row, pixel, row, 1))
     return windows[indices, top, left].view(-1, size, size, channels)
 
 

@@ -470,7 +470,7 @@ def test_cifar_comes_as_two_image_sets(monkeypatch, tmp_path, name):
     assert len(set(train.classes)) == {"cifar10": 10, "cifar100": 100}[name]
     np.testing.assert_array_equal(train.images, small.arrays["x_train"])
     np.testing.assert_array_equal(test.labels, small.arrays["y_test"])
-    assert data.fingerprint(test) == cifar.SOURCES[name].fingerprints["test"]
+    assert cifar.fingerprint(test.images, test.labels) == cifar.SOURCES[name].fingerprints["test"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -52,6 +52,17 @@ def test_filters_begin_as_copies_of_their_inputs():
     assert not torch.equal(models.Sprint(identity=False).filters()[2], filters)
 
 
+def test_residual_stages_add_what_they_are_given():
+    model = models.Sprint(100, (64, 96, 160), first=32, residual=True)
+    assert models.count_parameters(model) == 937_592
+    assert [len(filters) for filters in model.filters()] == [24, 32, *[64] * 3, *[96] * 3, *[160] * 3]
+    last = [module for module in model.modules() if isinstance(module, models.Residual)][-1]
+    images = torch.randn(4, 160, 3, 3)
+    assert not torch.allclose(last(images), images)
+    nn.init.zeros_(last[3].weight)  # of the second convolution: nothing is added
+    torch.testing.assert_close(last(images), images)
+
+
 def test_the_first_answers_are_a_guess():
     torch.manual_seed(0)
     labels = torch.randint(10, (64,))
@@ -135,13 +146,14 @@ def test_its_other_groups_are_torchs_sgd():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_every_weight_is_in_one_group():
-    model = models.Sprint()
+@pytest.mark.parametrize("more", [{}, {"first": 32, "residual": True}])
+def test_every_weight_is_in_one_group(more):
+    model = models.Sprint(**more)
     model.whiten(torch.rand(10, 3, 32, 32))
     groups = sprint.build_optimizer(model, 0.24, 106.0, 0.02, 0.004).param_groups
     held = [id(p) for group in groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    model = models.Sprint(whitened=False)
+    model = models.Sprint(whitened=False, **more)
     groups = sprint.build_optimizer(model, 2.9, 106.0, 0.02, 0.004, muon=False).param_groups
     assert model.patches.weight is groups[0]["params"][0] and not groups[0]["orthogonal"]
     assert all("epochs" not in group for group in groups), (

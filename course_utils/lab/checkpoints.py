@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from course_utils import data, training
+from course_utils import training
+from course_utils.datasets import cifar
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -100,7 +101,7 @@ def describe(run: training.Run) -> dict[str, Any]:
     device = next(run.model.parameters()).device
     loader = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
     if images := getattr(getattr(run.loader, "dataset", None), "image_set", None):
-        loader["contents"] = data.fingerprint(images)
+        loader["contents"] = cifar.fingerprint(images.images, images.labels)
     groups = [
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]

@@ -74,7 +74,7 @@ def build_optimizer(
         return {"params": weights, "lr": lr, "momentum": 0.85, "weight_decay": decay / lr}
 
     learned = [weight for weight in model.filters() if weight.requires_grad]
-    norms = [layer.bias for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
+    norms = [layer.bias for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     muons = {"params": learned, "lr": filters, "momentum": 0.6, "orthogonal": True}
     first = sgd([model.patches.bias], biases)
     if model.whitened:

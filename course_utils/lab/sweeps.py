@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from course_utils import data, training
+from course_utils.datasets import cifar
 from course_utils.lab import machine, recipes, records, runs
 from course_utils.lessons import Recipe
 from course_utils.models import count_parameters
@@ -175,7 +176,7 @@ def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
     weights that a transfer begins with.
     """
     parts = zip(("train", "test"), data.load(recipe.data, root), strict=True)
-    found = {name: data.fingerprint(part) for name, part in parts}
+    found = {name: cifar.fingerprint(part.images, part.labels) for name, part in parts}
     if backbone := records.backbone_weights(recipe):
         found["backbone"] = backbone
     return found
