@@ -25,7 +25,7 @@
 # * write a convolutional network and a training loop in plain PyTorch;
 # * work out how many weights a network has before you build it, and where they are;
 # * follow the shape of the data through every layer;
-# * draw a learning-rate schedule before you pay for it, and see when it is dead;
+# * draw a learning-rate schedule before you pay for it, and see when it has shrunk to nothing;
 # * recognise overfitting in the curves, and say what dropout and augmentation do about it;
 # * save weights, load them safely, and measure a test accuracy once;
 # * reuse a trained network on a new task, and check that it really was trained.
@@ -352,7 +352,8 @@ print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 # %% [markdown]
 # The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From epoch
 # 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away: the last 270
-# epochs, 45 minutes of the hour, compute gradients and throw them away. Those between 25 and 60 are of hardly more use.
+# epochs, 45 minutes of the hour, compute gradients and throw them away. (Momentum, explained below, puts that off by
+# ten epochs.) Those between 25 and 60 are of hardly more use.
 # **A schedule belongs to a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with
@@ -712,7 +713,7 @@ print("a guess:                          10 %")
 #
 # In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights
 # from ImageNet. It expects pictures that are normalised as those of its training were. The weights have to be fetched;
-# without a network you get a message that says what to do.
+# without an internet connection you get a message that says what to do.
 
 # %% tags=["nbval-ignore-output"]
 if lessons.profile() == "full":

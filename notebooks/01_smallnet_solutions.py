@@ -51,8 +51,8 @@ device = training.pick_device()
 # %% [markdown]
 # ## 1. Count the weights
 #
-# On paper: how many weights has a SmallNet with **two** stages of 16 and 48 channels, 60 neurons in its first dense layer,
-# and **ten** classes? The pictures are 3×32×32, and each stage ends in a pooling that halves them.
+# On paper: how many weights does a SmallNet have with **two** stages of 16 and 48 channels, 60 neurons in its first dense
+# layer, and **ten** classes? The pictures are 3×32×32, and each stage ends in a pooling that halves them.
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -82,8 +82,9 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value after the first convolution was computed from 3×3 pixels. How many pixels has the side of the square that one
-# value after all **three** stages of the lesson's SmallNet was computed from? Count every convolution and every pooling.
+# One value after the first convolution was computed from 3×3 pixels. And one value after all **three**
+# stages of the lesson's SmallNet: how many pixels wide is the square that it was computed from? Count every convolution
+# and every pooling.
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -119,7 +120,7 @@ checks.receptive_field(side, SmallNet().features)
 # %% [markdown]
 # ## 3. The dead epochs
 #
-# Somebody plans 120 epochs with a rate of 0.05 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**, as in
+# Somebody plans 120 epochs with a rate of 0.04 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**, as in
 # the lesson, when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of the 120
 # epochs are dead?
 
@@ -131,7 +132,7 @@ def drops(optimizer):
     return StepLR(optimizer, step_size=8, gamma=0.2)
 
 
-rates = schedules.rates_of(drops, steps=120, lr=0.05)
+rates = schedules.rates_of(drops, steps=120, lr=0.04)
 smallest_change = np.spacing(np.float32(0.01)) / 2
 dead = int((rates < smallest_change).sum())
 # </solution>
@@ -140,8 +141,8 @@ dead = int((rates < smallest_change).sum())
 # <details><summary><b>The reasoning</b></summary>
 #
 # float32 keeps about seven digits: from 0.01 to the next number it is $9.3 \cdot 10^{-10}$, and less than half of that is
-# rounded away. The rate starts at 0.05 and is divided by five at each drop: it needs
-# $\ln(0.05 / 4.7 \cdot 10^{-10}) / \ln 5 \approx 11.5$ drops to get there, so the twelfth drop kills it. That one comes after
+# rounded away. The rate starts at 0.04 and is divided by five at each drop: it needs
+# $\ln(0.04 / (4.7 \cdot 10^{-10})) / \ln 5 \approx 11.4$ drops to get there, so the twelfth drop kills it. That one comes after
 # 96 epochs; the other 24 do nothing.
 #
 # Long before they are dead, epochs are useless: compare how far the rates of the second half could carry a weight with
@@ -150,7 +151,7 @@ dead = int((rates < smallest_change).sum())
 # </details>
 
 # %% tags=["hide-output"]
-checks.dead_epochs(dead, epochs=120, lr=0.05, step_epochs=8, gamma=0.2)
+checks.dead_epochs(dead, epochs=120, lr=0.04, step_epochs=8, gamma=0.2)
 
 # %% [markdown]
 # ## 4. Write the training loop
@@ -270,7 +271,7 @@ def accuracy(network, images, labels):
 # what gives the class away. And each forward pass moves its running statistics, so that measuring changes the network.
 #
 # `eval()` ends all three. `inference_mode()` is another matter: it saves the memory and the time of recording what a
-# backward pass would need. And a function that measures should leave no trace: `fit` calls it between two epochs.
+# backward pass would need. And a function that measures should leave no trace: `fit` calls one like it between two epochs.
 #
 # </details>
 
@@ -333,9 +334,9 @@ checks.needs_no_bias(bare, bare_norm, conv, norm)
 # %% [markdown]
 # ## 7. The best network under 300,000 weights
 #
-# A third of the lesson's budget, and all hundred classes of shapes in textures. This network spends it as the lesson's does, and is
+# You have less than a third of the lesson's budget, and all hundred classes of shapes in textures. This network spends it as the lesson's does, and is
 # trained for three epochs. Two things would blur the comparison, and are the same for every network here: dropout is
-# off, because so short a training does not overfit, and the activation is GELU. With ReLU, most of this dense layer
+# off, because so short a training does not overfit, and the activation is GELU, a ReLU with a round bend. With ReLU, most of this dense layer
 # dies in the first steps (exhibit 9 of the gallery, later in the book), and you would compare dead units instead of budgets.
 
 
@@ -349,7 +350,7 @@ validation_loader = BatchLoader(validation_set, 500, **normalised)
 
 
 def train_and_validate(network, epochs=3):
-    """Accuracy on the validation set after a short one-cycle training."""
+    """Accuracy on the validation set after a short training, whose rate rises and then falls to zero."""
     training.seed_everything(0)
     network = network.to(device)
     loader = BatchLoader(train_set, 64, **normalised, shuffle=True, seed=0)
@@ -463,10 +464,10 @@ for true, predicted in two_worst(confusion):
 #
 # Which pairs come out on top may differ on your computer, because five pictures a class are few. Look at the names first: do the
 # two share their shape, or their texture? Textures are told apart by fine detail: how close the lines are, whether they bend or
-# cross, how quickly light changes into dark. Noise and the poolings blur just that.
+# cross, how quickly light changes into dark. Noise hides just that, and the poolings blur it.
 #
-# An explanation is a prediction, so test it. If you say "it is the noise", blur the noise away in the test pictures and ask
-# again. If you say "the detail is lost in the poolings", train a network that pools once less. And look at the matrix
+# An explanation is a prediction, so test it. If you say "it is the noise", add more of it to the validation
+# pictures: this confusion should then grow faster than the others. If you say "the detail is lost in the poolings", train a network that pools once less. And look at the matrix
 # the other way round: a confusion that goes in one direction only is not explained by "they look alike".
 #
 # </details>

@@ -135,7 +135,7 @@ checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
 plots.schedule(assigned_rates, 98, title="The assignment")
 plots.schedule(rates, 98, title="A later peak, and down to zero")
 plt.show()
-ratio = rates.sum() / assigned_rates.sum()
+ratio = np.sum(rates) / np.sum(assigned_rates)
 print(f"sum of the rates, new to old: {ratio:.3f}")
 
 # %% [markdown] tags=["solution"]
@@ -342,7 +342,7 @@ checks.residual_block(Block)
 #
 # Cross entropy with label smoothing compares the network's probabilities not with 1 for the true class and 0 elsewhere. It
 # takes a share `smoothing` away from the true class and spreads it evenly over **all** classes, the true one included.
-# Write it, for logits (N, K) and labels (N,), averaged over the batch, with nothing from `torch.nn` but what you can explain.
+# Write it, for logits (N, K) and labels (N,), averaged over the batch, without `CrossEntropyLoss` and `cross_entropy`; `log_softmax` is allowed.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -392,7 +392,8 @@ def flip_averaged(network, images):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# The batch is in the network's order now: image, channel, row, column. The columns are the last axis.
+# The batch is in the network's order now: image, channel, row, column. The columns are the last axis. (The network is left
+# in eval mode, which is all that was asked; to leave no trace, put its mode back as in Session 1's exercise 5.)
 #
 # Two answers that are wrong for different reasons are wrong together less often than each alone: averaging keeps what they
 # agree on. It costs a second forward pass for every picture and no training. It is fair only if it is said: an accuracy
@@ -457,7 +458,7 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # </details>
 #
-# **3.** A residual branch's last weights are all zero. The block $X + R(X)$ then
+# **3.** A residual branch ends in a convolution without a bias, whose weights are all zero. The block $X + R(X)$ then
 #
 # - **a)** returns zero
 # - **b)** returns $X$

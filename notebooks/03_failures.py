@@ -19,7 +19,7 @@
 # Most failures in training raise no error. The loop runs, a number comes out, and it is worse than it should be. What you
 # have then is a curve, and this gallery is for learning to read it.
 #
-# There are nine exhibits, each with **one mistake**, trained here beside the same healthy run. For each you see its
+# There are nine exhibits, each with **one mistake**, trained here beside a healthy run. For each you see its
 # curve, how to recognise it, and the line that fixes it. A section near the end turns this around: what you see, and
 # where to look first.
 #
@@ -88,8 +88,8 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle (starting at a fifth of its
-# highest rate), the same seed, and the same order of the pictures. `fit` looks at the first batch and warns of the
-# mistakes that it can see there. The function prints these warnings, so that you see which failures announce themselves
+# highest rate), the same seed, and the same order of the pictures. `fit` compares what it is given,
+# looks at the first batch, and warns of the mistakes that it can see there. The function prints these warnings, so that you see which failures announce themselves
 # and which do not.
 
 
@@ -599,8 +599,8 @@ assert len(at_a_guess) == 4, at_a_guess
 # * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
 #   found there.
 # * **Count what is alive.** A network can be smaller than its table of layers says.
-# * **Change one thing.** Each exhibit here differs from the healthy run in one line; a repair should, too.
-# * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, and a second softmax merely
-#   lowers the curve.
+# * **Change one thing.** Each exhibit here differs from a healthy run in one line; a repair should, too.
+# * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, and a second softmax only
+#   makes learning look slow.
 #
 # **Next**: *A recipe to start from*, in the book, for pictures of your own.

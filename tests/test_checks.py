@@ -85,6 +85,11 @@ def windows(padded, top, left, size):
     return padded[images, (top[:, None] + square)[:, :, None], (left[:, None] + square)[:, None, :]]
 
 
+def one_by_one(padded, top, left, size):
+    places = zip(padded, top, left, strict=True)
+    return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
+
+
 def branch(c_in, c_out, stride, between=nn.ReLU):
     def layers(c_in, stride):
         return nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out)
@@ -231,6 +236,7 @@ WRONG = [
         (bias_pair(lambda _, norm, conv, __: norm.running_mean.add_(2 * conv.bias)), "the wrong way"),
         (bias_pair(lambda _, norm, conv, __: norm.running_mean.copy_(-conv.bias)), "had measured"),
         (bias_pair(lambda _, norm, *__: norm.running_mean.add_(1)), "what was it a mean of"),
+        (bias_pair(lambda _, norm, *__: norm.running_mean.requires_grad_()), "autograd follows"),
     ),
     *cases(
         session1.within_budget,
@@ -308,6 +314,7 @@ WRONG = [
         ((lambda *args: windows(*args).transpose(1, 2),), "rows and columns are exchanged"),
         ((lambda padded, top, left, size: padded[:, :, :size],), "one window an image"),
         ((lambda padded, top, left, size: padded[:, -size:, -size:],), "some pixels differ"),
+        ((one_by_one,), "cut one by one"),
     ),
     *cases(
         session2.residual_block,

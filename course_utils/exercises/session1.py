@@ -87,12 +87,12 @@ def trains(train: Callable) -> str:
         "the gradients pile up: each step needs those of its own batch alone": mistaken(forget=False)[1],
         "batch normalisation is in eval mode while you train": mistaken(mode=False)[1],
         "the rate never changes: the schedule has to move, too": mistaken(moves="never")[1],
-        "the rate changes once per epoch: one cycle counts batches": mistaken(moves="epoch")[1],
+        "the rate changes once per epoch: this schedule counts batches": mistaken(moves="epoch")[1],
         "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
     otherwise = "the weights differ: what happens between a loss and the next batch, and in which order?"
     compare(weights, right_weights, otherwise, mistakes)
-    small = "that is the mean of the batches' means: the last batch is smaller, and counts less"
+    small = "that is the mean of the batches' means: the last batch is smaller, and should count less"
     otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
     for found, right, unweighted in zip(losses, right_losses, mistaken(weigh=False)[0], strict=True):
         compare(found, right, otherwise, {small: unweighted})
@@ -182,6 +182,8 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
     """Whether `bare` (without a bias) and `bare_norm` do in eval mode what `conv` and `norm` do."""
     refuse(bare.bias is not None, "the new convolution still has a bias")
     refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
+    followed = bare_norm.running_mean.requires_grad
+    refuse(followed, "autograd follows the running mean, as if it were learned: set it under torch.no_grad()")
     for name in ("weight", "bias", "running_var"):
         copied = torch.equal(getattr(bare_norm, name), getattr(norm, name))
         refuse(not copied, f"{name} of the batch normalisation was not copied, or need not change")
