@@ -20,8 +20,7 @@ class Dropout(nn.Module):
 
     `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
     costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
-    is rounded to the nearest 1/256 (0.1 becomes 0.1016). What survives is scaled by 1 / (1 - the rounded p), exactly so
-    on average.
+    is rounded to the nearest 1/256 (0.1 becomes 0.1016). What survives is scaled by 1 / (1 - the rounded p) on average.
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
 
@@ -201,7 +200,7 @@ class Sprint(nn.Module):
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch
     norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs. `first` is
-    the width of a convolution before the stages, if any. With `residual` they end in X + R(X), R of two convolutions.
+    the width of a convolution before the stages, if any. With `residual` each stage ends in X + R(X), R of two.
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 
@@ -221,13 +220,14 @@ class Sprint(nn.Module):
         layers += plain_conv(24, first, activation) if first else []
         for c_in, c_out in zip((first or 24, *widths), widths, strict=False):
             layers += plain_conv(c_in, c_out, activation, pool=True)
-            more = [layer for _ in range(1 + residual) for layer in plain_conv(c_out, c_out, activation)]
-            layers += [Residual(*more)] if residual else more
+            more = plain_conv(c_out, c_out, activation)
+            layers += [Residual(*more, *plain_conv(c_out, c_out, activation))] if residual else more
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are nearly uniform
-        for filters in self.filters()[1:] if identity else []:
-            nn.init.dirac_(filters[: filters.shape[1]])
+        if identity:
+            for filters in self.filters()[1:]:
+                nn.init.dirac_(filters[: filters.shape[1]])
         self.to(memory_format=torch.channels_last)
 
     @property

@@ -31,10 +31,13 @@ class Muon(optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None):
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
                 gradient = p.grad.add(p, alpha=group["weight_decay"])
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.mul_(group["momentum"]).add_(gradient)
+                momentum = self.state[p]["momentum"].mul_(group["momentum"]).add_(gradient)
                 update = gradient.add_(momentum, alpha=group["momentum"])
                 if group["orthogonal"]:
                     p.mul_(len(p) ** 0.5 / p.norm())
@@ -66,8 +69,8 @@ def build_optimizer(
 ) -> Muon:
     """The optimizer of a `Sprint`, given the rates of its filters, its biases and its head.
 
-    `decay` is the share of a weight that the first step takes away. It leaves out the filters, which Muon keeps at
-    their length, unless SGD trains them as well (`muon=False`).
+    `decay` is the weight decay times the rate at the start: what a first step without momentum would take away. It
+    leaves out the filters, which Muon keeps at their length, unless SGD trains them as well (`muon=False`).
     """
 
     def sgd(weights: list[nn.Parameter], lr: float) -> dict:
@@ -102,8 +105,8 @@ def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -
 def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
     """Every rate falls in a straight line to zero, in all `epochs`, or in as many as its group of weights names."""
 
-    def fall(epochs: int):
-        return lambda step: max(0.0, 1 - step / (epochs * steps_per_epoch))
+    def fall(length: int):
+        return lambda step: max(0.0, 1 - step / (length * steps_per_epoch))
 
     scheduler = LambdaLR(optimizer, [fall(group.get("epochs", epochs)) for group in optimizer.param_groups])
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
