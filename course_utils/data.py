@@ -73,8 +73,7 @@ def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]
     CIFAR is read from `<root>/<name>.npz`, and fetched once if it is not there; `root` is by default
     `cifar.data_folder()`. The shapes are drawn by code: 5,000 to train, 1,000 to test. Prints where they are from.
 
-    Raises ValueError for an unknown name and for a damaged file, cifar.FetchError if CIFAR can be neither found nor
-    fetched. One data set is never given in place of another.
+    Raises ValueError for an unknown name or a damaged file, cifar.FetchError if CIFAR is neither found nor fetched.
     """
     if name not in N_CLASSES:
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(N_CLASSES)}")

@@ -110,8 +110,8 @@ LESSONS = {
 EXPECTATIONS = {
     "smallnet-quick": ("about a minute", "45 to 60 % on validation images; a guess is 1 %"),
     "resnet-quick": ("half a minute", "over 95 % on validation images; a guess is 10 %"),
-    "smallnet-source": ("15 minutes in bfloat16", "about 51 % in the test (50.5 published); a guess is 1 %"),
-    "resnet-lesson": ("1 to 2 hours in bfloat16", "about 89 % in the test (91.7 published); a guess is 10 %"),
+    "smallnet-source": ("15 minutes", "about 51 % on test images (published: 50.5 %); a guess is 1 %"),
+    "resnet-lesson": ("one to two hours", "about 89 % on test images (published: 91.7 %); a guess is 10 %"),
 }
 
 
@@ -127,8 +127,9 @@ def for_lesson(lesson: str) -> Recipe:
     """What `lesson` ("smallnet" or "resnet") trains in the current profile; prints a summary."""
     recipe = LESSONS[lesson][profile()]
     duration, accuracy = EXPECTATIONS[recipe.name]
+    cores = "two CPU cores" + " that compute in bfloat16" * (profile() == "full")
     print(f"profile  {profile()}  (set COURSE_PROFILE to quick or full)")
     print(f"data     {recipe.data}" + ("  (drawn by code: not CIFAR)" if profile() == "quick" else ""))
-    print(f"trains   {recipe.epochs} epochs; the notebook takes {duration} on two CPU cores")
+    print(f"trains   {recipe.epochs} epochs; the notebook takes {duration} on {cores}")
     print(f"expect   {accuracy}")
     return recipe

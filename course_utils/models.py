@@ -2,8 +2,8 @@
 
 Read `SmallNet`, `CustomResNet`, `Sprint` and `TransferNet`; `Dropout` above them is torch's, only faster on a CPU.
 Every network takes float images (n, 3, 32, 32), already scaled and normalised, and returns logits (n, n_classes): the
-softmax belongs to the loss. What the ablations change is an argument, so that the dropout-free variant is the same
-class, not a copy of it. All are built in channels-last memory format, in which convolutions run fastest.
+softmax belongs to the loss. What the ablations change is an argument, not a copied class. All are built in
+channels-last memory format, in which convolutions run fastest.
 """
 
 import copy
@@ -146,9 +146,9 @@ class CustomResNet(nn.Module):
 
     The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
-    `dropout` is the chance of a feature map to be zeroed, after each layer and after each Conv · BN · ReLU of the
-    branches (0.01 behind the assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest
-    recipes) it keeps the first steps from saturating the softmax. `head_start` multiplies the head's first weights.
+    `dropout` is the chance of a feature map to be zeroed, after each layer and inside the branches (0.01 behind the
+    assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
+    steps from saturating the softmax. `head_start` multiplies the head's first weights.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 

@@ -91,7 +91,7 @@ print(", ".join(train_set.classes))
 # images alone. You will find such numbers all over the internet; measuring them takes half a second, and then they are
 # about your data.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 mean, std = data.channel_stats(train_set)
 print("mean (red, green, blue):", mean.round(4))
 print("std  (red, green, blue):", std.round(4))

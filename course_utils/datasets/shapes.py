@@ -22,6 +22,15 @@ Array = np.ndarray
 X = np.arange(SIZE, dtype=np.float32)[None, None, :] - (SIZE - 1) / 2
 Y = -X.transpose(0, 2, 1)
 
+
+def exactly(function: np.ufunc, *values: Array) -> Array:
+    """`function` in float64, rounded to float32: in float32 itself, processors differ in the last bit of a sine.
+
+    One pixel that differs by one step is another picture to `data.split`, which would hold out others.
+    """
+    return function(*values, dtype=np.float64).astype(np.float32)
+
+
 # --- Shapes. Coordinates in shape units: the origin in the middle, x to the right, y up; a shape is about 2 wide and 2
 # high. Each function returns how far inside the outline a point lies: exact near the edges, where anti-aliasing needs
 # it, and negative outside.
@@ -30,8 +39,8 @@ Y = -X.transpose(0, 2, 1)
 def star(x: Array, y: Array) -> Array:
     """Five points: fold the plane into one tenth of the star, where its outline is one straight line."""
     radius, tenth = np.sqrt(x**2 + y**2), np.pi / 5
-    angle = abs((np.arctan2(x, y) + tenth) % (2 * tenth) - tenth)
-    return 0.5 - radius * np.cos(angle - 1.08)
+    angle = abs((exactly(np.arctan2, x, y) + tenth) % (2 * tenth) - tenth)
+    return 0.5 - radius * exactly(np.cos, angle - 1.08)
 
 
 def heart(x: Array, y: Array) -> Array:
@@ -61,23 +70,23 @@ OUTLINES: dict[str, Callable[..., Array]] = {
 
 def wave(cycles: Array) -> Array:
     """Stripes with slightly soft edges: 0 and 1 alternate, one period a cycle."""
-    return np.clip(0.5 + 1.5 * np.sin(2 * np.pi * cycles), 0, 1)
+    return np.clip(0.5 + 1.5 * exactly(np.sin, 2 * np.pi * cycles), 0, 1)
 
 
 def checked(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    across = np.sin(np.pi * (1.15 * cycles * x + phase))
-    return np.clip(0.5 + 3 * across * np.sin(np.pi * (1.15 * cycles * y + phase)), 0, 1)
+    across = exactly(np.sin, np.pi * (1.15 * cycles * x + phase))
+    return np.clip(0.5 + 3 * across * exactly(np.sin, np.pi * (1.15 * cycles * y + phase)), 0, 1)
 
 
 def dotted(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
-    across = np.cos(2 * np.pi * (cycles * x + phase))
-    return np.clip(3 * (across + np.cos(2 * np.pi * (cycles * y + phase)) - 0.6), 0, 1)
+    across = exactly(np.cos, 2 * np.pi * (cycles * x + phase))
+    return np.clip(3 * (across + exactly(np.cos, 2 * np.pi * (cycles * y + phase)) - 0.6), 0, 1)
 
 
 def cloudy(x: Array, y: Array, cycles: Array, phase: Array) -> Array:
     """Four waves of unrelated lengths and directions: soft spots without order."""
     waves = ((0.8, 0.2, 1.0), (-0.4, 0.7, 3.0), (0.2, -0.6, 5.0), (0.6, 0.5, 7.0))
-    total = sum(np.sin(2 * np.pi * (cycles * (a * x + b * y) + m * phase)) for a, b, m in waves)
+    total = sum(exactly(np.sin, 2 * np.pi * (cycles * (a * x + b * y) + m * phase)) for a, b, m in waves)
     return np.clip(0.5 + 0.35 * total, 0, 1)
 
 
@@ -106,7 +115,7 @@ def draw(n: int, seed: int) -> tuple[Array, Array]:
     """Draw `n` images, uint8 (n, 32, 32, 3) RGB, and their labels, int64 (n,), into `CLASSES`.
 
     A label is 10 x shape + texture. The classes come in random order, and their counts differ by at most one. The same
-    `n` and `seed` give the same images (to a rounding step: processors differ in the last bit of a sine).
+    `n` and `seed` give the same images on every processor.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n, dtype=np.int64) % len(CLASSES))
@@ -174,11 +183,11 @@ def _line(n: int, rng: np.random.Generator) -> Array:
 
 
 def _rotate(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
-    return _along(x, y, angle), np.cos(angle) * y - np.sin(angle) * x
+    return _along(x, y, angle), exactly(np.cos, angle) * y - exactly(np.sin, angle) * x
 
 
 def _along(x: Array, y: Array, angle: Array) -> Array:
-    return np.cos(angle) * x + np.sin(angle) * y
+    return exactly(np.cos, angle) * x + exactly(np.sin, angle) * y
 
 
 def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> Array:
