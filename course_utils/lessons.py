@@ -111,7 +111,7 @@ EXPECTATIONS = {
     "smallnet-quick": ("about a minute", "45 to 60 % on validation images; a guess is 1 %"),
     "resnet-quick": ("half a minute", "over 95 % on validation images; a guess is 10 %"),
     "smallnet-source": ("15 minutes", "about 51 % on test images (published: 50.5 %); a guess is 1 %"),
-    "resnet-lesson": ("one to two hours", "about 89 % on test images (published: 91.7 %); a guess is 10 %"),
+    "resnet-lesson": ("about two hours", "about 89 % on test images (published: 91.7 %); a guess is 10 %"),
 }
 
 

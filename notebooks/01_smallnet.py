@@ -145,11 +145,11 @@ def stage(c, d):
 
 
 # %% [markdown]
-# Batch normalisation keeps the values of each channel on one scale, which makes training faster: it subtracts the
-# batch's mean and divides by its standard deviation, or, in *eval mode*, when the network is only asked, averages of
-# both that it has kept. Dropout sets some values to zero at random; you will see what for. ReLU sets negative values to
-# zero: without something of this kind between them, two layers could do no more than one. (ReLU after pooling gives the
-# same result as before it, with a quarter of the work.)
+# Training shows the network a *batch* of pictures at a time. Batch normalisation keeps the values of each channel on
+# one scale, which makes training faster: it subtracts the batch's mean and divides by its standard deviation. In *eval
+# mode*, when the network only answers, it uses running averages of both. Dropout sets some values to zero at random;
+# you will see what for. ReLU sets negative values to zero: without something of this kind between them, two layers
+# could do no more than one. (ReLU after pooling gives the same result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which every
 # value that comes in counts for every value that goes out. Two of them turn the 2,048 into one number for each class.
@@ -317,9 +317,10 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # %% [markdown]
 # ## The schedule, before you pay for it
 #
-# The *learning rate* is the factor between a gradient (how the loss changes with a weight) and the step. Here it starts
-# at 0.1 and is multiplied by a factor, *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training
-# images. The project planned 330 epochs at steps of five: an hour at ten seconds an epoch. Draw it first.
+# Training changes every weight a little after each batch: one *step*. The *learning rate* says how far: it multiplies
+# the *gradient*, which says how the loss changes with the weight. Here it starts at 0.1 and is multiplied by a factor,
+# *gamma*, of 0.2 every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs at
+# steps of five: an hour at ten seconds an epoch. Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -479,8 +480,8 @@ plt.show()
 # the network is learning the training images and no longer the classes.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
-# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. How far
-# they lie apart belongs to it:
+# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report
+# how far apart they lie:
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")

@@ -12,8 +12,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution's {type}
-#     code_prompt_show: Show the solution's {type}
+#     code_prompt_hide: Hide the solution
+#     code_prompt_show: Show the solution
 # ---
 
 # %% [markdown]
@@ -221,8 +221,8 @@ test_loader = BatchLoader(shapes_test, 1000, **normalised)
 test_images, test_labels = next(iter(test_loader))
 
 # %% [markdown]
-# Somebody wrote a function to measure its accuracy, and wonders. Ask twice, and you get two answers. Ask about one class at
-# a time, and on average the network seems to be worse.
+# Somebody wrote this function to measure its accuracy, and gets puzzling answers. Ask twice, and you get two. Ask about
+# one class at a time, and on average the network seems to be worse.
 
 
 # %%

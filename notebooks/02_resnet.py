@@ -516,7 +516,7 @@ else:
 
 # %% [markdown]
 # One view is the accuracy as you know it. For six, the network looks at six versions of each test picture, shifted and
-# mirrored, and its logits are averaged. Here are the recorded runs of the sprint, eight epochs each:
+# mirrored, and its logits are averaged. Here are the recorded runs of the sprint:
 
 # %% tags=["remove-input", "slide-output"]
 for run in records.of_recipe("sprint"):

@@ -12,8 +12,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution's {type}
-#     code_prompt_show: Show the solution's {type}
+#     code_prompt_hide: Hide the solution
+#     code_prompt_show: Show the solution
 # ---
 
 # %% [markdown]
@@ -51,8 +51,9 @@ device = training.pick_device()
 # %% [markdown]
 # ## 1. The rate by hand
 #
-# A cycle of 30 epochs rises in a straight line from 0.0001 to 0.01, which it reaches when 6 epochs are over, and falls in a
-# straight line back to 0.0001 at the very end. With which rate does **epoch 11** begin? (The first epoch is epoch 1.)
+# A cycle of 30 epochs rises in a straight line from 0.0001 to 0.01, which it reaches when 6 epochs are over, and falls
+# in a straight line back to 0.0001 at the very end. At which rate does **epoch 11** begin? (The first epoch is epoch
+# 1.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -163,7 +164,7 @@ plots.range_test(test_rates, test_losses)
 plt.show()
 
 # %% [markdown]
-# With which highest rate would you train?
+# What peak rate would you train with?
 
 # %% tags=["hide-cell", "solution"]
 # <solution>

@@ -110,7 +110,7 @@ SESSION_1 = [
     Claim("S6", "session1/training_time",
         "330 epochs of the step schedule, the whole hour, would do better still. (Expected there, and not run.)",
         (better("twice the epochs against 25", "smallnet-long", "smallnet-source", "better, not measured"),),
-        "the 330 epochs themselves. The page argues why 50 are enough to tell.",
+        "the 330 epochs themselves. The page says what they could still add.",
     ),
     Claim("S7", "session1/rate_and_schedule",
         "SGD does slightly better than Adam and AdamW.",
