@@ -170,8 +170,8 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    By default pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and
-    of the cutout, by default `mean`; `hole_fill` is the cutout's, if it differs.
+    By default pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and of
+    the cutout, by default `mean`.
     """
 
     def __init__(
@@ -183,7 +183,6 @@ class BatchLoader:
         std: np.ndarray | tuple = (1.0, 1.0, 1.0),
         augment: Augment | None = None,
         fill: np.ndarray | tuple | None = None,
-        hole_fill: np.ndarray | tuple | None = None,
         shuffle: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -202,16 +201,14 @@ class BatchLoader:
         self.epoch = 0
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
-        fill = mean if fill is None else fill
-        self.fill, self.hole_fill = (
-            torch.tensor(transforms.mean_colour(colour), dtype=torch.uint8, device=self.device)
-            for colour in (fill, fill if hole_fill is None else hole_fill)
-        )
-        self.store = torch.from_numpy(np.ascontiguousarray(image_set.images)).to(self.device)
-        self.labels = torch.from_numpy(np.ascontiguousarray(image_set.labels)).to(self.device)
+        colour = transforms.mean_colour(mean if fill is None else fill)
+        self.fill = torch.tensor(colour, dtype=torch.uint8, device=self.device)
+        images, border = image_set.images, (augment.padding, augment.padding) if augment else (0, 0)
         if augment and augment.reflect:
-            self.store = transforms.reflect(self.store, augment.padding)
-        elif augment and augment.padding:
+            images = np.pad(images, ((0, 0), border, border, (0, 0)), mode="reflect")
+        self.store = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        self.labels = torch.from_numpy(np.ascontiguousarray(image_set.labels)).to(self.device)
+        if augment and augment.padding and not augment.reflect:
             self.store = transforms.pad(self.store, augment.padding, self.fill)
 
     def __len__(self) -> int:
@@ -239,14 +236,14 @@ class BatchLoader:
         if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
             draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
-        return self.augment(self.store, batch, draws, self.hole_fill)
+        return self.augment(self.store, batch, draws, self.fill)
 
     @property
     def about(self) -> dict[str, Any]:
         """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
         contents = zlib.crc32(self.image_set.labels.tobytes(), zlib.crc32(self.image_set.images.tobytes()))
         settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
-        colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill", "hole_fill")}
+        colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill")}
         augment = self.augment and asdict(self.augment)
         return {"images": len(self.image_set), "contents": contents, "augment": augment} | settings | colours
 

@@ -69,9 +69,9 @@ class SmallNet(nn.Module):
 
     Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · activation. With the defaults it has exactly 996,376
     weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
-    convolutions but the first separable ones. The source has its ReLU before the pooling. After it, a ReLU has a
-    quarter of the work and the same output, since it keeps the order of values. GELU does not (it falls before it
-    rises), so pooling last would be a different network.
+    convolutions but the first separable (Howard et al., "MobileNets", arXiv:1704.04861). The source has its ReLU
+    before the pooling. After it, a ReLU has a quarter of the work and the same output, since it keeps the order of
+    values. GELU does not (it falls before it rises), so pooling last would be a different network.
     """
 
     def __init__(
@@ -88,7 +88,10 @@ class SmallNet(nn.Module):
         super().__init__()
         stages = []
         for c_in, c_out in zip((3, *widths), widths, strict=False):
-            stages += convolution_layers(c_in, c_out, separable and c_in > 3)
+            if separable and c_in > 3:  # a filter a channel, and then 1×1 to mix the channels
+                stages += [nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in), nn.Conv2d(c_in, c_out, 1)]
+            else:
+                stages += [nn.Conv2d(c_in, c_out, 3, padding=1)]
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
             stages += [Dropout(conv_dropout)] if conv_dropout else []
             stages += [nn.MaxPool2d(2), activation_layer(activation)]
@@ -105,18 +108,6 @@ class SmallNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
-
-
-def convolution_layers(c_in: int, c_out: int, separable: bool = False) -> list[nn.Module]:
-    """A 3×3 convolution; if `separable`, one 3×3 filter a channel and then a 1×1 convolution to mix the channels.
-
-    That takes 9 c_in + c_in c_out products at each place instead of 9 c_in c_out. A network's first convolution stays
-    whole: three colours would have too few filters of their own.
-    Source: Howard et al., "MobileNets", arXiv:1704.04861.
-    """
-    if not separable:
-        return [nn.Conv2d(c_in, c_out, 3, padding=1)]
-    return [nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in), nn.Conv2d(c_in, c_out, 1)]
 
 
 def activation_layer(name: str) -> nn.Module:
@@ -358,8 +349,10 @@ def resnet18_backbone() -> nn.Module:
 
 
 def headless(model: SmallNet | CustomResNet) -> nn.Module:
-    """A copy of `model` that returns the features before its last linear layer instead of logits."""
+    """A copy of `model` that returns the features before its last linear layer, `head`, instead of logits."""
     backbone = copy.deepcopy(model)
+    if not hasattr(backbone, "head"):
+        raise ValueError(f"expected a network with a last layer called head, found {type(model).__name__}")
     if isinstance(backbone, SmallNet):
         backbone.head[-1] = nn.Identity()
     else:

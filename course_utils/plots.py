@@ -238,7 +238,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
 
     Colours follow the square root, so that mistakes of a few per cent can be seen beside a diagonal of ninety.
     """
-    shares = 100 * np.array(matrix) / np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
+    shares = row_percents(matrix)
     n, names = len(classes), [dollars(name) for name in classes]
     figure, axes = plt.subplots(figsize=(WIDTH, 5.5), layout="compressed")
     set_title(figure, title)
@@ -260,7 +260,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
 @styled
 def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Figure:
     """The `n` largest shares off the diagonal of a confusion matrix, as bars: true class → predicted class."""
-    shares = 100 * np.array(matrix) / np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
+    shares = row_percents(matrix)
     np.fill_diagonal(shares, 0)
     worst = [k for k in np.argsort(-shares, axis=None, kind="stable")[:n] if shares.flat[k] > 0]
     if not worst:
@@ -270,6 +270,12 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Fi
     bars(axes, [f"{classes[true]} → {classes[said]}" for true, said in pairs], shares.flat[worst])
     axes.set_xlabel(SHARE)
     return figure
+
+
+def row_percents(matrix: np.ndarray) -> np.ndarray:
+    counts = np.array(matrix, dtype=float)
+    sums = counts.sum(axis=1, keepdims=True)
+    return 100 * counts / np.where(sums > 0, sums, 1)
 
 
 def grid(images: np.ndarray, captions: list[str], columns: int, title: str = "") -> Figure:
@@ -319,8 +325,8 @@ def wrap(text: str, width: int) -> str:
     return dollars("\n".join(lines))
 
 
-def dollars(text: str) -> str:
-    return text.replace("$", r"\$")
+def dollars(text: object) -> str:
+    return str(text).replace("$", r"\$")
 
 
 def say(text: str) -> Figure:

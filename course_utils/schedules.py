@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -147,7 +148,8 @@ def lr_range_test(
     first_batch.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
-    rising = zip(np.geomspace(lr_min, lr_max, steps), endless(loader, model), strict=False)
+    endless = (batch for _ in count() for batch in training.batches(loader, model, "range test"))
+    rising = zip(np.geomspace(lr_min, lr_max, steps), endless, strict=False)
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
@@ -173,11 +175,3 @@ def lr_range_test(
     result = RangeTest(np.array(rates), np.array(losses), diverged=len(rates) < steps)
     first_batch.warn(result.advice)
     return result
-
-
-def endless(loader, model: "nn.Module"):
-    """The loader's batches, starting again whenever it runs out."""
-    from course_utils import training
-
-    while True:
-        yield from training.batches(loader, model, "range test")

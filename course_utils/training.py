@@ -96,7 +96,7 @@ def fit(
         trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler)
         validated = validate_epoch(model, validation_loader, loss_fn, precision)
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(validated[0])
+            scheduler.step(validated[scheduler.mode == "max"])  # the loss, or the accuracy
         elif scheduler and not steps_per_batch(scheduler):
             scheduler.step()
         run.history.append(*trained, *validated, rate, time.perf_counter() - started)

@@ -103,6 +103,11 @@ class Augment:
     alternate: bool = False
     reflect: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("flip", "hole_chance"):
+            if (chance := getattr(self, name)) is True or not 0 <= chance <= 1:
+                raise ValueError(f"expected {name} to be a probability, 0 to 1, found {chance!r}")
+
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""
         shift = rng.integers(0, 2 * self.padding + 1, (2, n))
@@ -134,15 +139,6 @@ def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
     padded = fill.expand(n, height + 2 * padding, width + 2 * padding, channels).contiguous()
     padded[:, padding : padding + height, padding : padding + width] = images
     return padded
-
-
-def reflect(images: Tensor, padding: int) -> Tensor:
-    """`uint8` (N, H, W, 3) images with a border of `padding` pixels in which they are mirrored at their edges."""
-    for axis in (1, 2):
-        last = images.shape[axis] - 1
-        place = torch.arange(-padding, last + padding + 1, device=images.device).abs()
-        images = images.index_select(axis, last - (last - place).abs())
-    return images
 
 
 def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -59,6 +60,18 @@ def two_worst(confusion, count=2, drop_diagonal=True, swap=False):
     return [pair[::-1] if swap else pair for pair in pairs]
 
 
+def skip_the_largest(confusion):
+    """As if the diagonal held the largest counts: not where one class is hardly ever right."""
+    order = np.argsort(-confusion, axis=None)[len(confusion) :][:2]
+    return [np.unravel_index(place, confusion.shape) for place in order]
+
+
+def mask_each_rows_largest(confusion):
+    return two_worst(
+        np.where(confusion == confusion.max(1, keepdims=True), 0, confusion), drop_diagonal=False
+    )
+
+
 def erase_the_diagonal(confusion):
     np.fill_diagonal(confusion, 0)
     return two_worst(confusion)
@@ -90,11 +103,11 @@ def one_by_one(padded, top, left, size):
     return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
 
 
-def branch(c_in, c_out, stride, between=nn.ReLU):
+def branch(c_in, c_out, stride, between=nn.ReLU, before=nn.Identity, after=nn.Identity):
     def layers(c_in, stride):
         return nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out)
 
-    return nn.Sequential(*layers(c_in, stride), between(), *layers(c_out, 1))
+    return nn.Sequential(before(), *layers(c_in, stride), between(), *layers(c_out, 1), after())
 
 
 def block(
@@ -102,13 +115,14 @@ def block(
     kernel=1,
     changes=lambda c_in, c_out, stride: c_in != c_out or stride != 1,
     combine=lambda branch, shortcut: branch + shortcut,
+    last=nn.Identity,
 ):
     class Block(nn.Module):
         def __init__(self, c_in, c_out, stride):
             super().__init__()
             self.branch = branch(c_in, c_out, stride)
             short = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2)
-            self.shortcut = short if changes(c_in, c_out, stride) else nn.Identity()
+            self.shortcut = nn.Sequential(short if changes(c_in, c_out, stride) else nn.Identity(), last())
 
         def forward(self, x):
             return combine(self.branch(x), self.shortcut(x))
@@ -122,9 +136,16 @@ class Unfinished(nn.Module):
         self.branch = ...
 
 
-def smoothed(logits, labels, smoothing, spread=lambda k: k, reduce=torch.mean):
-    n, k = logits.shape
-    target = torch.full((n, k), smoothing / spread(k))
+def smoothed(
+    logits,
+    labels,
+    smoothing,
+    spread=lambda k: k,
+    reduce=torch.mean,
+    classes=lambda logits, labels: logits.shape[1],
+):
+    n, k = len(logits), classes(logits, labels)
+    target = torch.full(logits.shape, smoothing / spread(k))
     target[torch.arange(n), labels] = 1 - smoothing + (smoothing / k if spread(k) == k else 0)
     return reduce(-(target * logits.log_softmax(1)).sum(1))
 
@@ -259,6 +280,8 @@ WRONG = [
         ((lambda confusion: [(2, 0, 12), (3, 1, 9)],), "expected pairs (true, predicted)"),
         ((lambda confusion: [(0, 3), (3, 0)],), "not the commonest"),
         ((erase_the_diagonal,), "work on a copy"),
+        ((skip_the_largest,), "not the commonest"),
+        ((mask_each_rows_largest,), "not the commonest"),
     ),
     *cases(
         session2.cycle_rate,
@@ -322,7 +345,10 @@ WRONG = [
         ((Unfinished,), "no layers in self.branch yet"),
         ((block(lambda c_in, c_out, _: branch(c_in, c_out, 1)),), "the branch turns 8×6×6 into 16×6×6"),
         ((block(lambda c_in, c_out, stride: nn.Conv2d(c_in, c_out, 3, stride, 1)),), "found 1 and 0"),
-        ((block(but(branch, between=nn.Identity)),), "the branch is linear"),
+        ((block(but(branch, between=nn.Identity)),), "nothing bends the values between"),
+        ((block(but(branch, between=nn.Identity, before=nn.ReLU)),), "nothing bends the values between"),
+        ((block(but(branch, between=nn.Identity, after=nn.ReLU)),), "nothing bends the values between"),
+        ((block(last=nn.ReLU),), "the shortcut ends in a ReLU"),
         ((block(changes=lambda *sizes: False),), "the branch gives 16×3×3, the shortcut 8×6×6"),
         ((block(changes=lambda c_in, c_out, _: c_in != c_out),), "branch gives 8×3×3, the shortcut 8×6×6"),
         ((block(changes=lambda _, __, stride: stride != 1),), "branch gives 16×6×6, the shortcut 8×6×6"),
@@ -346,6 +372,7 @@ WRONG = [
         ((lambda *args: -smoothed(*args),), "the sign"),
         ((but(smoothed, reduce=lambda x: x),), "expected one number"),
         ((lambda *args: 10.0,), "it must sum to 1"),
+        ((but(smoothed, classes=lambda logits, labels: int(labels.max()) + 1),), "it must sum to 1"),
     ),
     *cases(
         session2.averages_flips,
@@ -369,6 +396,10 @@ WRONG = [
             "mirrored images alone",
         ),
         ((lambda network, images: torch.zeros(5, 2),), "not the mean"),
+        (
+            (lambda *args: (torch.set_grad_enabled(False), averaged(*args, guard=nullcontext))[1],),
+            "stays off",
+        ),
     ),
 ]
 
@@ -388,6 +419,8 @@ RIGHT = [
     (session2.crops, (windows,), {}),
     (session2.residual_block, (block(),), {}),
     (session2.residual_block, (block(but(branch, between=nn.GELU)),), {}),
+    (session2.residual_block, (block(but(branch, before=nn.ReLU)),), {}),
+    (session2.residual_block, (block(but(branch, after=nn.ReLU)),), {}),  # as in the course's own network
     (session2.smooths_labels, (smoothed,), {}),
     (session2.averages_flips, (averaged,), {}),
     (session2.averages_flips, (averaged_by_a_copy,), {}),

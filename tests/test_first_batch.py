@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.optim.lr_scheduler import SequentialLR
+from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import schedules, training
@@ -71,6 +72,11 @@ WRONG_BATCHES = {
     "the model's torch.float32, found torch.uint8 .*: divide by 255": ((255 * PIXELS).byte(), LABELS),
     r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
     r"found images torch.float32 \(32, 1, 32, 32\).* grey .*expand": (PIXELS[:, :1], LABELS),
+    r"found images torch.float32 \(32, 32, 32, 3\).* before height .*permute": (
+        PIXELS.permute(0, 2, 3, 1),
+        LABELS,
+    ),
+    r"found images torch.float32 \(32, 4, 32, 32\).* none is alpha": (torch.rand(32, 4, 32, 32), LABELS),
     r"found images torch.float32 \(32, 3, 64, 64\).* another size.* resize": (BIG, LABELS),
     "expected finite images, found NaN or infinity": (NAN, LABELS),
     "labels from 0 to 2, .* returns 3 logits, found 0 to 3: .*last layer": (PIXELS, LABELS + LABELS // 2),
@@ -98,6 +104,39 @@ def test_a_model_of_one_output(entrance, outputs):
         ENTRANCES[entrance](model, [(PIXELS, LABELS * 0)], cross_entropy)
 
 
+def test_a_model_of_several_outputs():
+    class Several(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(TrainingError, match="found a tuple: pick the tensor of logits"):
+        fit(shuffled(), Several(tiny_net()))
+
+
+def test_layers_that_learn_their_size_from_the_first_batch():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    assert fit(shuffled(), model) == []
+
+
+def test_autograd_that_is_off():
+    with torch.no_grad(), pytest.raises(TrainingError, match=r"autograd is off.*set_grad_enabled\(True\)"):
+        fit(shuffled())
+    with torch.no_grad(), pytest.raises(TrainingError, match=r"a loss with a gradient.*no_grad\(\)"):
+        training.train_epoch(model := tiny_net(), shuffled(), cross_entropy, sgd(model))
+
+
+def test_a_tensor_that_evaluation_has_left_in_the_model():
+    class Scaled(nn.Sequential):
+        def forward(self, x):
+            if not hasattr(self, "scale"):
+                self.scale = x.new_ones(1)
+            return super().forward(x) * self.scale
+
+    training.evaluate(model := Scaled(tiny_net()), shuffled())
+    with pytest.raises(TrainingError, match="keeps a tensor from a call of evaluate"):
+        fit(shuffled(), model)
+
+
 def test_labels_of_later_batches():
     with pytest.raises(TrainingError, match="Target 7 is out of bounds"):
         fit(batches([0, 1] * 8 + [0, 7] * 8))
@@ -113,7 +152,10 @@ def test_labels_of_later_batches():
         (nn.CrossEntropyLoss(weight=torch.ones(3, dtype=torch.float64)), r"the loss's weight .* \.float\(\)"),
         (nn.CrossEntropyLoss(reduction="none"), r'a loss of one number, found \(16,\): use reduction="mean"'),
         (lambda *given: cross_entropy(*given).item(), r"one number, found float.*no \.item\(\)"),
+        (nn.CrossEntropyLoss(reduction="sum"), 'averaged over the batch, found a sum: use reduction="mean"'),
+        (functools.partial(cross_entropy, reduction="sum"), "averaged over the batch, found a sum"),
         (lambda *given: cross_entropy(*given).detach(), "a loss with a gradient, found one without"),
+        (nn.CrossEntropyLoss, r"made before it is called: nn\.CrossEntropyLoss\(\)"),
     ],
 )
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
@@ -185,6 +227,15 @@ def test_an_optimizer_of_another_model(monkeypatch):
             lambda o: SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.CosineAnnealingLR(o, 1)], [1]),
             "ends after 2 epochs",
         ),
+        (lambda o: ChainedScheduler([lr_scheduler.CosineAnnealingLR(o, 2)]), "ends after 2 epochs"),
+        (
+            lambda o: ChainedScheduler([lr_scheduler.OneCycleLR(o, 0.1, 18)]),
+            "a cycle inside a ChainedScheduler",
+        ),
+        (
+            lambda o: SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.CyclicLR(o, 0.01, 0.1)], [6]),
+            "a cycle inside a SequentialLR would step once an epoch: .*per_batch = True",
+        ),
     ],
 )
 def test_a_schedule_that_does_not_fit(make, message):
@@ -204,7 +255,17 @@ def test_a_schedule_that_has_come_to_its_end():
 def test_a_schedule_by_epochs_that_was_given_batches():
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
     assert "StepLR's 30 steps are epochs; the run has 2" in message and "len(loader)" in message
+    for make in (
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 2 * 6),
+        lambda o: lr_scheduler.MultiStepLR(o, [6, 2 * 6]),
+        lambda o: lr_scheduler.LinearLR(o, total_iters=2 * 6),
+        lambda o: SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.ExponentialLR(o, 0.9)], [2 * 6]),
+        lambda o: ChainedScheduler([lr_scheduler.StepLR(o, 2 * 6)]),
+    ):
+        [message] = fit(shuffled(), make=make, epochs=2)
+        assert "12 steps are epochs; the run has 2: divide batches by len(loader)" in message
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
+    assert fit(BatchLoader(tiny_set(), 96), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
 
 
 def test_a_schedule_by_batches_that_was_given_images():
@@ -239,6 +300,36 @@ def test_a_softmax_before_cross_entropy(loss_fn):
     assert fit(shuffled(), nn.Sequential(tiny_net(), nn.Softmax(1)), of_another) == []
 
 
+def test_a_softmax_before_predict():
+    model = nn.Sequential(tiny_net(), nn.Softmax(1))
+    with pytest.warns(TrainingWarning, match="returns probabilities, but predict wants logits"):
+        training.predict(model, shuffled())
+    training.evaluate(model, shuffled())  # which asks for the largest alone
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Softmax(1)])
+@pytest.mark.parametrize("loss_fn", [nn.NLLLoss(), nn.functional.nll_loss])
+def test_likelihoods_of_what_are_no_logarithms(last, loss_fn):
+    [message] = fit(shuffled(), nn.Sequential(tiny_net(), last), loss_fn)
+    assert "NLLLoss wants logarithms of probabilities" in message
+    assert fit(shuffled(), nn.Sequential(tiny_net(), nn.LogSoftmax(1)), loss_fn) == []
+
+
+def test_two_loaders_of_different_classes():
+    turned = replace(tiny_set(30), classes=tiny_set().classes[::-1])
+    [message] = fit(shuffled(), validation=BatchLoader(turned, 10))
+    assert "different classes" in message and "labels do not agree" in message
+
+
+def test_one_frequent_class_is_not_sorted():
+    images = tiny_set(96)
+    rare = replace(images, labels=(np.arange(96) > 94).astype(np.int64))
+    assert fit(BatchLoader(rare, 48, shuffle=True)) == []
+    per_image = [(torch.rand(3, 32, 32), int(label)) for label in rare.labels]
+    assert fit(DataLoader(per_image, 48, shuffle=True)) == []
+    assert len(fit(DataLoader(per_image, 96))) == 1
+
+
 @pytest.mark.parametrize("size", [16, 20, 48])
 def test_sorted_classes(size):
     """Whether the first batch holds one class, or one and the start of the next."""
@@ -251,6 +342,8 @@ def test_sorted_classes(size):
 def test_raw_bytes_and_two_normalisations():
     [message] = fit(shuffled(std=(1 / 255,) * 3))
     assert "raw bytes" in message and "divide pixels by 255" in message
+    with pytest.warns(TrainingWarning, match="raw bytes"):
+        training.evaluate(tiny_net(), shuffled(std=(1 / 255,) * 3))
     scaled = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
     [message] = fit(shuffled(**scaled), validation=BatchLoader(tiny_set(30), 10))
     assert "normalise differently" in message

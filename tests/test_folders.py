@@ -214,6 +214,8 @@ def test_a_link_to_a_folder_is_followed_once(add, tmp_path):
         (("train", "val"), "10 pictures in train, 4 pictures in val\n"),
         (("Training", "valid"), "10 pictures in Training, 4 pictures in valid\n"),
         (("train", "test", "validation"), "4 pictures in test; left out: 1 folder validation\n"),
+        (("training_set", "test_set"), "10 pictures in training_set, 4 pictures in test_set\n"),
+        (("train", "tests"), "10 pictures in train, 4 pictures in tests\n"),
         (("train",), "no test part, so 2 of 10 pictures are set aside for it\n"),
         ((".",), "10 pictures in pets\npets: no test part, so 2 of 10 pictures are set aside for it\n"),
     ],
@@ -238,6 +240,7 @@ def test_other_layouts_are_understood_and_said(add, tmp_path, capsys, layout, sa
         (["test/cat/1.png", "test/dog/1.png"], "expected a folder .*train, found only test"),
         (["train/a/1.png", "train/b/1.heic"], "expected pictures of every class .*, found none of b; left out: 1 .h"),
         (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "expected the classes of train, found also c"),
+        (["seg_train/a/1.png", "seg_test/a/1.png"], "parts in .* to be called train and test, found seg_test, seg_t"),
         (["train/a/1.png", "train/b/1.png", "train/b/2.png"], "expected a folder .*test, or at least three pictures"),
     ],
 )  # fmt: skip

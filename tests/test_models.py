@@ -251,6 +251,11 @@ def test_headless_returns_features_and_leaves_the_model(model, features):
     assert torch.equal(model(images), logits)
 
 
+def test_headless_refuses_a_network_whose_last_layer_it_does_not_know():
+    with pytest.raises(ValueError, match="a last layer called head, found Sequential"):
+        models.headless(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+
+
 def test_missing_pretrained_weights_say_what_to_do(monkeypatch):
     from torchvision.models import ResNet18_Weights
 

@@ -233,6 +233,8 @@ def test_compare_histories_draws_a_line_a_run_and_tells_them_apart():
     axes = plots.compare_histories({"a": history()}, "train_loss").axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), history().train_loss)
     assert axes.get_ylabel() == "training loss"
+    axes = plots.compare_histories({0.1: history(), 0.01: history()}).axes[0]  # what was varied, as it is
+    assert [line.get_label() for line in axes.lines] == ["0.1", "0.01"]
 
 
 def test_schedule_holds_each_rate_for_its_step_and_marks_epochs():
@@ -282,6 +284,9 @@ def test_confusion_is_normalised_by_row_and_of_a_hundred_classes_a_picture_with_
     written = {text.get_position()[::-1]: int(text.get_text()) for text in axes.texts}
     assert written == {(row, column): expected[row, column] for row, column in np.argwhere(expected)}
     assert tick_names(axes.xaxis) == tick_names(axes.yaxis) == list(CLASSES)
+    for matrix in (MATRIX / MATRIX.sum(), MATRIX.astype(np.uint8)):  # shares of all; counts in few bits
+        shares = plots.confusion(matrix, CLASSES).axes[0].images[0].get_array()
+        np.testing.assert_allclose(shares, expected)
     axes, bar = FIGURES["confusion of 100"]().axes
     assert len(axes.texts) == 0
     assert tick_names(axes.yaxis) == [f"class_{k}" for k in range(0, 100, 10)]

@@ -117,7 +117,7 @@ def test_any_of_torchs_optimizers_will_do_and_others_are_refused():
 
 def test_two_recipes_of_one_name_are_refused():
     source = Path(recipes.__file__).read_text(encoding="utf-8")
-    copied = source.replace("ALL = [\n", "ALL = [\n    replace(SMALLNET, epochs=9),\n", 1)
+    copied = source.replace("ALL = [", "ALL = [\n    replace(SMALLNET, epochs=9),\n", 1)
     with pytest.raises(ValueError, match="two recipes are called 'smallnet-source'"):
         exec(compile(copied, "recipes", "exec"), {"__name__": "copied"})
 

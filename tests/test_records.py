@@ -77,7 +77,7 @@ def test_what_no_run_writes_is_doubted():
 def test_a_setting_that_is_younger_than_a_record_counts_as_its_default():
     recipe = RECIPES[NAME]
     before = {"recipe": {key: value for key, value in recipe.plain().items() if key != "jitter"}}
-    assert records.same_recipe(before, recipe)
+    assert records.changes(before, recipe) == []
     assert records.changes(before, replace(recipe, jitter=0.2)) == ["jitter: was 0.0, is 0.2"]
 
 
@@ -86,8 +86,8 @@ def test_a_setting_that_is_gone_or_renamed_is_a_change():
     renamed = {"recipe": {"batch" if key == "batch_size" else key: value for key, value in plain.items()}}
     assert "batch: was 128, is 'gone'" in records.changes(renamed, recipe)
     nameless = {"recipe": {key: value for key, value in plain.items() if key != "name"}}
-    assert not records.same_recipe(nameless, recipe)
-    assert records.same_recipe({"recipe": plain | {"about": "in other words"}}, recipe)
+    assert records.changes(nameless, recipe) != []
+    assert records.changes({"recipe": plain | {"about": "in other words"}}, recipe) == []
 
 
 def test_a_resumed_run_names_all_its_machines(empty):

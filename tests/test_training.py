@@ -109,6 +109,16 @@ def test_a_scheduler_is_stepped_as_it_counts(make, per_batch):
     assert training.fit(*parts, epochs=4, verbose=False).learning_rate == expected
 
 
+def test_a_plateau_that_waits_for_a_maximum_is_told_the_accuracy():
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    told, scheduler = [], lr_scheduler.ReduceLROnPlateau(optimizer := sgd(model), mode="max")
+    scheduler.step = told.append
+    history = training.fit(
+        model, loader, loader, cross_entropy, optimizer, scheduler, epochs=2, verbose=False
+    )
+    assert told == history.validation_accuracy
+
+
 def test_a_plateau_is_told_the_validation_loss():
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     optimizer = sgd(model)

@@ -180,6 +180,13 @@ def test_steps_can_be_switched_off():
     assert np.array_equal(pixels.numpy(), images)
 
 
+@pytest.mark.parametrize("chance", [True, 50, -0.1, float("nan")])
+@pytest.mark.parametrize("name", ["flip", "hole_chance"])
+def test_a_chance_is_a_probability(name, chance):
+    with pytest.raises(ValueError, match=f"expected {name} to be a probability, 0 to 1, found {chance!r}"):
+        Augment(**{name: chance})
+
+
 def test_every_image_gets_its_own_draw():
     images = np.repeat(pictures(1), 64, 0)
     augment = Augment(flip=0, hole=0, hole_chance=0)

@@ -1,5 +1,6 @@
 """A folder of pictures as arrays: which pictures it has, in which classes, to train and to test."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ import numpy as np
 
 from course_utils.datasets.pictures import EXTENSIONS, SIZE, read_picture
 
-TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+TRAIN = ("train", "training", "train_set", "training_set")
+TEST = ("test", "tests", "testing", "test_set", "testing_set")
+VALIDATION = ("val", "valid", "validation", "val_set", "validation_set")
+PART = re.compile(r"(?<![a-z])(train|test|val)")  # in the name of a folder that is no class
 
 Part = tuple[np.ndarray, np.ndarray]  # images uint8 (n, 32, 32, 3), labels int64 (n,)
 
@@ -30,6 +34,10 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     train, test, val = (next(iter(found), None) for found in named)
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
+    parts = {found[1] for n in folders if (found := PART.search(n))}
+    if not train and len(parts) > 1 and not any(e.is_file() for f in folders.values() for e in f.iterdir()):
+        found = f"found {', '.join(sorted(folders))}"
+        raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
     used = [folder for folder in (train or root, test or val) if folder]
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)

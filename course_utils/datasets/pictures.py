@@ -15,15 +15,8 @@ MAX_PIXELS = 64_000_000  # a camera's; a file of a few kB can declare gigabytes
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 EXTENSIONS = {end: kind for end, kind in Image.registered_extensions().items() if kind in FORMATS}
 # As stored -> upright: https://www.media.mit.edu/pia/Research/deepview/exif.html, tag 0x0112.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
+UPRIGHT = {stored: Image.Transpose[turn] for stored, turn in enumerate(TURNS, start=2)}
 
 
 def read_picture(path: str | Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.utils.data import RandomSampler
 
 PACKAGE = str(Path(__file__).parents[1])
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
@@ -26,11 +27,14 @@ FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 ADVICE = {
     "shapes cannot be multiplied": "a Linear layer needs as many in_features as come in (TransferNet: n_features); if "
     "the network was made for pictures of another size, resize them",
-    "to have 3 channels": "grey images need three equal channels, images.expand(-1, 3, -1, -1)",
+    "but got 1 channels": "grey images need three equal channels, images.expand(-1, 3, -1, -1)",
+    "to have 3 channels": "channels come before height and width, images.permute(0, 3, 1, 2), and none is alpha",
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
     "same device": "the loss's weight and other tensors of your own belong on the model's device",
     "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
+    "Tensor with more than one value is ambiguous": "a loss is made before it is called: nn.CrossEntropyLoss()",
+    "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
 }
 
 
@@ -60,8 +64,10 @@ def warn(message: str | None) -> None:
 
 def check_parts(run, validation_loader=None, budget: int | None = None) -> None:
     """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
-    found = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    if budget is not None and found > budget:
+    if not torch.is_grad_enabled():
+        raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
+    trainable = (p for p in run.model.parameters() if p.requires_grad)
+    if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
     check_optimizer(run.model, run.optimizer)
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
@@ -71,9 +77,19 @@ def check_parts(run, validation_loader=None, budget: int | None = None) -> None:
     scaled = [x for x in (run.loader, validation_loader) if isinstance(getattr(x, "std", None), Tensor)]
     if len({(*loader.mean.tolist(), *loader.std.tolist()) for loader in scaled}) > 1:
         warn("the two loaders normalise differently: give both the mean and std of the training images")
+    sets = [image_set_of(x) for x in (run.loader, validation_loader)]
+    if len(classes := {one.classes for one in sets if one}) > 1:
+        warn(
+            f"the two loaders have different classes, {' and '.join(map(str, classes))}: labels do not agree"
+        )
     cpus, threads = available_cpus(), torch.get_num_threads()
     if threads > cpus and next(run.model.parameters()).device.type == "cpu":
         warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
+
+
+def image_set_of(loader):
+    """The `ImageSet` behind one of the course's loaders or datasets; None behind any other."""
+    return getattr(loader, "image_set", None) or getattr(getattr(loader, "dataset", None), "image_set", None)
 
 
 def check_optimizer(model: nn.Module, optimizer) -> None:
@@ -93,6 +109,14 @@ def check_schedule(run, per_batch: bool) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if run.scheduler is None:
         return
+    inner = list(all_of(run.scheduler))
+    if not per_batch and any(
+        isinstance(one, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)) for one in inner
+    ):
+        name = type(run.scheduler).__name__
+        raise TrainingError(
+            f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
+        )
     end, each = end_of(run.scheduler), len(run.loader) if per_batch else 1
     needed = getattr(run.scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
@@ -100,19 +124,37 @@ def check_schedule(run, per_batch: bool) -> None:
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
             "make one for all epochs of the run, and a new one to go on after a finished run (or its checkpoint)"
         )
-    images = length_hint(getattr(run.loader, "image_set", None) or getattr(run.loader, "dataset", ()))
+    images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
     if per_batch and end and end > needed and end == run.epochs * images:
         warn(
             f"the schedule has a step for each of {images} images; the run has {needed} batches: use len(loader)"
         )
-    period = max(getattr(run.scheduler, "step_size", 0), end or 0)
-    if not per_batch and period > needed and period % len(run.loader) == 0:
+    period, batches = max(map(period_of, inner)), len(run.loader)
+    if not per_batch and period > needed and batches > 1 and period % batches == 0:
         name = type(run.scheduler).__name__
         warn(f"{name}'s {period} steps are epochs; the run has {needed}: divide batches by len(loader)")
 
 
+def all_of(scheduler) -> Iterator:
+    """A scheduler and those inside it."""
+    yield scheduler
+    for one in getattr(scheduler, "_schedulers", ()):
+        yield from all_of(one)
+
+
+def period_of(scheduler) -> int:
+    """The largest number of steps among a scheduler's settings."""
+    counts = [
+        getattr(scheduler, name, 0) or 0
+        for name in ("step_size", "total_steps", "total_iters", "T_max", "T_0")
+    ]
+    return max(*counts, *getattr(scheduler, "milestones", ()), *getattr(scheduler, "_milestones", ()))
+
+
 def end_of(scheduler) -> int | None:
     """The number of steps that a scheduler is made for; None if it can go on for ever."""
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):
+        return min(filter(None, map(end_of, scheduler._schedulers)), default=None)
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         last = end_of(scheduler._schedulers[-1])
         return last and scheduler._milestones[-1] + last
@@ -177,11 +219,17 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         if labels.device.type == "cpu" != images.device.type:
             check_labels(labels, logits.shape[1])
         return
+    if not isinstance(logits, Tensor):
+        found = f"found a {type(logits).__name__}: pick the tensor of logits in the model's forward"
+        raise TrainingError(f"expected logits ({len(labels)}, n_classes), {found}")
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(labels):
         found = f"found {tuple(logits.shape)}: end the model in one output per class, two for a yes or no"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
+    how = getattr(loss_fn, "keywords", vars(loss_fn) if isinstance(loss_fn, nn.Module) else {})
+    if how.get("reduction") == "sum":
+        raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
     loss_fn = getattr(loss_fn, "func", loss_fn)  # of a functools.partial
     cross_entropy = loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
     if cross_entropy and labels.dtype != torch.int64:
@@ -189,13 +237,19 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     check_labels(labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
-    if not training:
-        return
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
-    if cross_entropy and are_probabilities(logits.detach()):
-        warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
-    if are_sorted(labels):
+    if cross_entropy and (training or loss_fn is None) and are_probabilities(logits.detach()):
+        who = "cross entropy" if loss_fn else "predict"
+        warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
+    if not training:
+        return
+    likelihood = loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
+    if likelihood and (logits.detach().float().logsumexp(1).abs() > 0.1).any():
+        warn(
+            "NLLLoss wants logarithms of probabilities: end the model in log_softmax, or take CrossEntropyLoss"
+        )
+    if are_sorted(labels) and not is_shuffled(loader):
         found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
         warn(f"the first {found}: give the training loader shuffle=True")
 
@@ -215,13 +269,19 @@ def check_loss(loss: Tensor, training: bool) -> None:
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
-    if training and torch.is_grad_enabled() and not loss.requires_grad:
-        raise TrainingError("expected a loss with a gradient, found one without: leave out .detach()")
+    if training and not loss.requires_grad:
+        advice = "leave out .detach(), .item() and no_grad()"
+        raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
 
 
 def are_probabilities(logits: Tensor) -> bool:
     """Whether no entry is negative and each row sums to 1; bfloat16 sums are right to a per cent."""
     return bool((logits >= 0).all() and ((logits.float().sum(1) - 1).abs() < 0.01).all())
+
+
+def is_shuffled(loader) -> bool:
+    """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
+    return getattr(loader, "shuffle", False) or isinstance(getattr(loader, "sampler", None), RandomSampler)
 
 
 def are_sorted(labels: Tensor) -> bool:

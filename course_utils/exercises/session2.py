@@ -140,6 +140,7 @@ def check_sum(network: nn.Module, x: Tensor, right: tuple[int, int], what: str) 
     refuse(branch.shape[1:3] != right, f"{what}: the branch turns 8×6×6 into {turns}")
     shapes = f"{what}: the branch gives {turns}, the shortcut {gives}"
     refuse(branch.shape != shortcut.shape, f"{shapes}; shapes must agree before they are added")
+    refuse((shortcut >= 0).all(), "the shortcut ends in a ReLU: leave the way around free of it")
     mistakes = {
         "forward returns the branch alone: nothing goes around it": branch,
         "forward returns the shortcut alone": shortcut,
@@ -155,16 +156,25 @@ def check_branch(branch: nn.Module) -> None:
     found = kinds.count((nn.Conv2d, (3, 3))), kinds.count((nn.BatchNorm2d, None))
     expected = "the branch should have two 3×3 convolutions and two batch normalisations"
     refuse(found != (2, 2), f"{expected}, found {found[0]} and {found[1]}")
-    x = drawn(2, 8, 6, 6)
+    seen, x = [], drawn(2, 8, 6, 6).abs()  # a ReLU before the first convolution lets all of it pass
+    convolutions = [layer for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in convolutions]
     with torch.no_grad():
-        bend = branch(x) + branch(-x) - 2 * branch(0 * x)
-    refuse(bend.abs().max() < 1e-5, "the branch is linear: what belongs between its two convolutions?")
+        for values in (x, x.flip(0), (x + x.flip(0)) / 2):
+            branch(values)
+    for hook in hooks:
+        hook.remove()
+    one, other, middle = seen[1::2]  # what the second convolution is given
+    bend = one + other - 2 * middle
+    refuse(
+        bend.abs().max() < 1e-5, "nothing bends the values between the two convolutions: what belongs there?"
+    )
 
 
 @self_check
 def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     """Whether `smoothed(logits, labels, smoothing)` is cross entropy with smoothed labels, averaged over the batch."""
-    logits, labels, smoothing = 3 * drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), 0.2
+    logits, labels, smoothing = 3 * drawn(6, 4), torch.tensor([0, 1, 2, 0, 0, 1]), 0.2  # no 3 in this batch
     found = result_of(smoothed, logits, labels, smoothing)
     several = isinstance(found, Tensor) and found.numel() > 1
     refuse(several, "expected one number, found a tensor of several: average over the batch")

@@ -133,10 +133,11 @@ def curves(
     """
     _, factor = plots.QUANTITIES[quantity]
     recorded = {label: runs_of(name) for label, name in names.items()}
-    published_curves = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
-    found = {label: SimpleNamespace(validation_accuracy=one) for label, one in published_curves.items()}
-    found |= {label: records.mean_history(runs) for label, runs in recorded.items() if runs}
-    found = {label: run for label, run in found.items() if not np.isnan(getattr(run, quantity)).any()}
+    means = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
+    for label, runs in ((label, runs) for label, runs in recorded.items() if runs):
+        means[label] = np.mean(np.array([run["history"][quantity] for run in runs], float), axis=0)
+    kept = {label: curve for label, curve in means.items() if not np.isnan(curve).any()}
+    found = {label: SimpleNamespace(**{quantity: curve}) for label, curve in kept.items()}
     if not found:
         return missing(*names.values())
     figure = plots.compare_histories(found, quantity, title)

@@ -14,10 +14,6 @@ from course_utils.lab import records
 from course_utils.lab.tables import Html, tag
 
 ACROSS, SIDE = 16, 32  # pictures in a row of the stored image, and the pixels of a picture's side
-CITATION = {
-    name: f"Pictures: {title}, A. Krizhevsky, 2009."
-    for name, title in {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.items()
-}
 
 
 def folder() -> Path:
@@ -45,7 +41,8 @@ def show(name: str) -> Html:
     sheet = f"--sheet: url(data:image/webp;base64,{image}); --down: {-(-n // ACROSS)}"
     groups = Html("".join(group_of(one, place) for one in figure["groups"]))
     body = tag("div", groups, class_="gallery-groups", style=f"--beside: {figure['beside']}")
-    body = Html(body + tag("figcaption", CITATION[figure["data"]]))
+    source = figure["data"].replace("cifar", "CIFAR-")
+    body = Html(body + tag("figcaption", f"Pictures: {source}, A. Krizhevsky, 2009."))
     return tag("figure", body, class_="gallery", style=sheet, aria_label=figure["alt"])
 
 

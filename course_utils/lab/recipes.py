@@ -157,17 +157,8 @@ MUON_BUDGETNET = vary(
     epochs=84,
     **sprint_rates(filters=0.14, biases=35.0, decay=4e-4),
 )
-HEADLINES = [
-    SMALLNET,
-    BEST_SMALLNET,
-    MUON_SMALLNET,
-    BUDGETNET,
-    RESNET,
-    BEST_RESNET,
-    FAST_RESNET,
-    SPRINT,
-    SPRINT_100,
-]
+HEADLINES = [SMALLNET, BEST_SMALLNET, MUON_SMALLNET, BUDGETNET]
+HEADLINES += [RESNET, BEST_RESNET, FAST_RESNET, SPRINT, SPRINT_100]
 
 # What each trick of the sprint is worth: the sprint without it.
 SPRINT_WITHOUT = [
@@ -338,44 +329,24 @@ RESNET_CLAIMS = [
     vary(EIGHT, "resnet-8-no-skip", "R3: R(X) for X + R(X)", **net(skip=False)),
     vary(EIGHT, "resnet-8-scaled", "R3: the logits times an eighth", **net(logit_scale=0.125)),
     EIGHT_SGD,
-    vary(
-        EIGHT_SGD,
-        "resnet-8-sgd-scaled",
-        "R3: SGD for Adam, and the logits times an eighth",
-        **net(logit_scale=0.125),
-    ),
-    # Scaled logits do two things, each tried alone here: they start small and learn slowly.
-    vary(
-        EIGHT_SGD,
-        "resnet-8-sgd-small-head",
-        "R3: only the small start of scaled logits",
-        **net(head_start=0.125),
-    ),
-    vary(
-        EIGHT_SGD,
-        "resnet-8-sgd-slow-head",
-        "R3: only the slow last layer of scaled logits",
-        **net(logit_scale=0.125, head_start=8.0),
-    ),
-    vary(
-        EIGHT_SGD,
-        "resnet-8-sgd-0.0125",
-        "R3: SGD for Adam, at an eighth of that rate",
-        **sgd(0.0125),
-        **cycle(0.000125, 0.0125, 2),
+    *(
+        vary(EIGHT_SGD, f"resnet-8-sgd-{name}", f"R3: {about}", **changes)
+        for name, about, changes in [
+            ("scaled", "SGD for Adam, and the logits times an eighth", net(logit_scale=0.125)),
+            # Scaled logits do two things, each tried alone here: they start small and learn slowly.
+            ("small-head", "only the small start of scaled logits", net(head_start=0.125)),
+            (
+                "slow-head",
+                "only the slow last layer of scaled logits",
+                net(logit_scale=0.125, head_start=8.0),
+            ),
+            ("0.0125", "SGD for Adam, at an eighth of that rate", sgd(0.0125) | cycle(0.000125, 0.0125, 2)),
+        ]
     ),
 ]
 
-ALL = [
-    *HEADLINES,
-    MUON_BUDGETNET,
-    *SPRINT_WITHOUT,
-    *TEN_EPOCHS,
-    *SMALLNET_CLAIMS,
-    *BEST_WITHOUT,
-    *RESNET_CLAIMS,
-    *TRANSFER,
-]
+ALL = [*HEADLINES, MUON_BUDGETNET, *SPRINT_WITHOUT, *TEN_EPOCHS, *SMALLNET_CLAIMS, *BEST_WITHOUT]
+ALL += RESNET_CLAIMS + TRANSFER
 RECIPES = {recipe.name: recipe for recipe in ALL}
 if twice := [recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe]:
     raise ValueError(f"two recipes are called {twice[0]!r}")  # a copied line, not yet renamed

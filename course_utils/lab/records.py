@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import mean, median, stdev
-from types import SimpleNamespace
 from typing import Any
-
-import numpy as np
 
 from course_utils.lab import machine, recipes
 from course_utils.lessons import Recipe
@@ -50,7 +47,7 @@ def path_of(name: str, seed: int) -> Path:
     if not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise ValueError(f"{name}: expected a seed from 0 to {SEEDS - 1}, found {seed!r}")
     path, recipe = RECORDED / name / f"seed{seed}.json", recipes.RECIPES.get(name)
-    if recipe is None or not path.exists() or same_recipe(read(path), recipe):
+    if recipe is None or not path.exists() or not changes(read(path), recipe):
         return path
     default = Recipe(
         name="", about=recipe.about
@@ -160,21 +157,10 @@ def backbone_weights(recipe: Recipe) -> str | None:
     return sha256(path) if path.exists() else "not there"
 
 
-def same_recipe(record: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether `record` was made by `recipe` as it stands: only then does it count for anything."""
-    return not changes(record, recipe)
-
-
 def of_recipe(name: str, stale: bool = False) -> list[dict[str, Any]]:
     """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make."""
     found = sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
     return [record for record in found if stale or not problems(record)]
-
-
-def mean_history(recorded: Sequence[dict[str, Any]]) -> SimpleNamespace:
-    """The curves of one recipe's records, averaged over its seeds: float arrays, NaN where nothing was held out."""
-    curves = {name: [run["history"][name] for run in recorded] for name in recorded[0]["history"]}
-    return SimpleNamespace(**{name: np.mean(np.array(each, float), axis=0) for name, each in curves.items()})
 
 
 def where(record: dict[str, Any]) -> str:

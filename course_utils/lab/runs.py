@@ -309,8 +309,10 @@ class RunLoader(BatchLoader):
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
 
-    def __init__(self, *args, small_epochs: int = 0, small_size: int = 24, cutmix_epochs: int = 0, **options):
+    def __init__(self, *args, small_epochs=0, small_size=24, cutmix_epochs=0, hole_fill=None, **options):
         super().__init__(*args, **options)
+        if hole_fill is not None:  # the border has its colour by now
+            self.fill = torch.tensor(transforms.mean_colour(hole_fill), dtype=torch.uint8, device=self.device)
         self.small_epochs, self.small_size, self.cutmix_epochs = small_epochs, small_size, cutmix_epochs
         self.cutmix = CutMix()
         if world() > 1 and min(self.sizes()) < 2 * world():

@@ -58,7 +58,7 @@ def recorded(recipe: Recipe, seed: int) -> dict[str, Any] | None:
     """The record of this run, if there is one that the recipe made as it stands."""
     path = records.path_of(recipe.name, seed)
     record = records.read(path) if path.exists() else None
-    return record if record and records.same_recipe(record, recipe) else None
+    return record if record and not records.changes(record, recipe) else None
 
 
 def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
