@@ -61,6 +61,15 @@ def test_figures_are_described_and_visible_in_dark_mode(visits):
     assert [(name, image["address"]) for name, image in images if not is_opaque(image)] == []
 
 
+@pytest.mark.parametrize("name", ["claims", "session1/convolutions"])
+def test_every_verdict_is_seen_on_a_phone(site, browser, name):
+    with browser.new_context(viewport={"width": PHONE, "height": 844}) as context:
+        page = context.new_page()
+        page.goto(f"{site.as_uri()}/book/{name}.html")
+        ends = "[...document.querySelectorAll('.verdict')].map(one => one.getBoundingClientRect().right)"
+        assert 0 < max(page.evaluate(ends)) <= PHONE
+
+
 def test_a_figure_is_as_wide_as_the_text(site, browser):
     with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
         page = context.new_page()
