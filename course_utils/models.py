@@ -139,7 +139,7 @@ class CustomResNet(nn.Module):
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` is the chance of a feature map to be zeroed, after each layer and inside the branches (0.01 behind the
     assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
-    steps from saturating the softmax. `head_start` multiplies the head's first weights.
+    steps from saturating the softmax. `head_scale` multiplies the head's first weights.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -152,7 +152,7 @@ class CustomResNet(nn.Module):
         skip: bool = True,
         residual2: bool = False,
         logit_scale: float = 1.0,
-        head_start: float = 1.0,
+        head_scale: float = 1.0,
     ):
         super().__init__()
         c0, c1, c2, c3 = widths
@@ -165,7 +165,7 @@ class CustomResNet(nn.Module):
         self.residual3 = residual_branch(c3, dropout=dropout, bias=bias)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.head = nn.Linear(c3, n_classes)
-        self.head.load_state_dict({name: head_start * w for name, w in self.head.state_dict().items()})
+        self.head.load_state_dict({name: head_scale * w for name, w in self.head.state_dict().items()})
         self.skip, self.logit_scale = skip, logit_scale
         self.to(memory_format=torch.channels_last)
 
@@ -190,7 +190,7 @@ class Sprint(nn.Module):
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch
-    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs. `first` is
+    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs. `stem` is
     the width of a convolution before the stages, if any. With `residual` each stage ends in X + R(X), R of two.
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
@@ -202,14 +202,14 @@ class Sprint(nn.Module):
         activation: str = "GELU",
         identity: bool = True,
         whitened: bool = True,
-        first: int = 0,
+        stem: int = 0,
         residual: bool = False,
     ):
         super().__init__()
         self.whitened = whitened
         layers = [nn.Conv2d(3, 24, 2), activation_layer(activation)]
-        layers += plain_conv(24, first, activation) if first else []
-        for c_in, c_out in zip((first or 24, *widths), widths, strict=False):
+        layers += plain_conv(24, stem, activation) if stem else []
+        for c_in, c_out in zip((stem or 24, *widths), widths, strict=False):
             layers += plain_conv(c_in, c_out, activation, pool=True)
             more = plain_conv(c_out, c_out, activation)
             layers += [Residual(*more, *plain_conv(c_out, c_out, activation))] if residual else more

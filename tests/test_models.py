@@ -83,7 +83,7 @@ def test_a_small_start_of_the_last_layer_has_the_first_logits_of_scaled_ones():
     images, logits = torch.rand(2, 3, 32, 32), []
     for scale, start in ((0.125, 1.0), (1.0, 0.125), (0.125, 8.0)):
         torch.manual_seed(0)
-        model = CustomResNet(widths=(4, 8, 8, 16), logit_scale=scale, head_start=start).eval()
+        model = CustomResNet(widths=(4, 8, 8, 16), logit_scale=scale, head_scale=start).eval()
         logits.append(model(images))
     torch.testing.assert_close(logits[0], logits[1])
     torch.testing.assert_close(8 * logits[0], logits[2])

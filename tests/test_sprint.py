@@ -53,7 +53,7 @@ def test_filters_begin_as_copies_of_their_inputs():
 
 
 def test_residual_stages_add_what_they_are_given():
-    model = models.Sprint(100, (64, 96, 160), first=32, residual=True)
+    model = models.Sprint(100, (64, 96, 160), stem=32, residual=True)
     assert models.count_parameters(model) == 937_592
     assert [len(filters) for filters in model.filters()] == [24, 32, *[64] * 3, *[96] * 3, *[160] * 3]
     last = [module for module in model.modules() if isinstance(module, models.Residual)][-1]
@@ -146,7 +146,7 @@ def test_its_other_groups_are_torchs_sgd():
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("more", [{}, {"first": 32, "residual": True}])
+@pytest.mark.parametrize("more", [{}, {"stem": 32, "residual": True}])
 def test_every_weight_is_in_one_group(more):
     model = models.Sprint(**more)
     model.whiten(torch.rand(10, 3, 32, 32))

@@ -183,7 +183,8 @@ def against(cost: str, data: str, title: str = "") -> Figure:
         if one.data == data and x:
             side = {0: "center", 6: "right", -8: "right", 8: "left"}[place[0]]
             x = x / 1e6 if cost == "weights" else x
-            axes.plot(x, one.percent, mark, color=colour)
+            hollow = {"fillstyle": "none", "markersize": 11} if mark == "s" else {}  # a run again lies in it
+            axes.plot(x, one.percent, mark, color=colour, **hollow)
             look = {"textcoords": "offset points", "ha": side, "size": plots.SMALL_LETTERS}
             axes.annotate(one.name, (x, one.percent), place, **look)
     if not any(getattr(one, cost) for one in ours):

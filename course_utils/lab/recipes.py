@@ -151,7 +151,7 @@ MUON_BUDGETNET = vary(
     SPRINT_100,
     "budgetnet-muon",
     "nearly a million weights, trained as the sprint: whitened patches, sums, Muon",
-    **net(widths=(64, 96, 160), first=32, residual=True),
+    **net(widths=(64, 96, 160), stem=32, residual=True),
     crop=4,
     small_epochs=28,
     epochs=84,
@@ -334,11 +334,11 @@ RESNET_CLAIMS = [
         for name, about, changes in [
             ("scaled", "SGD for Adam, and the logits times an eighth", net(logit_scale=0.125)),
             # Scaled logits do two things, each tried alone here: they start small and learn slowly.
-            ("small-head", "only the small start of scaled logits", net(head_start=0.125)),
+            ("small-head", "only the small start of scaled logits", net(head_scale=0.125)),
             (
                 "slow-head",
                 "only the slow last layer of scaled logits",
-                net(logit_scale=0.125, head_start=8.0),
+                net(logit_scale=0.125, head_scale=8.0),
             ),
             ("0.0125", "SGD for Adam, at an eighth of that rate", sgd(0.0125) | cycle(0.000125, 0.0125, 2)),
         ]
