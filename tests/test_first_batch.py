@@ -125,6 +125,15 @@ def test_autograd_that_is_off():
         training.train_epoch(model := tiny_net(), shuffled(), cross_entropy, sgd(model))
 
 
+def test_a_network_that_stays_in_train_mode():
+    class Stuck(nn.Sequential):
+        def train(self, mode=True):
+            return super().train(True)
+
+    assert fit(shuffled(), model := Stuck(tiny_net()), validation=shuffled()) == []
+    assert 0 <= training.evaluate(model, shuffled()) <= 1
+
+
 def test_a_tensor_that_evaluation_has_left_in_the_model():
     class Scaled(nn.Sequential):
         def forward(self, x):

@@ -287,6 +287,27 @@ def test_where_both_were_edited_nothing_is_overwritten(pair):
     assert sync.made_with(read(pair[0]))
 
 
+def test_what_could_not_be_read_back_is_not_taken_over(pair):
+    notebook = pair[0]
+    edit(notebook, "width = 32", "# %%")
+    stored = [path.read_bytes() for path in pair]
+    with pytest.raises(
+        RuntimeError, match=r"lesson\.ipynb would not be the same out of a \.py, where # %% begins"
+    ):
+        sync.take_over(notebook)
+    assert [path.read_bytes() for path in pair] == stored
+
+
+def test_what_has_no_source_or_is_no_notebook_is_named(pair):
+    notebook, text = pair
+    for other in (text, notebook.with_name("exercises.ipynb")):
+        with pytest.raises(RuntimeError, match=rf"{other.name}: expected an \.ipynb beside a \.py"):
+            sync.take_over(other)
+    notebook.write_text("<<<<<<< HEAD\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lesson\.ipynb is no notebook: restore it, or delete it"):
+        sync.sync(notebook.parent)
+
+
 def test_answers_are_not_overwritten(tmp_path):
     (tmp_path / "sums_solutions.py").write_text(
         '# %% tags=["solution"]\n# <solution>\n# stub: x = ...\nx = 1\n# </solution>\n'

@@ -51,7 +51,10 @@ def test_what_is_no_record_is_named(text, says, empty):
         records.read(empty / "seed0.json")
 
 
-@pytest.mark.parametrize("place", [f"{NAME}/seed1.json", f"{NAME}/seed01.json", "smallnet-best/seed0.json"])
+@pytest.mark.parametrize(
+    "place",
+    [f"{NAME}/seed1.json", f"{NAME}/seed01.json", f"{NAME}/seed0-old.json", "smallnet-best/seed0.json"],
+)
 def test_a_copy_under_another_name_is_not_another_run(place, empty):
     write(NAME, 50.0)
     (empty / place).parent.mkdir(exist_ok=True)

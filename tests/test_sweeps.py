@@ -156,6 +156,8 @@ def test_an_edited_recipe_is_recorded_beside_the_old_one(tiny, capsys):
     assert sweeps.difference(edited, sweeps.recorded(edited, 0), None) == "", "with weights of its own"
     with pytest.raises(RuntimeError, match=r"recipe has changed since this run \(flip: was 0.5, is 0.1\)"):
         sweeps.verify("tiny")
+    (records.RECORDED / "tiny" / "seed0.json").unlink()  # which does not count
+    assert records.path_of("tiny", 0) == place, "it stays where it is, and is not run again"
     tiny.setattr(recipes, "RECIPES", {})
     assert "no recipe 'tiny' now" in records.table()
 

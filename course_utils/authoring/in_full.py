@@ -8,7 +8,6 @@ from datetime import date
 from pathlib import Path
 
 import jupytext
-import nbformat
 from nbformat import NotebookNode, v4
 
 from course_utils.authoring import sync
@@ -29,7 +28,7 @@ def update() -> None:
 
 def note(path: Path) -> str:
     """When and where a stored run was made."""
-    return nbformat.read(path, as_version=4).cells[1].source
+    return sync.read(path).cells[1].source
 
 
 def from_lesson(name: str, about: str) -> NotebookNode:

@@ -12,7 +12,6 @@ import tomllib
 from copy import deepcopy
 from pathlib import Path
 
-import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode, v4
 
@@ -68,7 +67,7 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     """
     if out.resolve() == notebooks.resolve():
         raise RuntimeError(f"expected another --out than the notebooks' own folder, found {out}")
-    read = {path.name: nbformat.read(path, as_version=4) for path in sorted(notebooks.glob("*.ipynb"))}
+    read = {path.name: sync.read(path) for path in sorted(notebooks.glob("*.ipynb"))}
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
         raise RuntimeError(

@@ -47,9 +47,17 @@ def update(made: dict[Path, NotebookNode]) -> None:
         write(path, with_outputs(notebook, path) if path.exists() else notebook)
 
 
+def read(path: Path) -> NotebookNode:
+    """The notebook at `path`; ValueError, with its name, where it is none, as after a merge with conflicts."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except nbformat.reader.NotJSONError as error:
+        raise ValueError(f"{path} is no notebook: restore it, or delete it and repeat") from error
+
+
 def with_outputs(notebook: NotebookNode, path: Path) -> NotebookNode:
     """`notebook` with the outputs that are stored in `path`; those of code that has changed since are left out."""
-    stored = nbformat.read(path, as_version=4)
+    stored = read(path)
     ran = {cell.source for cell in stored.cells}
     combined = combine_inputs_with_outputs(notebook, stored)  # which takes similar code to be the same
     for cell in combined.cells:
@@ -106,7 +114,7 @@ def refuse_lost_edits(path: Path, new: NotebookNode) -> None:
     """Raise RuntimeError if writing `new` to `path` would undo edits made there; it says where they begin."""
     if not path.exists():
         return
-    stored = nbformat.read(path, as_version=4)
+    stored = read(path)
     if digest(stored) in (digest(new), made_with(stored)):
         return
     if not path.with_suffix(".py").exists():
@@ -130,14 +138,27 @@ def difference(notebook: NotebookNode, source: NotebookNode) -> str:
 
 
 def take_over(notebook: Path) -> None:
-    """Write the cells of an edited `.ipynb` into its `.py`; RuntimeError where the `.py` was edited, too."""
-    text, stored = notebook.with_suffix(".py"), nbformat.read(notebook, as_version=4)
+    """Write the cells of an edited `.ipynb` into its `.py`.
+
+    Raises RuntimeError where the `.py` was edited, too, and where a cell could not be read back from it.
+    """
+    text = notebook.with_suffix(".py")
+    if notebook.suffix != ".ipynb" or not text.exists():
+        raise RuntimeError(
+            f"{notebook}: expected an .ipynb beside a .py that it is made from; edit its own source"
+        )
+    stored = read(notebook)
     source = jupytext.read(text)
     if digest(source) not in (digest(stored), made_with(stored)):
         found = f"{text} was edited since {notebook.name} was made: {difference(stored, source)}"
         raise RuntimeError(f"{found}; copy what you want to keep into it by hand")
     source.cells = [cell for cell in stored.cells if not repository.is_setup(cell)]
-    replace_text(text, jupytext.writes(source, fmt="py:percent"))
+    written = jupytext.writes(source, fmt="py:percent")
+    if found := difference(source, jupytext.reads(written, fmt="py:percent")):
+        raise RuntimeError(
+            f"{notebook} would not be the same out of a .py, where # %% begins a cell: {found}"
+        )
+    replace_text(text, written)
     write(notebook, combine_inputs_with_outputs(jupytext.read(text), stored))
 
 
@@ -153,7 +174,7 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
     made = lessons(folder)
     update(made)
     for path in made:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read(path)
         try:
             run_cells(notebook, folder, profile, timeout)
         except Exception as error:

@@ -269,7 +269,8 @@ def check_loss(loss: Tensor, training: bool) -> None:
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
-    if training and not loss.requires_grad:
+    asked = torch.is_inference_mode_enabled()  # by validation, of a network that stays in train mode
+    if training and not asked and not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
 

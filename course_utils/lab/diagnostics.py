@@ -62,7 +62,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
 
     Raises ValueError where no network of them is saved, and where weights or test images are not the recorded ones.
     """
-    known = [one for one in recipes.matching(pattern) if one.network in NETWORKS]
+    known = [one for one in recipes.matching(pattern) if one.network in NETWORKS and one.data in CLASSES]
     recorded = [(one, run) for one in known for run in verdicts.runs_of(one.name)]
     if not (saved := [(recipe, run) for recipe, run in recorded if run["weights"]]):
         names = ", ".join(name for name in recipes.KEPT if recipes.get(name).network in NETWORKS)

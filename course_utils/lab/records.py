@@ -40,14 +40,18 @@ OPTIONAL = {"flops": int, "resumed_from": list, "six_views": float}
 
 
 def path_of(name: str, seed: int) -> Path:
-    """Where the run's record is or belongs. Beside a record that the recipe no longer makes, it gets a name of its own.
+    """Where the run's record is or belongs. Beside a record that the recipe no longer makes, it gets a name of its own,
+    and keeps it when the other is gone.
 
     Raises ValueError for a seed that is none.
     """
     if not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise ValueError(f"{name}: expected a seed from 0 to {SEEDS - 1}, found {seed!r}")
     path, recipe = RECORDED / name / f"seed{seed}.json", recipes.RECIPES.get(name)
-    if recipe is None or not path.exists() or not changes(read(path), recipe):
+    made = [one for one in (path, *sorted(path.parent.glob(f"{path.stem}-*.json"))) if one.exists()]
+    if recipe and (own := [one for one in made if not changes(read(one), recipe)]):
+        return own[0]
+    if recipe is None or not path.exists():
         return path
     default = Recipe(
         name="", about=recipe.about
@@ -82,7 +86,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     check(record, path)
     name, seed = record["recipe"]["name"], record["seed"]
-    if path.parent.name != name or path.stem.split("-")[0] != f"seed{seed}":
+    if path.parent.name != name or not re.fullmatch(rf"seed{seed}(-[0-9a-f]{{8}})?", path.stem):
         raise ValueError(f"{path} is a copy: the record in it is of {name} seed {seed}")
     return record
 
