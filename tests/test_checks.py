@@ -420,6 +420,7 @@ RIGHT = [
     (session2.residual_block, (block(),), {}),
     (session2.residual_block, (block(but(branch, between=nn.GELU)),), {}),
     (session2.residual_block, (block(but(branch, before=nn.ReLU)),), {}),
+    (session2.residual_block, (block(but(branch, before=lambda: nn.Conv2d(8, 8, 1))),), {}),
     (session2.residual_block, (block(but(branch, after=nn.ReLU)),), {}),  # as in the course's own network
     (session2.smooths_labels, (smoothed,), {}),
     (session2.averages_flips, (averaged,), {}),

@@ -34,8 +34,8 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     train, test, val = (next(iter(found), None) for found in named)
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
-    parts = {found[1] for n in folders if (found := PART.search(n))}
-    if not train and len(parts) > 1 and not any(e.is_file() for f in folders.values() for e in f.iterdir()):
+    hints = {found[1] for n in folders if (found := PART.search(n))}
+    if not train and len(hints) > 1 and not any(e.is_file() for f in folders.values() for e in f.iterdir()):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
     used = [folder for folder in (train or root, test or val) if folder]

@@ -46,9 +46,11 @@ def result_of(function: Callable, *args) -> Any:
     given = [arg for arg in args if isinstance(arg, (Tensor, np.ndarray))]
     before = copy.deepcopy(given)
     was_on = torch.is_grad_enabled()
-    result = function(*args)
-    is_on = torch.is_grad_enabled()
-    torch.set_grad_enabled(was_on)
+    try:
+        result = function(*args)
+        is_on = torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(was_on)
     refuse(is_on != was_on, "autograd stays off for all that follows: use `with torch.no_grad():`")
     name = getattr(function, "__name__", "the function")
     refuse(result is None or result is ..., f"{name} returns nothing yet")

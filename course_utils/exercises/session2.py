@@ -157,7 +157,7 @@ def check_branch(branch: nn.Module) -> None:
     expected = "the branch should have two 3×3 convolutions and two batch normalisations"
     refuse(found != (2, 2), f"{expected}, found {found[0]} and {found[1]}")
     seen, x = [], drawn(2, 8, 6, 6).abs()  # a ReLU before the first convolution lets all of it pass
-    convolutions = [layer for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
+    convolutions = [layer for layer in branch.modules() if getattr(layer, "kernel_size", None) == (3, 3)]
     hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in convolutions]
     with torch.no_grad():
         for values in (x, x.flip(0), (x + x.flip(0)) / 2):

@@ -53,9 +53,7 @@ def path_of(name: str, seed: int) -> Path:
         return own[0]
     if recipe is None or not path.exists():
         return path
-    default = Recipe(
-        name="", about=recipe.about
-    ).plain()  # a setting that a later version adds moves no record
+    default = Recipe(name="", about=recipe.about).plain()  # a setting that is added later moves no record
     changed = {entry: value for entry, value in recipe.plain().items() if value != default[entry]}
     settings = [changed, backbone_weights(recipe)]
     return path.with_stem(f"{path.stem}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}")
