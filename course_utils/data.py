@@ -203,13 +203,13 @@ class BatchLoader:
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
         colour = transforms.mean_colour(mean if fill is None else fill)
         self.fill = torch.tensor(colour, dtype=torch.uint8, device=self.device)
-        images, border = image_set.images, (augment.padding, augment.padding) if augment else (0, 0)
+        images, border = image_set.images, augment.padding if augment else 0
         if augment and augment.reflect:
-            images = np.pad(images, ((0, 0), border, border, (0, 0)), mode="reflect")
+            images = np.pad(images, [(0, 0), (border, border), (border, border), (0, 0)], mode="reflect")
         self.store = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         self.labels = torch.from_numpy(np.ascontiguousarray(image_set.labels)).to(self.device)
-        if augment and augment.padding and not augment.reflect:
-            self.store = transforms.pad(self.store, augment.padding, self.fill)
+        if border and not augment.reflect:
+            self.store = transforms.pad(self.store, border, self.fill)
 
     def __len__(self) -> int:
         return len(self.sizes())

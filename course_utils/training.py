@@ -88,7 +88,7 @@ def fit(
     first_batch.check_parts(run, validation_loader, max_parameters)
     for hook in hooks:
         hook.start(run)
-    first_batch.check_schedule(run, steps_per_batch(scheduler))
+    first_batch.check_schedule(run, steps_per_batch)
     say = print if verbose else lambda *_, **__: None
     say(HEAD, flush=True)
     while len(run.history) < epochs:

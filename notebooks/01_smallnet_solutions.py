@@ -12,8 +12,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution
-#     code_prompt_show: Show the solution
+#     code_prompt_hide: Hide the solution's {type}
+#     code_prompt_show: Show the solution's {type}
 # ---
 
 # %% [markdown]
@@ -399,12 +399,13 @@ print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 # <details><summary><b>The reasoning</b></summary>
 #
 # In the starting network 2,048 values come into the first dense layer, which takes two thirds of all weights. A further
-# stage divides the positions by four: with 2×2 of them, 128 channels are only 512 values. What that saves
-# pays for one more convolution and for more filters in the first, and each value after the last stage now sees nearly the
-# whole picture.
+# stage divides the positions by four: with 2×2 of them, 128 channels are only 512 values. What that saves pays for one
+# more convolution and for more filters in the first, and each value after the last stage now sees nearly the whole
+# picture.
 #
-# This is one answer among many. Three epochs are a rough test: change the seed in `train_and_validate` and in front of each
-# network, and both of them move, the starting network by twenty points. So ask for a large difference, or for several seeds.
+# This is one answer among many. Three epochs are a rough test: change the seed in `train_and_validate` and in front of
+# each network, and both of them move, the starting network by twenty points. So ask for a large difference, or for
+# several seeds.
 #
 # And compare like with like. Give the starting network ReLU back, and it falls far behind; give this one GELU and that one ReLU, and
 # most of the difference is no longer the budget's.

@@ -12,8 +12,8 @@
 #     language: python
 #     name: python3
 #   mystnb:
-#     code_prompt_hide: Hide the solution
-#     code_prompt_show: Show the solution
+#     code_prompt_hide: Hide the solution's {type}
+#     code_prompt_show: Show the solution's {type}
 # ---
 
 # %% [markdown]

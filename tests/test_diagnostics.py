@@ -129,11 +129,12 @@ def test_what_was_examined_is_written_and_read_back(few, record):
     assert [len(maps) for maps in found["maps"].values()] == [4, 4, 8, 8]
 
 
-def test_a_network_without_known_stages_is_left_out(record, monkeypatch):
+@pytest.mark.parametrize("other", [{"network": "Sprint"}, {"data": "shapes100"}])
+def test_a_network_without_known_stages_or_of_drawn_shapes_is_left_out(record, monkeypatch, other):
     record(TINY)
     [run] = records.of_recipe("tiny")
     monkeypatch.setattr(records, "of_recipe", lambda name: [run])
-    monkeypatch.setitem(recipes.RECIPES, "tiny", replace(TINY, network="Sprint"))
+    monkeypatch.setitem(recipes.RECIPES, "tiny", replace(TINY, **other))
     with pytest.raises(ValueError, match="no saved network matches 'tiny'"):
         diagnostics.examine("tiny")
     assert not tables.examined_path("tiny", 0).exists()

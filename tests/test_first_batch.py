@@ -245,6 +245,10 @@ def test_an_optimizer_of_another_model(monkeypatch):
             lambda o: SequentialLR(o, [lr_scheduler.LinearLR(o), lr_scheduler.CyclicLR(o, 0.01, 0.1)], [6]),
             "a cycle inside a SequentialLR would step once an epoch: .*per_batch = True",
         ),
+        (
+            lambda o: ChainedScheduler([schedules.one_cycle(o, 3, 6, 0.01, 0.1, 1)]),
+            "a cycle inside a ChainedScheduler",
+        ),
     ],
 )
 def test_a_schedule_that_does_not_fit(make, message):

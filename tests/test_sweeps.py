@@ -279,6 +279,15 @@ def test_weights_that_do_not_fit_their_record_are_named(tiny, damage, says):
         sweeps.verify("*")
 
 
+def test_three_of_few_images_may_come_out_otherwise(tiny):
+    said = records.of_recipe("tiny")[0]["test_accuracy"]  # of 200
+    change(test_accuracy=said + 3 / 200)
+    sweeps.verify("tiny")
+    change(test_accuracy=said + 4 / 200)
+    with pytest.raises(RuntimeError, match="the weights reach"):
+        sweeps.verify("tiny")
+
+
 def test_a_transfer_counts_only_on_the_weights_it_began_with(tiny):
     backbone = {"backbone": "tiny", "n_features": 8}
     transfer = replace(TINY, name="transfer", network="TransferNet", network_args=backbone)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import length_hint
 from pathlib import Path
@@ -105,14 +105,12 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
         warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
 
 
-def check_schedule(run, per_batch: bool) -> None:
+def check_schedule(run, steps_per_batch: Callable) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if run.scheduler is None:
         return
-    inner = list(all_of(run.scheduler))
-    if not per_batch and any(
-        isinstance(one, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)) for one in inner
-    ):
+    inner, per_batch = list(all_of(run.scheduler)), steps_per_batch(run.scheduler)
+    if not per_batch and any(map(steps_per_batch, inner)):
         name = type(run.scheduler).__name__
         raise TrainingError(
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
@@ -210,7 +208,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None
 
 
 def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
-    """Raise TrainingError where a loss or an accuracy makes no sense, and warn of what is probably a mistake.
+    """Raise TrainingError where a loss or an accuracy makes no sense; `doubt` the rest.
 
     Only the first batch comes with its `loader`. Of later ones only labels not yet moved to a GPU are checked: a wrong
     one there would end the session, and checking on the GPU itself would mean waiting for it.
@@ -227,25 +225,34 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
-    how = getattr(loss_fn, "keywords", vars(loss_fn) if isinstance(loss_fn, nn.Module) else {})
-    if how.get("reduction") == "sum":
+    keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
+    if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
-    loss_fn = getattr(loss_fn, "func", loss_fn)  # of a functools.partial
-    cross_entropy = loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
-    if cross_entropy and labels.dtype != torch.int64:
+    loss_fn = getattr(loss_fn, "func", loss_fn)
+    if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
     check_labels(labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
+    doubt(images, labels, logits.detach(), loss_fn, loader, training)
+
+
+def wants_logits(loss_fn) -> bool:
+    """Whether `loss_fn` is cross entropy, or None as in `predict`."""
+    return loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
+
+
+def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
+    """Warn of what is probably a mistake in a first batch that can be computed."""
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
-    if cross_entropy and (training or loss_fn is None) and are_probabilities(logits.detach()):
+    if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
     if not training:
         return
     likelihood = loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
-    if likelihood and (logits.detach().float().logsumexp(1).abs() > 0.1).any():
+    if likelihood and (logits.float().logsumexp(1).abs() > 0.1).any():
         warn(
             "NLLLoss wants logarithms of probabilities: end the model in log_softmax, or take CrossEntropyLoss"
         )

@@ -132,9 +132,9 @@ def curves(
     validation curve of one that holds nothing out.
     """
     _, factor = plots.QUANTITIES[quantity]
-    recorded = {label: runs_of(name) for label, name in names.items()}
+    recorded = {label: runs for label, name in names.items() if (runs := runs_of(name))}
     means = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
-    for label, runs in ((label, runs) for label, runs in recorded.items() if runs):
+    for label, runs in recorded.items():
         means[label] = np.mean(np.array([run["history"][quantity] for run in runs], float), axis=0)
     kept = {label: curve for label, curve in means.items() if not np.isnan(curve).any()}
     found = {label: SimpleNamespace(**{quantity: curve}) for label, curve in kept.items()}

@@ -346,8 +346,8 @@ def networks(names: Mapping[str, str], *columns: str) -> Html:
 
 
 def why_dead(name: str) -> Html:
-    """SmallNet's dead channels beside the median of their stage: batch norm, and what would wake them."""
-    head = ("Channel", "Scale", "Shift", "Active from")
+    """SmallNet's dead channels beside the median of their stage: filter, batch norm, and what would wake them."""
+    head = ("Channel", "Length of its filter", "Scale", "Shift", "Active from")
     why = (examined(name) or {"why": {f"{name}: {NOT_RUN}": []}})["why"].items()
-    rows = [row(channel, *(f"{one:.3f}" for one in values[1:])) for channel, values in why]
+    rows = [row(channel, *(f"{one:.3f}" for one in values)) for channel, values in why]
     return table(head, rows, "Dead channels")
