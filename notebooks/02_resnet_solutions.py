@@ -285,9 +285,10 @@ print("the loop and the gather agree:", torch.equal(looped, gathered))
 # %% [markdown]
 # ## 6. A residual block that changes the shape
 #
-# The lesson's residual branches keep the shape, so that $X + R(X)$ is a plain sum. The networks of He et al. also have blocks
-# that halve the picture and double the channels. Then $X$ no longer fits, and a 1×1 convolution with the same stride takes
-# its place.
+# The lesson's residual branches keep the shape, so that $X + R(X)$ is a plain sum. The networks of He et al. also have
+# blocks that halve the picture and double the channels. Then $X$ no longer fits, and a 1×1 convolution with the same
+# stride takes its place. (The *stride* is how far the filter moves from one place to the next: at a stride of 2 a
+# convolution computes every second place, and so halves the picture.)
 #
 # Write `Block(c_in, c_out, stride)` with two parts. `self.branch`: a 3×3 convolution with the stride, batch normalisation,
 # ReLU, and a second 3×3 convolution with batch normalisation. `self.shortcut`: a 1×1 convolution with the stride, without
@@ -427,6 +428,13 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 
 # %% [markdown]
 # On a thousand pictures one point is ten pictures. Would you trust the difference? What would you do to be sure?
+#
+# <details><summary><b>An answer</b></summary>
+#
+# Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right: if it is
+# twelve against three, mirroring helps; if it is eight against six, it may be chance. Then repeat it with another seed.
+#
+# </details>
 #
 # ## Before you go on
 #

@@ -177,9 +177,9 @@ without_eval = train(stuck_model, train_loader())
 beside_healthy("validation_accuracy", {"eval() forgotten": without_eval})
 
 # %% [markdown]
-# **How to recognise it.** Not by the curve: it has the right shape and about the right height, which makes this failure
-# easy to miss. Ask the same network the same question twice, and in batches of different sizes. A trained network has
-# *one* answer.
+# **How to recognise it.** Not by the curve: it has the right shape and ends some points low, as with a dozen other
+# mistakes. Ask the same network the same question twice, and in batches of different sizes. A trained network has *one*
+# answer.
 
 # %% tags=["nbval-ignore-output"]
 mended = new_model()
@@ -349,10 +349,11 @@ decay_on_all = train(
     train_loader(),
     optimizer=sgd(decayed_model.parameters(), decay=0.3),
 )
+layers_model = new_model()
 decay_on_layers = train(
-    model := new_model(),
+    layers_model,
     train_loader(),
-    optimizer=sgd(layers_only(model), decay=0.3),
+    optimizer=sgd(layers_only(layers_model), decay=0.3),
 )
 beside_healthy(
     "train_loss",
@@ -385,10 +386,11 @@ print(f"decay 0.3 on everything: {largest_scale(decayed_model):.1g}")
 # That was six hundred times too much. At the usual 0.0005, is it a mistake to have the decay on everything?
 
 # %% mystnb={"image": {"alt": "Validation accuracy with the usual decay on everything and on the layers only: two curves close together."}}
+usual_model = new_model()
 usual_on_layers = train(
-    model := new_model(),
+    usual_model,
     train_loader(),
-    optimizer=sgd(layers_only(model)),
+    optimizer=sgd(layers_only(usual_model)),
 )
 beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 
@@ -512,8 +514,8 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 # %% [markdown]
 # Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is
 # flat: it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is
-# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost some, and does well with
-# the rest.
+# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost a part of them, and does
+# well with the rest.
 #
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little
 # gradient through below zero, so that a unit can come back.
