@@ -288,4 +288,6 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
         raise ValueError(f"{path}: expected a folder {path / 'test'}, or at least three pictures a class")
     if missing := [classes[label] for label in range(len(classes)) if label not in test.labels]:
         warnings.warn(f"{name}: no test picture of {', '.join(missing)}", stacklevel=2)
+    if n := folders.shared(train.images, test.images):
+        print(f"{name}: {n} of {len(test)} test pictures are training pictures, too: take them out of one")
     return train, test

@@ -31,8 +31,17 @@ NAME = "smallnet-source"
         (lambda r: r["history"].update(seconds=3.0), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(seconds=["<b>", 1.0, 1.0]), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(train_loss=[float("nan")] * 3), "the curve train_loss should be"),
-        (lambda r: r.update(machine={"device": "cpu", "threads": 2}), r"its machine lacks \['name'\]"),
+        (lambda r: r.update(machine={"device": "cpu", "threads": 2}), "a machine should have a device, a name and"),
+        (lambda r: r.update(machine=HERE | {"threads": "2"}), "a machine should have a device, a name and"),
+        (lambda r: r.update(resumed_from=["x"]), "a machine should have a device, a name and"),
         (lambda r: r["recipe"].clear(), "its recipe has no name"),
+        (lambda r: r.update(six_views=float("nan")), r"six_views should be in \[0, 1\], found nan"),
+        (lambda r: r.update(validation_accuracy=1.5), r"validation_accuracy should be in \[0, 1\]"),
+        (lambda r: r["history"].update(train_accuracy=[0.5, 0.5, 5.0]), r"train_accuracy should be in \[0, 1\]"),
+        (lambda r: r.update(parameters=-1), r"parameters should be in \[0, inf\], found -1"),
+        (lambda r: r.update(seconds=-3.0), r"seconds should be in \[0, inf\], found -3"),
+        (lambda r: r["history"].update(seconds=[1.0, None, 1.0]), "how many seconds each epoch took"),
+        (lambda r: r.update(test_accuracy=None), "a trained run has a test accuracy, and a range test has none"),
     ],
 )  # fmt: skip
 def test_a_malformed_record_says_what_is_wrong(damage, message, empty):
@@ -61,6 +70,21 @@ def test_a_copy_under_another_name_is_not_another_run(place, empty):
     (empty / place).write_bytes(records.path_of(NAME, 0).read_bytes())
     with pytest.raises(ValueError, match=f"is a copy: the record in it is of {NAME} seed 0"):
         records.of_recipe((empty / place).parent.name)
+
+
+def test_two_records_of_one_seed_are_not_two_runs(empty):
+    write(NAME, 50.0, 52.0)
+    path = records.path_of(NAME, 0)
+    path.with_stem("seed0-0badcafe").write_bytes(path.read_bytes())
+    for counting in (records.of_recipe, records.table):
+        with pytest.raises(ValueError, match=f"{NAME}: seed 0 is recorded in two files"):
+            counting(NAME)
+
+
+def test_a_record_in_another_encoding_is_named(empty):
+    (empty / "seed0.json").write_text("{}", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"seed0\.json is not JSON in UTF-8"):
+        records.read(empty / "seed0.json")
 
 
 @pytest.mark.parametrize("seed", [-1, 10**6, 1.0, "0"])

@@ -41,9 +41,13 @@ def checked(url: str | None, tag: str | None) -> tuple[str, str] | None:
     advice = "Set both in `repository:` in book/_config.yml, or leave both empty."
     if not re.fullmatch(r"https://github\.com/[\w-]+/[\w.-]+(?<!\.git)", str(url)):
         raise ValueError(f"url: expected https://github.com/<owner>/<name>, found {url!r}. {advice}")
+    if tag is not None and not isinstance(tag, str):  # 1.10 would be 1.1
+        raise ValueError(
+            f'branch: YAML takes {tag} for a number or a date: write it in quotes, "…". {advice}'
+        )
     if not re.fullmatch(r"v?\d[\w.-]*", str(tag)):
         raise ValueError(f'branch: expected a tag such as "v1.0", not a branch, found {tag!r}. {advice}')
-    return url, str(tag)
+    return url, tag
 
 
 def with_setup(cells: list[NotebookNode], found: tuple[str, str] | None) -> list[NotebookNode]:
@@ -62,4 +66,4 @@ def with_setup(cells: list[NotebookNode], found: tuple[str, str] | None) -> list
 
 def is_setup(cell: NotebookNode) -> bool:
     """Whether a notebook's cell is its set-up cell, which follows the configuration and not the source."""
-    return SETUP_TAG in cell.metadata.get("tags", [])
+    return {"remove-cell", SETUP_TAG} <= set(cell.metadata.get("tags", []))

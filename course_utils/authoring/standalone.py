@@ -2,7 +2,7 @@
 
 The package travels as readable cells, one a module, that write it into the folder the notebook runs in. So there
 is nothing to install and no address to trust. Stored outputs are left out: in a notebook that is about to be run
-they would be those of somebody else's run, and most of the file.
+they would be those of somebody else's run, and most of the file. What a copy itself has printed stays.
 """
 
 import ast
@@ -77,7 +77,7 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     for path, copy in copies.items():
         sync.refuse_lost_edits(path, copy)
     for path, copy in copies.items():
-        sync.write(path, copy)
+        sync.write(path, sync.with_outputs(copy, path) if path.exists() else copy)
     return list(copies)
 
 

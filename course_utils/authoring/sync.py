@@ -51,7 +51,12 @@ def read(path: Path) -> NotebookNode:
     """The notebook at `path`; ValueError, with its name, where it is none, as after a merge with conflicts."""
     try:
         return nbformat.read(path, as_version=4)
-    except nbformat.reader.NotJSONError as error:
+    except (
+        nbformat.reader.NotJSONError,
+        nbformat.ValidationError,
+        UnicodeDecodeError,
+        AttributeError,
+    ) as error:
         raise ValueError(f"{path} is no notebook: restore it, or delete it and repeat") from error
 
 
@@ -86,20 +91,16 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def cells_of(notebook: NotebookNode) -> list[list[str]]:
-    """What two notebooks must agree in: each cell's type, tags and alternative text, then its lines; no set-up cell."""
+    """What two notebooks must agree in: each cell's type, tags and options, then its lines; no set-up cell."""
     return [
-        [
-            " ".join([cell.cell_type, *cell.metadata.get("tags", []), alt(cell)]).strip(),
-            *cell.source.split("\n"),
-        ]
-        for cell in notebook.cells
-        if not repository.is_setup(cell)
+        [about(cell), *cell.source.split("\n")] for cell in notebook.cells if not repository.is_setup(cell)
     ]
 
 
-def alt(cell: NotebookNode) -> str:
-    """What the book says of a cell's figures to those who cannot see them."""
-    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+def about(cell: NotebookNode) -> str:
+    options = cell.metadata.get("mystnb", {})  # such as an image's alternative text
+    said = [json.dumps(options, sort_keys=True, ensure_ascii=False)] if options else []
+    return " ".join([cell.cell_type, *cell.metadata.get("tags", []), *said])
 
 
 def digest(notebook: NotebookNode) -> str:
@@ -153,6 +154,7 @@ def take_over(notebook: Path) -> None:
         found = f"{text} was edited since {notebook.name} was made: {difference(stored, source)}"
         raise RuntimeError(f"{found}; copy what you want to keep into it by hand")
     source.cells = [cell for cell in stored.cells if not repository.is_setup(cell)]
+    source.metadata.setdefault("jupytext", {})["cell_metadata_filter"] = "tags,mystnb,-all"
     written = jupytext.writes(source, fmt="py:percent")
     if found := difference(source, jupytext.reads(written, fmt="py:percent")):
         raise RuntimeError(

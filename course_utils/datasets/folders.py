@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,12 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     for a missing `test`, and is left out otherwise: the lessons set a validation part of their own aside. Prints what
     is read, and what is left out: other formats and folders, hidden files, files that cannot be read.
 
-    Raises ValueError if there are fewer than two classes, a class has no pictures, or `test` has a class of its own.
+    Raises ValueError if there are fewer than two classes, a class has no pictures, `test` has a class of its own, or
+    two folders would have one name.
     """
     if not root.is_dir():
         raise ValueError(f"expected a folder of pictures, found none at {root}")
-    folders = {folder.name.lower(): folder for folder in _folders(root)}
+    folders = _by_name(root, str.lower)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)
     if not train and (test or val):
@@ -60,7 +61,15 @@ def _folders(folder: Path) -> list[Path]:
 
 def _classes(part: Path) -> dict[str, Path]:
     """Folders by class name. Systems spell é as one character or as two; here it is one."""
-    return {unicodedata.normalize("NFC", folder.name): folder for folder in _folders(part)}
+    return _by_name(part, lambda name: unicodedata.normalize("NFC", name))
+
+
+def _by_name(folder: Path, spelt: Callable[[str], str]) -> dict[str, Path]:
+    found = {}
+    for one in _folders(folder):
+        if (other := found.setdefault(spelt(one.name), one)) != one:
+            raise ValueError(f"{folder}: {other.name!r} and {one.name!r} are one name here: merge the two")
+    return found
 
 
 def _check_classes(train: Path, test: Path | None = None) -> tuple[str, ...]:
@@ -106,5 +115,11 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
         else:
             try:
                 yield read_picture(entry)
-            except ValueError:
-                left_out[f"damaged ({where / entry.name})"] += 1
+            except ValueError as error:
+                left_out[f"unreadable ({where / entry.name}: {error.__cause__})"] += 1
+
+
+def shared(train: np.ndarray, test: np.ndarray) -> int:
+    """How many of the `test` images are among those of `train`, to the last pixel."""
+    known = {image.tobytes() for image in train}
+    return sum(image.tobytes() in known for image in test)

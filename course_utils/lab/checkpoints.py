@@ -28,7 +28,7 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, or other data. More epochs with the same schedule are no other run. Of a
+    loss, optimizer, schedule or precision, other data, or more epochs; fewer are no other run. Of a
     `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms and seed.
     """
 
@@ -64,6 +64,10 @@ class Checkpoint:
         if found := difference(self.about, state["about"]):
             differs = "expected {} {!r}, found {!r}".format(*found)
             raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
+        if (made := len(state["history"]["seconds"])) > run.epochs:
+            raise ValueError(
+                f"{self.path} is after {made} epochs, this run is to have {run.epochs}. {advice}"
+            )
         files.load_state(files.unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
@@ -73,7 +77,10 @@ class Checkpoint:
         if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
             run.loader.epoch = state["loader_epoch"]
         restore_random_state(state["random"])
-        print(f"continuing after epoch {len(run.history)} from {name}", flush=True)
+        if made == run.epochs:
+            print(f"{name} has all {made} epochs: nothing is left to train. {advice}", flush=True)
+        else:
+            print(f"continuing after epoch {made} from {name}", flush=True)
 
     def after_epoch(self, run: training.Run) -> None:
         if self.path.exists():  # copied: there is no moment without a file at `path`
@@ -163,7 +170,7 @@ def try_to_write(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
     except OSError as error:
-        raise ValueError(f"the checkpoint {path} cannot be written: {error}") from error
+        raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 def set_aside(path: Path) -> Path:

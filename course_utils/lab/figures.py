@@ -6,6 +6,7 @@ notebook draws them once.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -73,7 +74,11 @@ def bars(names: Mapping[str, str], title: str = "") -> Figure:
         right = max(percents, default=0) + 2
         axes.text(right, height, f"{mean:.0f} %" if percents else NOT_RUN, va="center", weight="bold")
     axes.set_yticks(range(len(names)), [plots.wrap(label, 20) for label in names])
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, 85), xlabel="test accuracy (%)")
+    axes.set(
+        ylim=(len(names) - 0.5, -0.5),
+        xlim=(0, max(85, *(mean + 13 for mean in means))),
+        xlabel="test accuracy (%)",
+    )
     axes.grid(False, axis="y")
     plots.set_title(figure, title)
     return figure
@@ -299,7 +304,9 @@ def reliability(names: Mapping[str, str]) -> Figure:
     above.plot([0, 100], [0, 100], "--", color="0.35", linewidth=1)
     for x, y, side in ((14, 62, "too careful"), (84, 34, "too sure")):
         above.text(x, y, side, color="0.35", ha="center", style="italic")
-    for (label, name), colour, marker in zip(names.items(), plots.COLOURS, "os^Dv", strict=False):
+    for (label, name), colour, marker in zip(
+        names.items(), cycle(plots.COLOURS), cycle("os^Dv"), strict=False
+    ):
         found = examined(name)
         note = f"ECE {100 * found['ece']:.1f} points" if found else NOT_RUN
         look = {"color": colour, "marker": marker, "markersize": 5, "label": f"{label}: {note}"}

@@ -72,16 +72,19 @@ def write(record: dict[str, Any], path: Path) -> None:
     check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The record at `path`; a ValueError that says what is wrong with it if it is not the one that belongs there."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
     check(record, path)
     name, seed = record["recipe"]["name"], record["seed"]
     if path.parent.name != name or not re.fullmatch(rf"seed{seed}(-[0-9a-f]{{8}})?", path.stem):
@@ -103,8 +106,12 @@ def check(record: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {name} should be {kind}, found {value!r}")
     if not isinstance(record["recipe"].get("name"), str):
         raise ValueError(f"{path}: its recipe has no name")
-    if missing := {"device", "name", "threads"} - set(record["machine"]):
-        raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
+    for one in [record["machine"], *record.get("resumed_from", [])]:
+        kinds = {"device": str, "name": str, "threads": int}
+        if not isinstance(one, dict) or not all(isinstance(one.get(name), kinds[name]) for name in kinds):
+            raise ValueError(
+                f"{path}: a machine should have a device, a name and a number of threads: {one!r}"
+            )
     for name, curve in record["history"].items():
         numbers = curve if isinstance(curve, list) else ["no list"]
         if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in numbers):
@@ -112,10 +119,23 @@ def check(record: dict[str, Any], path: Path) -> None:
     lengths = {name: len(curve) for name, curve in record["history"].items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: the curves differ in length: {lengths}")
-    if tested(record) and not 0 <= record["test_accuracy"] <= 1:
-        raise ValueError(f"{path}: test_accuracy should be in [0, 1], found {record['test_accuracy']}")
-    if tested(record) and not lengths.get("seconds"):
+    for name, value in numbers_of(record):
+        least, most = (0, 1) if "accuracy" in name or name == "six_views" else (0, math.inf)
+        if value is not None and not least <= value <= most:  # nor is NaN
+            raise ValueError(f"{path}: {name} should be in [{least}, {most}], found {value}")
+    trained = record["recipe"].get("schedule") != "range_test"
+    if tested(record) != trained:
+        raise ValueError(f"{path}: a trained run has a test accuracy, and a range test has none")
+    if trained and not (lengths.get("seconds") and None not in record["history"]["seconds"]):
         raise ValueError(f"{path}: a trained run should say how many seconds each epoch took")
+
+
+def numbers_of(record: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """What a record measured, by name: no loss and no rate, which may be anything."""
+    single = ("parameters", "flops", "seconds", "validation_accuracy", "test_accuracy", "six_views")
+    curves = ("train_accuracy", "validation_accuracy", "seconds")
+    found = [(name, record.get(name)) for name in single]
+    return found + [(name, value) for name in curves for value in record["history"].get(name, [])]
 
 
 def doubts(record: dict[str, Any]) -> list[str]:
@@ -160,9 +180,16 @@ def backbone_weights(recipe: Recipe) -> str | None:
 
 
 def of_recipe(name: str, stale: bool = False) -> list[dict[str, Any]]:
-    """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make."""
+    """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make.
+
+    Raises ValueError where two that count have one seed, as after a merge: they would count as two runs.
+    """
     found = sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
-    return [record for record in found if stale or not problems(record)]
+    counting = [record for record in found if not problems(record)]
+    seeds = [record["seed"] for record in counting]
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise ValueError(f"{RECORDED / name}: seed {twice[0]} is recorded in two files, delete one of them")
+    return found if stale else counting
 
 
 def where(record: dict[str, Any]) -> str:
@@ -207,14 +234,10 @@ def table(pattern: str = "*") -> str:
     lines = ["| recipe | seeds | test accuracy % | weights | minutes | PFLOP |", "|---|--:|--:|--:|--:|--:|"]
     stale = []
     for folder in sorted(RECORDED.glob(pattern)):
-        counting = []
         for path in sorted(folder.glob("seed*.json")):
-            record = read(path)
-            if why := problems(record):
+            if why := problems(read(path)):
                 stale.append(f"{path} does not count: {'; '.join(why)}")
-            elif tested(record):
-                counting.append(record)
-        if counting:
+        if counting := of_recipe(folder.name):
             lines.append(table_row(folder.name, counting))
     if len(lines) == 2:
         lines = [f"no run of a recipe that matches {pattern!r} is recorded"]
@@ -232,8 +255,10 @@ def tested(record: dict[str, Any]) -> bool:
 
 
 def table_row(name: str, recorded: list[dict[str, Any]]) -> str:
-    percents = [100 * record["test_accuracy"] for record in recorded]
-    accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
-    paces = " and ".join(f"{mean(map(minutes, runs)):.1f}" for runs in by_machine(recorded).values())
+    percents = [100 * record["test_accuracy"] for record in recorded if tested(record)]
+    accuracy, paces = "–", "–"  # of a range test
+    if percents:
+        accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
+        paces = " and ".join(f"{mean(map(minutes, runs)):.1f}" for runs in by_machine(recorded).values())
     work = f"{found:.3g}" if (found := petaflop(name)) else "–"
     return f"| {name} | {len(recorded)} | {accuracy} | {recorded[0]['parameters']:,} | {paces} | {work} |"

@@ -48,22 +48,34 @@ def build_backbone(name: str) -> nn.Module:
 
 
 def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """The recipe's network with the weights that lie beside its record; FileNotFoundError if there are none."""
+    """The recipe's network with the weights that lie beside its record.
+
+    Raises FileNotFoundError if there are none, and ValueError if they are not the recorded ones.
+    """
     path = records.weights_of(recipe.name, seed)
     if not path.exists():
         advice = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
         raise FileNotFoundError(f"{path} is not there: {advice}")
+    record = path.with_suffix(".json")
+    if record.exists() and records.read(record)["weights"] not in (None, records.sha256(path)):
+        raise ValueError(
+            f"{path} is not the file that was recorded: restore it, or delete both and run again"
+        )
     model = build_network(recipe, data.N_CLASSES[recipe.data])
     files.load_weights(model, path)
     return model
 
 
 def save_half(model: nn.Module, path: Path) -> str:
-    """Write the weights as float16, which keeps eleven significant bits of each, and return the file's SHA-256."""
+    """Write the weights as float16, which keeps eleven significant bits of each, and return the file's SHA-256.
+
+    Raises ValueError for a weight that is too large for it.
+    """
     weights = {name: w.cpu().contiguous() for name, w in model.state_dict().items()}
-    return files.write_tensors(
-        {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}, path
-    )
+    halves = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+    if lost := [name for name, w in weights.items() if (halves[name].isfinite() != w.isfinite()).any()]:
+        raise ValueError(f"{path}: {lost[0]} has values beyond ±65,504, more than float16 can hold")
+    return files.write_tensors(halves, path)
 
 
 def build_loader(

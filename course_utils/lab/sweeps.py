@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from course_utils import data, training
 from course_utils.datasets import cifar
-from course_utils.lab import machine, recipes, records, runs
+from course_utils.lab import checkpoints, machine, recipes, records, runs
 from course_utils.lessons import Recipe
 from course_utils.models import count_parameters
 from course_utils.schedules import RangeTest
@@ -50,6 +50,7 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
             except Exception as error:
                 # It diverged, needs a download or another run's weights, is under way elsewhere, or is misspelt.
                 failures.append(f"{recipe.name} seed {seed}: {type(error).__name__}: {error}")
+                print(failures[-1], flush=True)  # now, too: the end may be a night away, or never come
     if failures:
         raise RuntimeError("\n".join(failures))
 
@@ -76,13 +77,14 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         before = runs.of_first(recorded(recipe, seed))  # in here: another process may have just written it
         path = records.path_of(recipe.name, seed)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
+        if before:
+            path = RUNS / f"{recipe.name}-seed{seed}.json"
+            checkpoints.try_to_write(path)
         keep = recipe.name in recipes.KEPT and seed == 0 and not before
         weights = path.with_suffix(".pt") if keep else None
         record = finish(recipe, seed, root, None if before else checkpoint, weights) | {"machine": here}
         if checkpoint.machines[:-1]:
             record["resumed_from"] = checkpoint.machines[:-1]
-        if before:
-            path = RUNS / f"{recipe.name}-seed{seed}.json"
         if runs.rank() == 0:
             records.write(record, path)
             for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
@@ -195,7 +197,12 @@ def verify(pattern: str, root: Path | None = None) -> None:
     """
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
-        for record in records.of_recipe(recipe.name, stale=True):
+        try:
+            recorded = records.of_recipe(recipe.name, stale=True)
+        except ValueError as error:
+            failures.append(str(error))
+            continue
+        for record in recorded:
             if problem := difference(recipe, record, root):
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
@@ -226,6 +233,9 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
     if records.sha256(path) != record["weights"]:
         return f"{path} is not the file that was recorded"
     model = runs.trained_network(recipe, seed).to(training.pick_device())
+    facts = {"parameters": count_parameters(model), "data": fingerprints(recipe, root)}
+    if wrong := [name for name, found in facts.items() if record[name] != found]:
+        return f"its {wrong[0]} should be {facts[wrong[0]]}, the record says {record[wrong[0]]}"
     loaders = runs.prepare(recipe, seed, root)
     for entry, views in (("test_accuracy", ""), ("six_views", " in six views")):
         if entry not in record:

@@ -126,7 +126,8 @@ class Difference(Quantity):
 
     def values(self) -> list[float]:
         ours, theirs = by_seed(self.recipe), by_seed(self.baseline)
-        if shared := sorted(ours.keys() & theirs.keys()):
+        shared = sorted(ours.keys() & theirs.keys())
+        if len(shared) > 1:
             return [ours[seed] - theirs[seed] for seed in shared]
         return [one - fmean(theirs.values()) for one in ours.values()] if theirs else []
 
