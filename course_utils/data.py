@@ -235,7 +235,8 @@ class BatchLoader:
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
         if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
-            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
+            second_epoch = self.epoch % 2 == 0  # it counts from 1 in here
+            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ second_epoch)
         return self.augment(self.store, batch, draws, self.fill)
 
     @property

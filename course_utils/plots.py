@@ -97,6 +97,9 @@ def worst_mistakes(images, labels, probabilities, classes: Sequence[str], n: int
     `images` uint8 (N, H, W, 3), `labels` (N,), `probabilities` (N, n_classes) as `training.predict` gives them.
     """
     probabilities = check_probabilities(probabilities)
+    if not len(images) == len(labels) == len(probabilities):
+        found = f"{len(images)} images, {len(labels)} labels, {len(probabilities)} answers"
+        raise ValueError(f"expected a label and an answer for each image, found {found}")
     said, percent = probabilities.argmax(1), 100 * probabilities.max(1)
     wrong = np.flatnonzero(said != labels)
     worst = wrong[np.argsort(-percent[wrong], kind="stable")][:n]
@@ -104,17 +107,6 @@ def worst_mistakes(images, labels, probabilities, classes: Sequence[str], n: int
         return say("no mistakes among these images")
     captions = [f"true: {classes[labels[i]]}\nsaid: {classes[said[i]]}\nat {percent[i]:.1f} %" for i in worst]
     return grid(images[worst], captions, 4)
-
-
-@styled
-def filters(weights: np.ndarray, title: str = "") -> Figure:
-    """The filters of a first convolution, `weights` (out, 3, k, k), as pictures: grey is zero.
-
-    All share one scale, the 99th percentile of |weight|, so that one outlier cannot grey the rest.
-    """
-    scale = np.percentile(np.abs(weights), 99) or 1
-    pictures = np.uint8(255 * np.clip(0.5 + 0.5 * weights / scale, 0, 1)).transpose(0, 2, 3, 1)
-    return grid(pictures, [""] * len(pictures), 8, title)
 
 
 @styled
@@ -238,7 +230,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
 
     Colours follow the square root, so that mistakes of a few per cent can be seen beside a diagonal of ninety.
     """
-    shares = row_percents(matrix)
+    shares = row_percents(matrix, classes)
     n, names = len(classes), [dollars(name) for name in classes]
     figure, axes = plt.subplots(figsize=(WIDTH, 5.5), layout="compressed")
     set_title(figure, title)
@@ -260,7 +252,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
 @styled
 def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Figure:
     """The `n` largest shares off the diagonal of a confusion matrix, as bars: true class → predicted class."""
-    shares = row_percents(matrix)
+    shares = row_percents(matrix, classes)
     np.fill_diagonal(shares, 0)
     worst = [k for k in np.argsort(-shares, axis=None, kind="stable")[:n] if shares.flat[k] > 0]
     if not worst:
@@ -272,8 +264,10 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Fi
     return figure
 
 
-def row_percents(matrix: np.ndarray) -> np.ndarray:
+def row_percents(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     counts = np.array(matrix, dtype=float)
+    if counts.shape != (len(classes), len(classes)):
+        raise ValueError(f"expected a row and a column for {len(classes)} classes, found {counts.shape}")
     sums = counts.sum(axis=1, keepdims=True)
     return 100 * counts / np.where(sums > 0, sums, 1)
 

@@ -30,8 +30,8 @@ def one_cycle(
 ) -> "LambdaLR":
     """Straight lines from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end` at the end, step by step.
 
-    `lr_end` defaults to `lr_min`: the cycle without annihilation. `lr_end=0` anneals to nothing. The optimizer's own
-    rate is ignored. Raises ValueError for a peak outside the cycle.
+    `lr_end` defaults to `lr_min`: the cycle without annihilation. `lr_end=0` anneals to nothing. Of the optimizer's own
+    rates only their ratios count: the highest becomes `lr_max`. Raises ValueError for a peak outside the cycle.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
     from torch.optim.lr_scheduler import LambdaLR
@@ -40,12 +40,18 @@ def one_cycle(
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
     corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] = lr_max
+    for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
+        group["lr"] = group["initial_lr"] = lr_max * share
     scheduler = LambdaLR(optimizer, lambda step: float(np.interp(step, corners, rates)) / lr_max)
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
     scheduler.corners, scheduler.rates = corners, rates  # for a checkpoint, which cannot look into a lambda
     return scheduler
+
+
+def shares_of(optimizer: "Optimizer") -> list[float]:
+    """The first rate of each of its groups of weights, over the highest."""
+    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    return [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
 
 def rates_of(schedule: "Callable[[Optimizer], LRScheduler]", steps: int, lr: float = 1.0) -> np.ndarray:
@@ -135,7 +141,7 @@ def lr_range_test(
     steps: int = 100,
     precision: str = "auto",
 ) -> RangeTest:
-    """Train for `steps` batches while the rate grows geometrically, and note the loss at each rate.
+    """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
     The test ends early once the loss is not finite or four times its lowest. Model and optimizer are put back as they
     were, so that training starts from the same weights as it would have; the loader's order and torch's random numbers
@@ -148,16 +154,17 @@ def lr_range_test(
     first_batch.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
+    shares = shares_of(optimizer)
     endless = (batch for _ in count() for batch in training.batches(loader, model, "range test"))
     rising = zip(np.geomspace(lr_min, lr_max, steps), endless, strict=False)
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
             for rate, (images, labels) in rising:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                first = None if losses else loader
-                _, loss = training.forward(model, images, labels, loss_fn, precision, first)
+                for group, share in zip(optimizer.param_groups, shares, strict=True):
+                    group["lr"] = rate * share
+                check_loader = None if losses else loader
+                _, loss = training.forward(model, images, labels, loss_fn, precision, check_loader)
                 optimizer.zero_grad()
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)

@@ -113,8 +113,8 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
-        first = None if totals.images else loader
-        logits, loss = forward(model, images, labels, loss_fn, precision, first)
+        check_loader = None if totals.images else loader  # the first batch is looked at closely
+        logits, loss = forward(model, images, labels, loss_fn, precision, check_loader)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -133,8 +133,8 @@ def validate_epoch(model, loader, loss_fn, precision="auto"):
     totals = Totals()
     with evaluating(model):
         for images, labels in batches(loader, model, "validate"):
-            first = None if totals.images else loader
-            logits, loss = forward(model, images, labels, loss_fn, precision, first)
+            check_loader = None if totals.images else loader
+            logits, loss = forward(model, images, labels, loss_fn, precision, check_loader)
             totals.add(loss, logits, labels)
     return totals.means()
 
@@ -161,8 +161,8 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Each batch of `loader`, its images on the model's device and in its memory format, behind a progress bar."""
     weights = list(model.parameters()) or [torch.empty(0)]
-    last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as in the course's networks: faster
-    memory = torch.channels_last if last else torch.contiguous_format
+    channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
+    memory = torch.channels_last if channels_last else torch.contiguous_format
     quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
     images = None
     for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
@@ -172,14 +172,14 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
         raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
 
 
-def forward(model, images, labels, loss_fn, precision, first=None):
-    """(logits, loss) of one batch; `first` is its loader if it is the first one, whose batch and loss are checked."""
+def forward(model, images, labels, loss_fn, precision, check_loader=None):
+    """(logits, loss) of one batch; with its loader given, as for a first batch, images, logits and loss are checked."""
     with first_batch.explained(model, images, labels), autocast(images.device, precision):
         logits = model(images)
-        first_batch.check(images, labels, logits, loss_fn, first, model.training)
+        first_batch.check(images, labels, logits, loss_fn, check_loader, model)
         loss = loss_fn(logits, labels.to(images.device, non_blocking=True)) if loss_fn else None
-        if first is not None and loss_fn:
-            first_batch.check_loss(loss, model.training)
+        if check_loader is not None and loss_fn:
+            first_batch.check_loss(loss, model, loss_fn)
     return logits, loss
 
 

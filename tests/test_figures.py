@@ -50,6 +50,15 @@ def test_what_was_not_run_says_so(draw, empty):
     assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
 
 
+def test_filters_share_a_scale_that_one_outlier_does_not_set(monkeypatch):
+    weights = np.full((32, 3, 3, 3), 0.1)
+    weights[0, :, 0, 0] = 50, 0, -0.05
+    monkeypatch.setattr(figures, "examined", lambda name: {"filters": weights.reshape(32, -1)})
+    first, *_, last = (axes.images[0].get_array() for axes in figures.filters(SOURCE).axes if axes.images)
+    np.testing.assert_array_equal(first[0, 0], [255, 127, 63])
+    assert np.all(last == 255)
+
+
 def test_a_dollar_in_a_name_is_a_dollar(empty):
     write(SOURCE, 50.0, 51.0)
     names = {"costs $5 or $x_{": SOURCE}

@@ -11,13 +11,14 @@ from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
-from course_utils import schedules, training
-from course_utils.data import BatchLoader
+from course_utils import schedules, training, transforms
+from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.exercises import first_batch
 from course_utils.exercises.first_batch import TrainingError, TrainingWarning
 from course_utils.models import SmallNet
+from course_utils.transforms import Augment
 
 cross_entropy = nn.functional.cross_entropy
 PIXELS, LABELS = torch.rand(32, 3, 32, 32), torch.arange(32) % 3
@@ -265,6 +266,43 @@ def test_a_schedule_that_has_come_to_its_end():
         fit(shuffled(), model, optimizer=optimizer, make=lambda _: scheduler, epochs=1)
 
 
+@pytest.mark.parametrize("kind", [lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR])
+def test_a_new_schedule_over_an_old_optimizer(kind):
+    model = tiny_net()
+    optimizer = sgd(model, 0.01)
+    parts = {"model": model, "optimizer": optimizer, "make": lambda o: kind(o, 2), "epochs": 2}
+    assert fit(shuffled(), **parts) == []
+    with pytest.raises(TrainingError, match="the rate would stay at 0, .*make the optimizer anew"):
+        fit(shuffled(), **parts)
+    assert fit(shuffled(), **parts | {"optimizer": sgd(model, 0.01)}) == []
+
+
+def test_a_cosine_that_ends_above_zero_trains_there_as_well():
+    assert fit(shuffled(), make=lambda o: lr_scheduler.CosineAnnealingLR(o, 2, eta_min=1e-4), epochs=3) == []
+
+
+def test_a_function_of_the_step_that_counts_batches():
+    def cycle(optimizer):
+        return lr_scheduler.LambdaLR(optimizer, lambda k: float(np.interp(k, [0, 6, 24], [0.01, 1, 0.01])))
+
+    def per_batch(optimizer):
+        scheduler = cycle(optimizer)
+        scheduler.per_batch = True
+        return scheduler
+
+    [message] = fit(shuffled(), make=cycle, epochs=3)
+    assert "LambdaLR steps by epochs, and hardly rises in 3: if it counts batches, set its per_batch" in message
+    table = [0.1, 0.5, 1.0]
+    for make in (
+        per_batch,
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: 0.95**k),
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: min(1, (k + 1) / 3)),
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: table[min(k, 2)]),
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: {0: 0.1, 1: 0.5, 2: 1, 3: 1}[k]),
+    ):
+        assert fit(shuffled(), make=make, epochs=3) == []
+
+
 def test_a_schedule_by_epochs_that_was_given_batches():
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
     assert "StepLR's 30 steps are epochs; the run has 2" in message and "len(loader)" in message
@@ -316,7 +354,7 @@ def test_a_softmax_before_cross_entropy(loss_fn):
 def test_a_softmax_before_predict():
     model = nn.Sequential(tiny_net(), nn.Softmax(1))
     with pytest.warns(TrainingWarning, match="returns probabilities, but predict wants logits"):
-        training.predict(model, shuffled())
+        training.predict(model, BatchLoader(tiny_set(), 16))
     training.evaluate(model, shuffled())  # which asks for the largest alone
 
 
@@ -332,6 +370,108 @@ def test_two_loaders_of_different_classes():
     turned = replace(tiny_set(30), classes=tiny_set().classes[::-1])
     [message] = fit(shuffled(), validation=BatchLoader(turned, 10))
     assert "different classes" in message and "labels do not agree" in message
+
+
+def test_other_pictures_than_in_training():
+    scaled = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
+    model, plain = tiny_net(), BatchLoader(tiny_set(30), 10)
+    assert fit(shuffled(**scaled), model) == []
+    training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
+    for measure in (training.evaluate, training.predict):
+        fit(shuffled(**scaled), model)
+        with pytest.warns(TrainingWarning, match="measuring normalise differently"):
+            measure(model, plain)
+    fit(shuffled(**scaled), model)
+    with pytest.warns(TrainingWarning, match="measuring normalise differently"):
+        training.evaluate(model, plain, six_views=True)
+    with pytest.warns(TrainingWarning, match="measuring normalise differently"):
+        training.train_epoch(other := tiny_net(), shuffled(**scaled), cross_entropy, sgd(other))
+        training.evaluate(other, plain)
+    assert fit(shuffled(), model) == [] == fit(shuffled(), model, validation=plain)
+    turned = replace(tiny_set(30), classes=[*tiny_set().classes[::-1]])
+    with pytest.warns(TrainingWarning, match="have different classes"):
+        training.evaluate(model, BatchLoader(turned, 10))
+
+
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Sigmoid()])
+def test_an_activation_after_the_last_layer(last):
+    [message] = fit(shuffled(), nn.Sequential(tiny_net(), last))
+    assert "nothing below zero" in message and "leave out its softmax, sigmoid or last ReLU" in message
+
+
+def test_layers_that_are_not_trained():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.last = [nn.Conv2d(3, 8, 32)], nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(self.layers[0](x).flatten(1))
+
+    class Detached(nn.Sequential):
+        def forward(self, x):
+            with torch.no_grad():
+                for layer in [*self][:-1]:
+                    x = layer(x)
+            return self[-1](x)
+
+    class Learned(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, labels):
+            return super().forward(self.scale * logits, labels)
+
+    [message] = fit(shuffled(), Listed())
+    assert "2 tensors in use are none of model.parameters(): keep layers in nn.ModuleList" in message
+    [message] = fit(shuffled(), Detached(*tiny_net()))
+    assert "4 trainable tensors do not reach the loss" in message
+    frozen = Detached(*tiny_net())
+    for layer in [*frozen][:-1]:
+        layer.requires_grad_(False)
+    assert fit(shuffled(), frozen) == [] == fit(shuffled(), loss_fn=Learned())
+    assert fit(batches([0, 1, 2] * 16), torch.compile(tiny_net(), backend="eager")) == []
+
+
+def test_dropout_that_does_not_know_eval_mode():
+    class Functional(nn.Sequential):
+        def forward(self, x):
+            return super().forward(nn.functional.dropout(x, 0.5))
+
+    model = Functional(*tiny_net())
+    assert fit(shuffled(), model) == []
+    with pytest.warns(TrainingWarning, match="Functional draws random numbers in eval mode: .*self.training"):
+        training.evaluate(model, shuffled())
+    training.evaluate(nn.Sequential(tiny_net(), nn.Dropout(0.5)), shuffled())
+
+
+def test_measuring_augmented_or_shuffled_pictures():
+    moved = BatchLoader(tiny_set(), 16, augment=Augment())
+    transform = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
+    for loader in (moved, DataLoader(PerImageDataset(tiny_set(), transform), 16)):
+        with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
+            training.evaluate(tiny_net(), loader)
+    still = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2), train=False)
+    training.predict(tiny_net(), DataLoader(PerImageDataset(tiny_set(), still), 16))
+    for loader in (shuffled(), DataLoader(PerImageDataset(tiny_set(), still), 16, shuffle=True)):
+        with pytest.warns(TrainingWarning, match="answers come in a shuffled order"):
+            training.predict(tiny_net(), loader)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_network_that_has_diverged_before(entrance):
+    """Its logits are NaN whatever the learning rate now, and the largest of them is the first."""
+    model = SmallNet(3, widths=(4, 8), hidden=8)
+    nn.init.constant_(model.head[-1].weight, torch.nan)
+    with pytest.raises(first_batch.Diverged, match="returns NaN: make it and its optimizer anew"):
+        ENTRANCES[entrance](model, [(PIXELS, LABELS)], cross_entropy)
+
+
+def test_a_sampler_knows_its_order():
+    per_image = [(torch.rand(3, 32, 32), int(label)) for label in np.arange(96) > 94]
+    for options in ({"sampler": SubsetRandomSampler(range(96))}, {"batch_sampler": [range(48), range(48, 96)]}):
+        assert fit(DataLoader(per_image, **({"batch_size": 48} if "sampler" in options else {}), **options)) == []
 
 
 def test_one_frequent_class_is_not_sorted():

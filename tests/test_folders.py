@@ -196,7 +196,8 @@ def test_what_is_left_out_is_counted_and_named(add, tmp_path, capsys):
     said = capsys.readouterr().out
     listed = (
         "2 .heic in train/cat, 2 hidden in train/cat, 1 .db in train/cat, 1 without extension in train/cat, "
-        "1 unreadable (train/cat/empty.png: cannot identify image file, 1 unreadable (train/cat/cut.png: image file is truncated, 1 .png in train, 1 folder extra"
+        "1 unreadable (train/cat/empty.png: cannot identify image file, "
+        "1 unreadable (train/cat/cut.png: image file is truncated, 1 .png in train, 1 folder extra"
     )
     links = ", 1 link back in train/cat, 1 link back in train/dog, 2 .png in train/cat"  # a pipe, a link to itself
     for what in (listed + links * hasattr(os, "mkfifo")).split(", "):

@@ -100,7 +100,9 @@ def test_a_lesson_is_shown_as_it_ran_in_full(path):
 def test_a_figure_has_its_alternative_text_and_nothing_else_has(path):
     for cell in read(path).cells:
         drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-        assert drawn == (len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 40), cell.source
+        assert drawn == (len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 40), (
+            cell.source
+        )
 
 
 @each(EXECUTED)

@@ -44,7 +44,6 @@ FIGURES = {
     "show_images": lambda: plots.show_images(IMAGES, LABELS, CLASSES, title=NO_FORMULA),
     "show_augmented": lambda: plots.show_augmented(IMAGES[:2], IMAGES[2:8].reshape(2, 3, 32, 32, 3)),
     "worst_mistakes": lambda: plots.worst_mistakes(IMAGES, LABELS, PROBABILITIES, CLASSES),
-    "filters": lambda: plots.filters(np.linspace(-1, 1, 4 * 27).reshape(4, 3, 3, 3)),
     "prediction_bars": lambda: plots.prediction_bars(IMAGES[0], PROBABILITIES[0], CLASSES),
     "learning_curves": lambda: plots.learning_curves(history(), (NO_FORMULA, [1, 8], [40, 90]), "A run"),
     "compare_histories": lambda: plots.compare_histories({NO_FORMULA: history(), "b": history(1)}),
@@ -148,13 +147,16 @@ def test_worst_mistakes_come_surest_first():
     assert read(perfect) == ["no mistakes among these images"]
 
 
-def test_filters_share_a_scale_that_one_outlier_does_not_set():
-    weights = np.full((32, 3, 3, 3), 0.1)
-    weights[0, :, 0, 0] = 50, 0, -0.05
-    first, *_, last = pictures(plots.filters(weights))
-    np.testing.assert_array_equal(first[0, 0], [255, 127, 63])
-    assert np.all(last == 255)
-    assert np.all(pictures(plots.filters(np.zeros((1, 3, 3, 3))))[0] == 127)
+@pytest.mark.parametrize("other", [7, 9])
+def test_pictures_labels_and_answers_must_be_as_many(other):
+    with pytest.raises(ValueError, match=f"{other} images, 8 labels, 8 answers"):
+        plots.worst_mistakes(IMAGES[:other], LABELS[:8], PROBABILITIES[:8], CLASSES)
+
+
+@pytest.mark.parametrize("draw", [plots.confusion, plots.most_confused])
+def test_a_matrix_has_a_row_for_each_class(draw):
+    with pytest.raises(ValueError, match=r"a row and a column for 3 classes, found \(2, 2\)"):
+        draw(np.eye(2), ("a", "b", "c"))
 
 
 def test_prediction_bars_show_the_top_classes_in_order():

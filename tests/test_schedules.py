@@ -36,6 +36,33 @@ def test_one_cycle_is_the_published_log():
             assert f"{rate:.{digits}e}" == published
 
 
+def test_groups_of_weights_keep_the_ratio_of_their_rates():
+    slow, fast = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = [{"params": slow.parameters(), "lr": 1e-4}, {"params": fast.parameters(), "lr": 1e-2}]
+    optimizer = torch.optim.SGD(groups)
+    for _ in range(2):  # a second cycle on the same optimizer, which the first left at zero
+        cycle = one_cycle(optimizer, 2, 4, 0.01, 0.1, peak_epoch=1, lr_end=0.0)
+        rates = []
+        for _ in range(8):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            cycle.step()
+        assert [low / high for low, high in rates] == pytest.approx([0.01] * 8)
+        assert max(high for _, high in rates) == pytest.approx(0.1)
+
+
+def test_a_range_test_keeps_them_as_well():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Linear(3, 3))
+    groups = [{"params": network[1].parameters(), "lr": 0.0}, {"params": network[2].parameters(), "lr": 1e-2}]
+    optimizer, kept = torch.optim.SGD(groups), network[1].weight.detach().clone()
+    seen = []
+    network.register_forward_hook(lambda *_: seen.append(torch.equal(network[1].weight, kept)))
+    loader = [(torch.rand(8, 3, 2, 2), torch.arange(8) % 3)]
+    with warnings.catch_warnings(action="ignore"):
+        lr_range_test(network, loader, nn.functional.cross_entropy, optimizer, 1e-3, 1e-1, 20, "float32")
+    assert len(seen) == 20 and all(seen)
+
+
 def test_one_cycle_corners_and_annihilation():
     rates = rates_of(lambda o: one_cycle(o, 10, 4, 0.01, 0.4, peak_epoch=2.5, lr_end=0.0), 41)
     assert rates[0] == pytest.approx(0.01)

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import length_hint
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.utils.data import RandomSampler
+from torch.utils.data import BatchSampler, SequentialSampler
 
 PACKAGE = str(Path(__file__).parents[1])
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
@@ -74,17 +75,43 @@ def check_parts(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
-    scaled = [x for x in (run.loader, validation_loader) if isinstance(getattr(x, "std", None), Tensor)]
-    if len({(*loader.mean.tolist(), *loader.std.tolist()) for loader in scaled}) > 1:
-        warn("the two loaders normalise differently: give both the mean and std of the training images")
-    sets = [image_set_of(x) for x in (run.loader, validation_loader)]
-    if len(classes := {one.classes for one in sets if one}) > 1:
-        warn(
-            f"the two loaders have different classes, {' and '.join(map(str, classes))}: labels do not agree"
-        )
+    TRAINED_ON[the_network(run.model)] = about_images(run.loader)
+    compare(run.model, validation_loader)
     cpus, threads = available_cpus(), torch.get_num_threads()
     if threads > cpus and next(run.model.parameters()).device.type == "cpu":
         warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
+
+
+# What each network was last trained on, to compare with what it is measured on.
+TRAINED_ON = weakref.WeakKeyDictionary()
+
+
+def the_network(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, torch.compile and `SixViews`."""
+    inner = (getattr(model, name, None) for name in ("module", "_orig_mod", "model"))
+    return next((the_network(one) for one in inner if isinstance(one, nn.Module)), model)
+
+
+def about_images(loader) -> dict:
+    """The classes of a loader's images and what it normalises them with; None for what it does not say."""
+    found, std = image_set_of(loader), getattr(loader, "std", None)
+    scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
+    return {"classes": found and tuple(found.classes), "scaling": scaling}
+
+
+def compare(model: nn.Module, loader) -> None:
+    """Warn where `loader` gives other images than those that `model` was trained on."""
+    ours, theirs = TRAINED_ON.get(the_network(model), {}), about_images(loader)
+    differ = [name for name in ours if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]]
+    for name in differ:
+        ours[name] = None  # said once
+    if "scaling" in differ:
+        warn(
+            "training and measuring normalise differently: give both the mean and std of the training images"
+        )
+    if "classes" in differ:
+        both = f"{ours['classes']} and {theirs['classes']}"
+        warn(f"training and measuring have different classes, {both}: labels do not agree")
 
 
 def image_set_of(loader):
@@ -115,22 +142,47 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         raise TrainingError(
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
         )
+    lowest = getattr(run.scheduler, "eta_min", 0)
+    from_here = isinstance(run.scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
+    if (
+        from_here
+        and run.scheduler.last_epoch == 0
+        and max(g["lr"] for g in run.optimizer.param_groups) <= lowest
+    ):
+        raise TrainingError(
+            f"the rate would stay at {lowest:g}, where another schedule has left it: make the optimizer anew, too"
+        )
     end, each = end_of(run.scheduler), len(run.loader) if per_batch else 1
     needed = getattr(run.scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
-            "make one for all epochs of the run, and a new one to go on after a finished run (or its checkpoint)"
+            "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make a new optimizer "
+            "and schedule"
         )
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
     if per_batch and end and end > needed and end == run.epochs * images:
         warn(
             f"the schedule has a step for each of {images} images; the run has {needed} batches: use len(loader)"
         )
-    period, batches = max(map(period_of, inner)), len(run.loader)
+    period, batches, name = max(map(period_of, inner)), len(run.loader), type(run.scheduler).__name__
+    if not per_batch and any(
+        rises_late(f, needed, batches) for f in getattr(run.scheduler, "lr_lambdas", ())
+    ):
+        warn(
+            f"{name} steps by epochs, and hardly rises in {needed}: if it counts batches, set its per_batch = True"
+        )
     if not per_batch and period > needed and batches > 1 and period % batches == 0:
-        name = type(run.scheduler).__name__
         warn(f"{name}'s {period} steps are epochs; the run has {needed}: divide batches by len(loader)")
+
+
+def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
+    """Whether a LambdaLR's function comes to half of its height in that many batches, but not in that many epochs."""
+    try:
+        early, late = (max(share(k) for k in range(0, n, 1 + n // 1000)) for n in (epochs, epochs * batches))
+    except Exception:  # a table of the epochs ends there
+        return False
+    return early < late / 2
 
 
 def all_of(scheduler) -> Iterator:
@@ -158,7 +210,9 @@ def end_of(scheduler) -> int | None:
         return last and scheduler._milestones[-1] + last
     if isinstance(scheduler, lr_scheduler.PolynomialLR):
         return scheduler.total_iters  # the rate is zero from there
-    return getattr(scheduler, "total_steps", None) or getattr(scheduler, "T_max", None)
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingLR):
+        return scheduler.T_max + (scheduler.eta_min > 0)  # zero is no rate to train at
+    return getattr(scheduler, "total_steps", None)
 
 
 def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -193,22 +247,29 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None]:
-    """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do."""
+    """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do.
+
+    Warns where a model in eval mode is not the same twice.
+    """
+    random = None if model.training else torch.get_rng_state()
     try:
         yield
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
-        if isinstance(error, (TrainingError, torch.OutOfMemoryError)) or "allocate memory" in said:
+        if isinstance(error, (TrainingError, Diverged, torch.OutOfMemoryError)) or "allocate memory" in said:
             raise
         advice = next((f"; {advice}" for words, advice in ADVICE.items() if re.search(words, said)), "")
         raise TrainingError(
             f"expected a batch that {type(model).__name__} and its loss can take, found images {images.dtype} "
             f"{tuple(images.shape)}, labels {labels.dtype}{advice}: {said.partition(chr(10))[0]}"
         ) from error
+    if random is not None and not torch.equal(random, torch.get_rng_state()):
+        advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
+        warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
 
 
-def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
-    """Raise TrainingError where a loss or an accuracy makes no sense; `doubt` the rest.
+def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model: nn.Module) -> None:
+    """Raise TrainingError where a loss or an accuracy makes no sense, and Diverged for NaN; `doubt` the rest.
 
     Only the first batch comes with its `loader`. Of later ones only labels not yet moved to a GPU are checked: a wrong
     one there would end the session, and checking on the GPU itself would mean waiting for it.
@@ -225,6 +286,8 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
+    if logits.isnan().any():
+        raise Diverged("the model returns NaN: make it and its optimizer anew, and lower the learning rate")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
@@ -234,7 +297,11 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     check_labels(labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
-    doubt(images, labels, logits.detach(), loss_fn, loader, training)
+    if torch.is_inference_mode_enabled():
+        compare(model, loader)
+    else:
+        TRAINED_ON.setdefault(the_network(model), about_images(loader))
+    doubt(images, labels, logits.detach(), loss_fn, loader, model.training)
 
 
 def wants_logits(loss_fn) -> bool:
@@ -246,9 +313,16 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     """Warn of what is probably a mistake in a first batch that can be computed."""
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
-    if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
+    if wants_logits(loss_fn) and (training or loss_fn is None) and (logits >= 0).all():
         who = "cross entropy" if loss_fn else "predict"
-        warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
+        found = "probabilities" if are_probabilities(logits) else "nothing below zero"
+        warn(
+            f"the model returns {found}, but {who} wants logits: leave out its softmax, sigmoid or last ReLU"
+        )
+    if loss_fn is None and is_shuffled(loader):
+        warn("the answers come in a shuffled order: give the loader shuffle=False")
+    if not training and augments(loader):
+        warn("the images that are measured are augmented: give this loader no augment, or train=False")
     if not training:
         return
     likelihood = loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
@@ -271,15 +345,38 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
         )
 
 
-def check_loss(loss: Tensor, training: bool) -> None:
-    """Raise TrainingError where the first `loss` is none that can be trained on."""
+def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
+    """Raise TrainingError where the first `loss` is none that can be trained on; warn of layers that it passes by."""
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
-    asked = torch.is_inference_mode_enabled()  # by validation, of a network that stays in train mode
-    if training and not asked and not loss.requires_grad:
+    if torch.is_inference_mode_enabled() or not model.training:  # a network may stay in train mode
+        return
+    if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
+    weights = {id(p) for p in model.parameters()}
+    losses = {id(p) for p in loss_fn.parameters()} if isinstance(loss_fn, nn.Module) else set()
+    reached = {id(p) for p in leaves(loss) if isinstance(p, nn.Parameter)}
+    if lost := sum(p.requires_grad and id(p) not in reached for p in model.parameters()):
+        warn(
+            f"{lost} trainable tensors do not reach the loss: does forward leave them out, or detach what they give?"
+        )
+    if strange := len(reached - weights - losses):
+        warn(
+            f"{strange} tensors in use are none of model.parameters(): keep layers in nn.ModuleList, not in a list"
+        )
+
+
+def leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors whose gradients `loss` gives."""
+    found, todo, seen = [], [loss.grad_fn], {None}
+    while todo:
+        if (node := todo.pop()) not in seen:
+            seen.add(node)
+            found += [node.variable] if hasattr(node, "variable") else []
+            todo += [one for one, _ in node.next_functions]
+    return found
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -288,8 +385,15 @@ def are_probabilities(logits: Tensor) -> bool:
 
 
 def is_shuffled(loader) -> bool:
-    """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
-    return getattr(loader, "shuffle", False) or isinstance(getattr(loader, "sampler", None), RandomSampler)
+    """Whether a `BatchLoader` shuffles, or a `DataLoader` has any sampler but the one that goes from first to last."""
+    samplers = {type(getattr(loader, name, None)) for name in ("sampler", "batch_sampler")}
+    return getattr(loader, "shuffle", False) or not samplers <= {type(None), SequentialSampler, BatchSampler}
+
+
+def augments(loader) -> bool:
+    """Whether a `BatchLoader`, or a `PerImageDataset` with `per_image`, changes its images at random."""
+    transform = getattr(getattr(loader, "dataset", None), "transform", None)
+    return bool(getattr(loader, "augment", None)) or "augmented" in str(getattr(transform, "func", ""))
 
 
 def are_sorted(labels: Tensor) -> bool:

@@ -222,8 +222,14 @@ def headline(name: str) -> SimpleNamespace:
 
 @of_examined
 def filters(found: dict) -> Figure:
-    """The filters of the first convolution, the longest first."""
-    return plots.filters(found["filters"].reshape(-1, 3, 3, 3))
+    """The filters of the first convolution as pictures, the longest first: grey is zero.
+
+    All share one scale, the 99th percentile of |weight|, so that one outlier cannot grey the rest.
+    """
+    weights = found["filters"].reshape(-1, 3, 3, 3)
+    scale = np.percentile(np.abs(weights), 99) or 1
+    shown = np.uint8(255 * np.clip(0.5 + 0.5 * weights / scale, 0, 1)).transpose(0, 2, 3, 1)
+    return plots.grid(shown, [""] * len(shown), columns=8)
 
 
 @of_examined

@@ -203,7 +203,8 @@ def train(
         hooks += [sprint.FreezeFirstLayer()] if world() == 1 else []
     training.seed_everything(own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
-    loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
+    loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
+    loaders.train.cutmix = loss_fn  # the loader pastes, and tells the loss what
     history = training.fit(
         DistributedDataParallel(model) if world() > 1 else model,
         loaders.train,
