@@ -149,9 +149,9 @@ def lr_range_test(
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training
-    from course_utils.exercises import first_batch
+    from course_utils.exercises import first_batch, parts
 
-    first_batch.check_optimizer(model, optimizer)
+    parts.check_optimizer(model, optimizer)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
     shares = shares_of(optimizer)

@@ -1,7 +1,7 @@
 """The training loop: `fit` over `train_epoch` and `validate_epoch`, and `evaluate` and `predict` for afterwards.
 
 Read `data.py` and `models.py` first; start here with `fit`. A loader is anything with a length that yields (images,
-labels); `exercises/first_batch.py` says what does not fit. Sums stay on the device, so that a GPU hardly waits.
+labels); `exercises/parts.py` and `first_batch.py` say what does not fit. Sums stay on the device: a GPU hardly waits.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from course_utils.exercises import first_batch
+from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import Diverged
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,10 +85,10 @@ def fit(
     """
     scaler, hooks = grad_scaler(model, precision), list(hooks)
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
-    first_batch.check_parts(run, validation_loader, max_parameters)
+    parts.check(run, validation_loader, max_parameters)
     for hook in hooks:
         hook.start(run)
-    first_batch.check_schedule(run, steps_per_batch)
+    parts.check_schedule(run, steps_per_batch)
     say = print if verbose else lambda *_, **__: None
     say(HEAD, flush=True)
     while len(run.history) < epochs:

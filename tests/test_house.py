@@ -17,12 +17,12 @@ MODULES = {
 }
 LESSON = ["data", "transforms", "models", "schedules", "training", "plots", "lessons"]
 ROOMS = ["datasets", "exercises", "lab", "authoring"]
-# The two doors through which the lesson looks: where pictures come from, and what a first batch shows.
+# The two doors through which the lesson looks: where pictures come from, and what a run's parts and first batch show.
 MAY = {
     "data": {"datasets", "transforms"},
     "models": {"transforms"},
-    "schedules": {"training", "exercises.first_batch"},
-    "training": {"models", "exercises.first_batch"},
+    "schedules": {"training", "exercises.first_batch", "exercises.parts"},
+    "training": {"models", "exercises.first_batch", "exercises.parts"},
     "plots": {"schedules"},
     "datasets": {"datasets"},
     "exercises": {*LESSON, "exercises"},
@@ -61,9 +61,9 @@ def loaded(*modules: str) -> list[str]:
     return sorted(name for name in done.stdout.split() if name.split(".")[0] in ("course_utils", "torch"))
 
 
-def test_training_loads_four_modules_of_ours():
+def test_training_loads_five_modules_of_ours():
     ours = [name.partition(".")[2] for name in loaded("course_utils.training") if name.startswith("course")]
-    assert ours == ["", "exercises", "exercises.first_batch", "training"]
+    assert ours == ["", "exercises", "exercises.first_batch", "exercises.parts", "training"]
 
 
 def test_a_page_that_shows_records_does_not_wait_for_torch():

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from course_utils import data, training
-from course_utils.exercises import first_batch
+from course_utils.exercises import first_batch, parts
 from course_utils.lab import machine, recipes, records, runs, sweeps
 from course_utils.lab.files import read_tensors
 from course_utils.lessons import LESSONS, Recipe
@@ -222,7 +222,7 @@ def test_a_seed_that_is_none_is_refused(empty):
 
 def test_a_run_uses_no_more_threads_than_it_may(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(first_batch, "available_cpus", lambda: 1)
+    monkeypatch.setattr(parts, "available_cpus", lambda: 1)
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     machine.cap_threads()

@@ -1,24 +1,21 @@
-"""Checks of the parts of a run and of its first batch: each mistake in one line, before an hour is spent.
+"""Checks of a run's first batch, and quick ones of all: each mistake in one line, before an hour is spent.
 
 `fit`, `validate_epoch`, `evaluate`, `predict` and `lr_range_test` share these checks. They draw no random numbers and
 change nothing: a run comes out the same to the last bit. What cannot work is a `TrainingError`, what is probably a
 mistake a `TrainingWarning`.
 """
 
-import os
 import re
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import length_hint
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 PACKAGE = str(Path(__file__).parents[1])
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
@@ -58,174 +55,6 @@ def warn(message: str | None) -> None:
         frame, level = frame.f_back, level + 1
     if message:
         warnings.warn(message, TrainingWarning, stacklevel=level)
-
-
-# --- The parts, before the first batch.
-
-
-def check_parts(run, validation_loader=None, budget: int | None = None) -> None:
-    """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
-    if not torch.is_grad_enabled():
-        raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
-    trainable = (p for p in run.model.parameters() if p.requires_grad)
-    if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
-        raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
-    check_optimizer(run.model, run.optimizer)
-    if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
-        raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
-    if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
-        raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
-    TRAINED_ON[the_network(run.model)] = about_images(run.loader)
-    compare(run.model, validation_loader)
-    cpus, threads = available_cpus(), torch.get_num_threads()
-    if threads > cpus and next(run.model.parameters()).device.type == "cpu":
-        warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
-
-
-# What each network was last trained on, to compare with what it is measured on.
-TRAINED_ON = weakref.WeakKeyDictionary()
-
-
-def the_network(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, torch.compile and `SixViews`."""
-    inner = (getattr(model, name, None) for name in ("module", "_orig_mod", "model"))
-    return next((the_network(one) for one in inner if isinstance(one, nn.Module)), model)
-
-
-def about_images(loader) -> dict:
-    """The classes of a loader's images and what it normalises them with; None for what it does not say."""
-    found, std = image_set_of(loader), getattr(loader, "std", None)
-    scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
-    return {"classes": found and tuple(found.classes), "scaling": scaling}
-
-
-def compare(model: nn.Module, loader) -> None:
-    """Warn where `loader` gives other images than those that `model` was trained on."""
-    ours, theirs = TRAINED_ON.get(the_network(model), {}), about_images(loader)
-    differ = [name for name in ours if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]]
-    for name in differ:
-        ours[name] = None  # said once
-    if "scaling" in differ:
-        warn(
-            "training and measuring normalise differently: give both the mean and std of the training images"
-        )
-    if "classes" in differ:
-        both = f"{ours['classes']} and {theirs['classes']}"
-        warn(f"training and measuring have different classes, {both}: labels do not agree")
-
-
-def image_set_of(loader):
-    """The `ImageSet` behind one of the course's loaders or datasets; None behind any other."""
-    return getattr(loader, "image_set", None) or getattr(getattr(loader, "dataset", None), "image_set", None)
-
-
-def check_optimizer(model: nn.Module, optimizer) -> None:
-    """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
-    trainable = {id(p) for p in model.parameters() if p.requires_grad}
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
-    share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
-    if not trainable & held or (left_out and strangers):
-        advice = "make the optimizer anew, after the model"
-        raise TrainingError(f"the optimizer holds {share}, and {len(strangers)} of another model: {advice}")
-    if left_out:
-        warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
-
-
-def check_schedule(run, steps_per_batch: Callable) -> None:
-    """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
-    if run.scheduler is None:
-        return
-    inner, per_batch = list(all_of(run.scheduler)), steps_per_batch(run.scheduler)
-    if not per_batch and any(map(steps_per_batch, inner)):
-        name = type(run.scheduler).__name__
-        raise TrainingError(
-            f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
-        )
-    lowest = getattr(run.scheduler, "eta_min", 0)
-    from_here = isinstance(run.scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
-    if (
-        from_here
-        and run.scheduler.last_epoch == 0
-        and max(g["lr"] for g in run.optimizer.param_groups) <= lowest
-    ):
-        raise TrainingError(
-            f"the rate would stay at {lowest:g}, where another schedule has left it: make the optimizer anew, too"
-        )
-    end, each = end_of(run.scheduler), len(run.loader) if per_batch else 1
-    needed = getattr(run.scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
-    if end is not None and needed > end:
-        raise TrainingError(
-            f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
-            "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make a new optimizer "
-            "and schedule"
-        )
-    images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
-    if per_batch and end and end > needed and end == run.epochs * images:
-        warn(
-            f"the schedule has a step for each of {images} images; the run has {needed} batches: use len(loader)"
-        )
-    period, batches, name = max(map(period_of, inner)), len(run.loader), type(run.scheduler).__name__
-    if not per_batch and any(
-        rises_late(f, needed, batches) for f in getattr(run.scheduler, "lr_lambdas", ())
-    ):
-        warn(
-            f"{name} steps by epochs, and hardly rises in {needed}: if it counts batches, set its per_batch = True"
-        )
-    if not per_batch and period > needed and batches > 1 and period % batches == 0:
-        warn(f"{name}'s {period} steps are epochs; the run has {needed}: divide batches by len(loader)")
-
-
-def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
-    """Whether a LambdaLR's function comes to half of its height in that many batches, but not in that many epochs."""
-    try:
-        early, late = (max(share(k) for k in range(0, n, 1 + n // 1000)) for n in (epochs, epochs * batches))
-    except Exception:  # a table of the epochs ends there
-        return False
-    return early < late / 2
-
-
-def all_of(scheduler) -> Iterator:
-    """A scheduler and those inside it."""
-    yield scheduler
-    for one in getattr(scheduler, "_schedulers", ()):
-        yield from all_of(one)
-
-
-def period_of(scheduler) -> int:
-    """The largest number of steps among a scheduler's settings."""
-    counts = [
-        getattr(scheduler, name, 0) or 0
-        for name in ("step_size", "total_steps", "total_iters", "T_max", "T_0")
-    ]
-    return max(*counts, *getattr(scheduler, "milestones", ()), *getattr(scheduler, "_milestones", ()))
-
-
-def end_of(scheduler) -> int | None:
-    """The number of steps that a scheduler is made for; None if it can go on for ever."""
-    if isinstance(scheduler, lr_scheduler.ChainedScheduler):
-        return min(filter(None, map(end_of, scheduler._schedulers)), default=None)
-    if isinstance(scheduler, lr_scheduler.SequentialLR):
-        last = end_of(scheduler._schedulers[-1])
-        return last and scheduler._milestones[-1] + last
-    if isinstance(scheduler, lr_scheduler.PolynomialLR):
-        return scheduler.total_iters  # the rate is zero from there
-    if isinstance(scheduler, lr_scheduler.CosineAnnealingLR):
-        return scheduler.T_max + (scheduler.eta_min > 0)  # zero is no rate to train at
-    return getattr(scheduler, "total_steps", None)
-
-
-def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """How many CPUs this process may use: torch counts the machine's, whatever share a container has of them."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = map(int, quota_file.read_text().split())  # microseconds of each period
-    except (OSError, ValueError):  # there is none, or it is "max"
-        return cpus
-    return min(cpus, max(1, quota // period))
-
-
-# --- Every batch.
 
 
 def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -297,10 +126,7 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model
     check_labels(labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
-    if torch.is_inference_mode_enabled():
-        compare(model, loader)
-    else:
-        TRAINED_ON.setdefault(the_network(model), about_images(loader))
+    compare(model, loader)
     doubt(images, labels, logits.detach(), loss_fn, loader, model.training)
 
 
@@ -330,7 +156,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         warn(
             "NLLLoss wants logarithms of probabilities: end the model in log_softmax, or take CrossEntropyLoss"
         )
-    if are_sorted(labels) and not is_shuffled(loader):
+    if are_sorted(labels) and in_given_order(loader):
         found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
         warn(f"the first {found}: give the training loader shuffle=True")
 
@@ -385,9 +211,14 @@ def are_probabilities(logits: Tensor) -> bool:
 
 
 def is_shuffled(loader) -> bool:
-    """Whether a `BatchLoader` shuffles, or a `DataLoader` has any sampler but the one that goes from first to last."""
+    """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
+    return getattr(loader, "shuffle", False) or isinstance(getattr(loader, "sampler", None), RandomSampler)
+
+
+def in_given_order(loader) -> bool:
+    """Whether it goes from the first image to the last, as any loader without a sampler of its own."""
     samplers = {type(getattr(loader, name, None)) for name in ("sampler", "batch_sampler")}
-    return getattr(loader, "shuffle", False) or not samplers <= {type(None), SequentialSampler, BatchSampler}
+    return not is_shuffled(loader) and samplers <= {type(None), SequentialSampler, BatchSampler}
 
 
 def augments(loader) -> bool:
@@ -400,3 +231,45 @@ def are_sorted(labels: Tensor) -> bool:
     """Whether each class comes in one block, and blocks are long: in shuffled batches the classes are mixed."""
     n_classes, blocks = len(labels.unique()), 1 + int((labels[1:] != labels[:-1]).sum())
     return blocks <= n_classes and len(labels) >= max(FEWEST_LABELS, 4 * n_classes)
+
+
+# --- What a network was last trained on, and is measured on.
+
+TRAINED_ON = weakref.WeakKeyDictionary()
+
+
+def forget(model: nn.Module) -> None:
+    TRAINED_ON.pop(the_network(model), None)
+
+
+def compare(model: nn.Module, loader) -> None:
+    """Note the classes and the scaling of the images that `model` is trained on; warn, once, of others later on."""
+    theirs, training = about_images(loader), not torch.is_inference_mode_enabled()
+    ours = (TRAINED_ON.setdefault if training else TRAINED_ON.get)(the_network(model), theirs)
+    both = {name: (ours[name], theirs[name]) for name in ours if None not in (ours[name], theirs[name])}
+    differ = {name for name, (one, other) in both.items() if one != other}
+    ours.update(dict.fromkeys(differ))
+    if "scaling" in differ:
+        advice = "give both the mean and std of the training images"
+        warn(f"training and measuring normalise differently: {advice}")
+    if "classes" in differ:
+        found = " and ".join(map(str, both["classes"]))
+        warn(f"training and measuring have different classes, {found}: labels do not agree")
+
+
+def the_network(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, torch.compile and `SixViews`."""
+    inner = (getattr(model, name, None) for name in ("module", "_orig_mod", "model"))
+    return next((the_network(one) for one in inner if isinstance(one, nn.Module)), model)
+
+
+def about_images(loader) -> dict:
+    """The classes of a loader's images and what it normalises them with; None for what it does not say."""
+    found, std = image_set_of(loader), getattr(loader, "std", None)
+    scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
+    return {"classes": found and tuple(found.classes), "scaling": scaling}
+
+
+def image_set_of(loader):
+    """The `ImageSet` behind one of the course's loaders or datasets; None behind any other."""
+    return getattr(loader, "image_set", None) or getattr(getattr(loader, "dataset", None), "image_set", None)

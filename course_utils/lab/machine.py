@@ -75,7 +75,7 @@ def cap_threads() -> None:
     """Have torch use no more threads than this process may use CPUs: under a container's quota they would all wait."""
     import torch
 
-    from course_utils.exercises.first_batch import available_cpus
+    from course_utils.exercises.parts import available_cpus
 
     if torch.get_num_threads() > (cpus := available_cpus()):
         print(f"{torch.get_num_threads()} threads would share {cpus} CPU(s): using {cpus}", flush=True)

@@ -1,0 +1,150 @@
+"""Checks of a run's parts, before its first batch: optimizer, schedule, loaders, threads.
+
+`fit` calls them, and `lr_range_test` one. What cannot work is a `TrainingError`, what is probably a mistake a
+`TrainingWarning`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from operator import length_hint
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
+
+from course_utils.exercises.first_batch import TrainingError, compare, forget, image_set_of, warn
+
+
+def check(run, validation_loader=None, budget: int | None = None) -> None:
+    """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
+    if not torch.is_grad_enabled():
+        raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
+    trainable = (p for p in run.model.parameters() if p.requires_grad)
+    if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
+        raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
+    check_optimizer(run.model, run.optimizer)
+    if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
+        raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
+    if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
+        raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
+    forget(run.model)
+    compare(run.model, run.loader)
+    compare(run.model, validation_loader)
+    cpus, threads = available_cpus(), torch.get_num_threads()
+    if threads > cpus and next(run.model.parameters()).device.type == "cpu":
+        warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
+
+
+def check_optimizer(model: nn.Module, optimizer) -> None:
+    """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
+    share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
+    if not trainable & held or (left_out and strangers):
+        advice = "make the optimizer anew, after the model"
+        raise TrainingError(f"the optimizer holds {share}, and {len(strangers)} of another model: {advice}")
+    if left_out:
+        warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
+
+
+def check_schedule(run, steps_per_batch: Callable) -> None:
+    """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
+    if (scheduler := run.scheduler) is None:
+        return
+    per_batch, name = steps_per_batch(scheduler), type(scheduler).__name__
+    if not per_batch and any(map(steps_per_batch, all_of(scheduler))):
+        raise TrainingError(
+            f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
+        )
+    if stays_down(scheduler):
+        raise TrainingError(
+            f"{name} stays at the rate that another schedule left: make the optimizer anew, too"
+        )
+    end, each = end_of(scheduler), len(run.loader) if per_batch else 1
+    needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
+    if end is not None and needed > end:
+        raise TrainingError(
+            f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
+            "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make optimizer and "
+            "schedule anew"
+        )
+    if not per_batch:
+        return doubt_epochs(scheduler, needed, len(run.loader))
+    images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
+    if end and end > needed and end == run.epochs * images:
+        found = f"for each of {images} images; the run has {needed} batches"
+        warn(f"the schedule has a step {found}: use len(loader)")
+
+
+def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
+    """Warn of a schedule that steps by epochs and seems to have been given batches."""
+    name, period = type(scheduler).__name__, max(map(period_of, all_of(scheduler)))
+    if any(rises_late(share, epochs, batches) for share in getattr(scheduler, "lr_lambdas", ())):
+        advice = "if it counts batches, set its per_batch = True"
+        warn(f"{name} steps by epochs, and hardly rises in {epochs}: {advice}")
+    if period > epochs and batches > 1 and period % batches == 0:
+        warn(f"{name}'s {period} steps are epochs; the run has {epochs}: divide batches by len(loader)")
+
+
+def stays_down(scheduler) -> bool:
+    """Whether a cosine or a polynomial starts at its lowest rate; it goes on from the one that it finds."""
+    kinds, rates = (CosineAnnealingLR, PolynomialLR), [g["lr"] for g in scheduler.optimizer.param_groups]
+    starts = isinstance(scheduler, kinds) and scheduler.last_epoch == 0
+    return starts and max(rates) <= getattr(scheduler, "eta_min", 0)
+
+
+def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
+    """Whether a LambdaLR's function comes to half of its height in that many batches, but not in that many epochs."""
+    try:
+        early, late = (max(share(k) for k in range(0, n, 1 + n // 1000)) for n in (epochs, epochs * batches))
+    except Exception:  # a table of the epochs ends there
+        return False
+    return early < late / 2
+
+
+def all_of(scheduler) -> Iterator:
+    """A scheduler and those inside it."""
+    yield scheduler
+    for one in getattr(scheduler, "_schedulers", ()):
+        yield from all_of(one)
+
+
+def period_of(scheduler) -> int:
+    """The largest number of steps among a scheduler's settings."""
+    counts = [
+        getattr(scheduler, name, 0) or 0
+        for name in ("step_size", "total_steps", "total_iters", "T_max", "T_0")
+    ]
+    return max(*counts, *getattr(scheduler, "milestones", ()), *getattr(scheduler, "_milestones", ()))
+
+
+def end_of(scheduler) -> int | None:
+    """The number of steps that a scheduler is made for; None if it can go on for ever."""
+    if isinstance(scheduler, ChainedScheduler):
+        return min(filter(None, map(end_of, scheduler._schedulers)), default=None)
+    if isinstance(scheduler, SequentialLR):
+        last = end_of(scheduler._schedulers[-1])
+        return last and scheduler._milestones[-1] + last
+    if isinstance(scheduler, PolynomialLR):
+        return scheduler.total_iters  # the rate is zero from there
+    if isinstance(scheduler, CosineAnnealingLR):
+        return scheduler.T_max + (scheduler.eta_min > 0)  # zero is no rate to train at
+    return getattr(scheduler, "total_steps", None)
+
+
+def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many CPUs this process may use: torch counts the machine's, whatever share a container has of them."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, quota_file.read_text().split())  # microseconds of each period
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return cpus
+    return min(cpus, max(1, quota // period))
