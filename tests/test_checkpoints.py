@@ -121,6 +121,16 @@ def test_a_cell_that_is_run_again_goes_on(tmp_path):
     assert len(history) == 4
 
 
+def test_a_finished_run_says_so_and_is_not_cut_short(tmp_path, capsys):
+    """Three seeds in a loop over one path would be one run three times."""
+    for _ in range(2):
+        fit([Checkpoint(tmp_path / "run.pt")], 2)
+    advice = "Delete the file to start anew, or give another path"
+    assert capsys.readouterr().out == f"run.pt has all 2 epochs: nothing is left to train. {advice}\n"
+    with pytest.raises(ValueError, match=rf"run\.pt is after 2 epochs, this run is to have 1\. {advice}"):
+        fit([Checkpoint(tmp_path / "run.pt")], 1)
+
+
 # --- Another run.
 
 NET, OTHER = tiny_net(), tiny_set(192).subset(np.arange(96, 192))

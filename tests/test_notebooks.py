@@ -271,6 +271,28 @@ def test_an_edited_notebook_is_not_overwritten_but_taken_over_on_demand(pair):
     assert sync.difference(read(notebook), jupytext.read(text)) == ""
 
 
+def add_cell(path: Path, source: str, **metadata) -> None:
+    notebook = read(path)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(source, metadata=metadata))
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"tags": ["setup"]}, {"tags": ["mine"]}, {"mystnb": {"figure": {"caption": "mine"}}}],
+)
+def test_a_cell_of_ones_own_is_neither_lost_nor_changed(pair, metadata):
+    notebook, text = pair
+    add_cell(notebook, "mine = 1", **metadata)
+    with pytest.raises(RuntimeError, match="was edited since it was made: cell 2 has"):
+        sync.sync(notebook.parent)
+    sync.take_over(notebook)
+    sync.sync(notebook.parent)
+    for one in (read(notebook), jupytext.read(text)):
+        assert one.cells[1].source == "mine = 1"
+        assert {key: one.cells[1].metadata[key] for key in metadata} == metadata
+
+
 def test_where_both_were_edited_nothing_is_overwritten(pair):
     edit(pair[0], "width = 32", "width = 48")
     edit(pair[1], "A title", "Another title")
@@ -305,9 +327,10 @@ def test_what_has_no_source_or_is_no_notebook_is_named(pair):
     for other in (text, notebook.with_name("exercises.ipynb")):
         with pytest.raises(RuntimeError, match=rf"{other.name}: expected an \.ipynb beside a \.py"):
             sync.take_over(other)
-    notebook.write_text("<<<<<<< HEAD\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"lesson\.ipynb is no notebook: restore it, or delete it"):
-        sync.sync(notebook.parent)
+    for content in ("<<<<<<< HEAD\n".encode(), b"[]", b"null", "{}".encode("utf-16")):
+        notebook.write_bytes(content)
+        with pytest.raises(ValueError, match=r"lesson\.ipynb is no notebook: restore it, or delete it"):
+            sync.sync(notebook.parent)
 
 
 def test_answers_are_not_overwritten(tmp_path):

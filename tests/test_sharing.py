@@ -27,6 +27,16 @@ def test_what_is_no_address_or_no_tag_is_refused():
             repository.checked(URL, tag)
 
 
+@pytest.mark.parametrize("branch", ["1.10", "2024_01", "0x10", "2026-11-27"])
+def test_a_tag_that_yaml_takes_for_something_else_is_refused(branch, tmp_path):
+    """`branch: 1.10` is the number 1.1, which may well be a tag, too."""
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: {URL}, branch: {branch}}}")
+    with pytest.raises(ValueError, match="branch: YAML takes .* write it in quotes"):
+        repository.configured(tmp_path / "_config.yml")
+    (tmp_path / "_config.yml").write_text(f'repository: {{url: {URL}, branch: "{branch}"}}')
+    assert repository.configured(tmp_path / "_config.yml") == (URL, branch)
+
+
 @pytest.fixture
 def configure(tmp_path, monkeypatch):
     """Set the address and tag in the configuration of a fork."""

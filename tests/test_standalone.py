@@ -72,6 +72,17 @@ def test_a_copy_with_answers_is_not_overwritten(folder, tmp_path):
     assert answered.read_bytes() == before
 
 
+def test_what_a_copy_has_printed_stays(tmp_path):
+    """A full run of a lesson takes two hours."""
+    path = standalone.write(tmp_path)[0]
+    ran = read(path)
+    cell = next(cell for cell in reversed(ran.cells) if cell.cell_type == "code")
+    cell.outputs = [v4.new_output("stream", text="two hours later")]
+    nbformat.write(ran, path)
+    standalone.write(tmp_path)
+    assert "two hours later" in path.read_text("utf-8")
+
+
 def test_files_are_those_that_imports_lead_to():
     inside = "def later():\n    from course_utils.data import BatchLoader"
     for code in (inside, "from course_utils import data, shapes", "import torch, course_utils.data"):

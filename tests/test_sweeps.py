@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from filelock import FileLock
 
 from course_utils import data, training
@@ -186,7 +187,7 @@ def test_a_run_that_was_cut_off_goes_on_from_another_folder_and_machine(empty, m
     assert records.where(record).startswith("another, ")
 
 
-def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty):
+def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty, capsys):
     hot = {"optimizer": "SGD", "optimizer_args": {"lr": 1e30}, "schedule": "constant", "schedule_args": {}}
     table = {
         "wrong": replace(TINY, name="wrong", crop=-1),
@@ -202,8 +203,16 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty):
         sweeps.sweep("*", [0])
     names = [line.partition(" seed 0: ")[0] for line in str(raised.value).splitlines() if " seed 0: " in line]
     assert names == ["wrong", "needs", "broken", "hot"]
+    assert set(str(raised.value).splitlines()) <= set(capsys.readouterr().out.splitlines()), "said at once"
     assert "seed0.json is not JSON" in str(raised.value) and "a loss of nan" in str(raised.value)
     assert [path.parent.name for path in files() if path.suffix == ".pt"] == ["tiny"]
+
+
+def test_a_result_that_could_not_be_written_is_not_computed(tiny, tmp_path):
+    (tmp_path / "runs").touch()
+    tiny.setattr(sweeps, "finish", None)
+    with pytest.raises(ValueError, match="runs/tiny-seed0.json cannot be written"):
+        sweeps.run(TINY, 0)
 
 
 def test_a_run_under_way_elsewhere_is_left_alone(empty):
@@ -240,6 +249,7 @@ def test_a_range_test_is_recorded_as_a_curve(empty):
     assert (record["test_accuracy"], record["precision"]) == (None, "float32")
     assert len(record["history"]["train_loss"]) == len(record["history"]["learning_rate"]) == 20
     assert record["flops"] == runs.training_flops(TINY) // (2 * 4500) * 20 * 100
+    assert "| range | 1 | – |" in records.table()
 
 
 # ---- what was saved, verified ----
@@ -271,12 +281,30 @@ def change(seed=0, **entries):
         (lambda weights: change(six_views=0.99), "the weights reach .* in six views, the record says 99"),
         (lambda weights: change(date="yesterday"), "its date is none"),
         (lambda weights: runs.save_half(runs.build_network(TINY, 10), weights), "is not the file that was rec"),
+        (lambda weights: change(parameters=123), "its parameters should be .*, the record says 123"),
+        (lambda weights: change(data={"train": "0", "test": "0"}), "its data should be"),
+        (lambda weights: weights.with_name("seed1.json").write_text("{"), "seed1.json is not JSON"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_their_record_are_named(tiny, damage, says):
     damage(records.weights_of("tiny", 0))
     with pytest.raises(RuntimeError, match=says):
         sweeps.verify("*")
+
+
+def test_weights_that_are_not_the_recorded_ones_are_not_used(tiny):
+    runs.save_half(runs.build_network(TINY, 10), records.weights_of("tiny", 0))
+    with pytest.raises(ValueError, match=r"seed0\.pt is not the file that was recorded"):
+        runs.trained_network(TINY)
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_named(tmp_path):
+    network = runs.build_network(TINY, 10)
+    with torch.no_grad():
+        network.head.weight[0, 0] = 1e5
+    with pytest.raises(ValueError, match="head.weight has values beyond"):
+        runs.save_half(network, tmp_path / "seed0.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_three_of_few_images_may_come_out_otherwise(tiny):
