@@ -327,7 +327,7 @@ def test_what_has_no_source_or_is_no_notebook_is_named(pair):
     for other in (text, notebook.with_name("exercises.ipynb")):
         with pytest.raises(RuntimeError, match=rf"{other.name}: expected an \.ipynb beside a \.py"):
             sync.take_over(other)
-    for content in ("<<<<<<< HEAD\n".encode(), b"[]", b"null", "{}".encode("utf-16")):
+    for content in (b"<<<<<<< HEAD\n", b"[]", b"null", "{}".encode("utf-16")):
         notebook.write_bytes(content)
         with pytest.raises(ValueError, match=r"lesson\.ipynb is no notebook: restore it, or delete it"):
             sync.sync(notebook.parent)

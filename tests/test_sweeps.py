@@ -284,6 +284,7 @@ def change(seed=0, **entries):
         (lambda weights: change(parameters=123), "its parameters should be .*, the record says 123"),
         (lambda weights: change(data={"train": "0", "test": "0"}), "its data should be"),
         (lambda weights: weights.with_name("seed1.json").write_text("{"), "seed1.json is not JSON"),
+        (lambda weights: shutil.copytree(weights.parent, records.RECORDED / "gone"), "gone belongs to no recipe"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_their_record_are_named(tiny, damage, says):

@@ -56,7 +56,7 @@ def slides(notebook: NotebookNode) -> list[NotebookNode]:
     found, heading = [], ""
     for cell in notebook.cells:
         tags = set(cell.metadata.get("tags", []))
-        if tags & STARTS:
+        if tags & STARTS or ("slide-more" in tags and not found):
             title = [v4.new_markdown_cell(heading)] if cell.cell_type == "code" else []
             found.append(v4.new_notebook(cells=title, metadata=notebook.metadata))
         if tags & STARTS or "slide-more" in tags:

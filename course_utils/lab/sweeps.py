@@ -192,8 +192,8 @@ def verify(pattern: str, root: Path | None = None) -> None:
     not be checked: records without weights.
 
     Raises RuntimeError where weights or their hash are missing, where the file is not the recorded one, where the
-    accuracy differs by more than `TOLERANCE` and three images, where the recipe has changed since, and where a record
-    says what no run writes.
+    accuracy differs by more than `TOLERANCE` and three images, where the recipe has changed since or is gone, and where
+    a record says what no run writes.
     """
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
@@ -210,6 +210,9 @@ def verify(pattern: str, root: Path | None = None) -> None:
         for path in sorted((records.RECORDED / recipe.name).glob("seed*.pt")):
             if not path.with_suffix(".json").exists():
                 failures.append(f"{path} lies there without a record")
+    for folder in sorted(records.RECORDED.glob(pattern)):
+        if folder.name not in recipes.RECIPES and any(folder.glob("seed*")):
+            failures.append(f"{folder} belongs to no recipe: restore that, or delete the folder")
     if unchecked:
         named = ", ".join(f"{name} ({' '.join(seeds)})" for name, seeds in unchecked.items())
         print(f"not checked, as their weights are not saved: {named}", flush=True)
