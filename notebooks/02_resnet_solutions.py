@@ -431,8 +431,9 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 #
 # <details><summary><b>An answer</b></summary>
 #
-# Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right: if it is
-# twelve against three, mirroring helps; if it is eight against six, it may be chance. Then repeat it with another seed.
+# Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right. With twelve
+# against two, a point in all, mirroring very likely helps; with sixty against fifty, a point as well, it may be chance.
+# Then repeat it with another seed.
 #
 # </details>
 #

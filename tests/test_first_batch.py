@@ -11,6 +11,7 @@ from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from course_utils import schedules, training, transforms
@@ -285,21 +286,23 @@ def test_a_cosine_that_ends_above_zero_trains_there_as_well():
 
 def test_a_function_of_the_step_that_counts_batches():
     def cycle(optimizer):
-        return lr_scheduler.LambdaLR(optimizer, lambda k: float(np.interp(k, [0, 6, 24], [0.01, 1, 0.01])))
+        return lr_scheduler.LambdaLR(optimizer, lambda k: float(np.interp(k, [0, 60, 72], [0.01, 1, 0.01])))
 
     def per_batch(optimizer):
         scheduler = cycle(optimizer)
         scheduler.per_batch = True
         return scheduler
 
-    [message] = fit(shuffled(), make=cycle, epochs=3)
+    [message] = fit(BatchLoader(tiny_set(), 4, shuffle=True), make=cycle, epochs=3)
     assert (
         "LambdaLR steps by epochs, and hardly rises in 3: if it counts batches, set its per_batch" in message
     )
-    table = [0.1, 0.5, 1.0]
+    table, rates = [0.1, 0.5, 1.0], iter([0.1, 0.5, 1.0, 1.0])
     for make in (
         per_batch,
         lambda o: lr_scheduler.LambdaLR(o, lambda k: 0.95**k),
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: min(1, (k + 1) / 20)),  # a long warm-up, begun
+        lambda o: lr_scheduler.LambdaLR(o, lambda k: next(rates)),
         lambda o: lr_scheduler.LambdaLR(o, lambda k: min(1, (k + 1) / 3)),
         lambda o: lr_scheduler.LambdaLR(o, lambda k: table[min(k, 2)]),
         lambda o: lr_scheduler.LambdaLR(o, lambda k: {0: 0.1, 1: 0.5, 2: 1, 3: 1}[k]),
@@ -392,15 +395,40 @@ def test_other_pictures_than_in_training():
         training.train_epoch(other := tiny_net(), shuffled(**scaled), cross_entropy, sgd(other))
         training.evaluate(other, plain)
     assert fit(shuffled(), model) == [] == fit(shuffled(), model, validation=plain)
+    for loader in (shuffled(), shuffled(**scaled)):  # trained on one set, and then on another
+        training.train_epoch(model, loader, cross_entropy, sgd(model))
+    training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
     turned = replace(tiny_set(30), classes=[*tiny_set().classes[::-1]])
     with pytest.warns(TrainingWarning, match="have different classes"):
-        training.evaluate(model, BatchLoader(turned, 10))
+        training.evaluate(model, BatchLoader(turned, 10, **scaled))
+
+
+def test_two_heads_on_one_trunk_are_two_networks():
+    class Head(nn.Module):
+        def __init__(self, trunk):
+            super().__init__()
+            self.model, self.last = trunk, nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.last(self.model(x))
+
+    trunk, turned = tiny_net(), replace(tiny_set(), classes=tiny_set().classes[::-1])
+    one, other = Head(trunk), Head(trunk)
+    assert fit(shuffled(), one) == [] == fit(BatchLoader(turned, 16, shuffle=True), other)
+    training.evaluate(one, BatchLoader(tiny_set(), 16))
 
 
 @pytest.mark.parametrize("last", [nn.ReLU(), nn.Sigmoid()])
-def test_an_activation_after_the_last_layer(last):
-    [message] = fit(shuffled(), nn.Sequential(tiny_net(), last))
-    assert "nothing below zero" in message and "leave out its softmax, sigmoid or last ReLU" in message
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_activation_after_the_last_layer(last, precision):
+    model = nn.Sequential(tiny_net(), last)
+    with pytest.warns(
+        TrainingWarning, match="the model ends in a (Relu|Sigmoid), but cross entropy wants logits"
+    ):
+        training.train_epoch(model, shuffled(), cross_entropy, sgd(model), precision=precision)
+    positive = tiny_net()
+    nn.init.constant_(positive[-1].bias, 100)
+    assert fit(shuffled(), positive) == []
 
 
 def test_layers_that_are_not_trained():
@@ -427,10 +455,19 @@ def test_layers_that_are_not_trained():
         def forward(self, logits, labels):
             return super().forward(self.scale * logits, labels)
 
+    class Checkpointed(nn.Sequential):
+        def forward(self, x):
+            first, *rest = self
+            return nn.Sequential(*rest)(checkpoint(first, x.requires_grad_(), use_reentrant=True))
+
     [message] = fit(shuffled(), Listed())
-    assert "2 tensors in use are none of model.parameters(): keep layers in nn.ModuleList" in message
+    assert "2 tensors that are trained belong to no module: keep layers in nn.ModuleList" in message
     [message] = fit(shuffled(), Detached(*tiny_net()))
-    assert "4 trainable tensors do not reach the loss" in message
+    assert "some trainable weights have no part in the first loss" in message
+    with warnings.catch_warnings(action="ignore"):
+        warnings.simplefilter("error", TrainingWarning)
+        model = Checkpointed(*tiny_net())
+        training.train_epoch(model, shuffled(), cross_entropy, sgd(model))
     frozen = Detached(*tiny_net())
     for layer in [*frozen][:-1]:
         layer.requires_grad_(False)
@@ -445,9 +482,24 @@ def test_dropout_that_does_not_know_eval_mode():
 
     model = Functional(*tiny_net())
     assert fit(shuffled(), model) == []
-    with pytest.warns(TrainingWarning, match="Functional draws random numbers in eval mode: .*self.training"):
+    with pytest.warns(
+        TrainingWarning, match="Functional draws random numbers in eval mode: .*self.training"
+    ) as all:
         training.evaluate(model, shuffled())
+    assert len(all) == 1, "not once a batch"
     training.evaluate(nn.Sequential(tiny_net(), nn.Dropout(0.5)), shuffled())
+    noisy = lambda logits, labels: cross_entropy(logits + torch.rand(()), labels)  # noqa: E731
+    training.validate_epoch(tiny_net(), shuffled(), noisy)
+
+
+def test_names_that_other_loaders_use_for_methods():
+    class Pipe(list):
+        def shuffle(self, buffer): ...
+
+        def augment(self, images): ...
+
+    training.predict(tiny_net(), Pipe(batches([0, 1, 2] * 16)))
+    training.evaluate(tiny_net(), BatchLoader(tiny_set(), 16, augment=Augment(0, 0.0, 0, 0.0)))
 
 
 def test_measuring_augmented_or_shuffled_pictures():
@@ -468,12 +520,13 @@ def test_a_network_that_has_diverged_before(entrance):
     """Its logits are NaN whatever the learning rate now, and the largest of them is the first."""
     model = SmallNet(3, widths=(4, 8), hidden=8)
     nn.init.constant_(model.head[-1].weight, torch.nan)
-    with pytest.raises(first_batch.Diverged, match="returns NaN: make it and its optimizer anew"):
+    with pytest.raises(first_batch.Diverged, match="returns NaN: if it was trained before, make"):
         ENTRANCES[entrance](model, [(PIXELS, LABELS)], cross_entropy)
 
 
 def test_a_sampler_knows_its_order():
-    per_image = [(torch.rand(3, 32, 32), int(label)) for label in np.arange(96) > 94]
+    per_image = [(torch.rand(3, 32, 32), 0) for _ in range(96)]
+    assert len(fit(DataLoader(per_image, 48))) == 1
     for options in (
         {"sampler": SubsetRandomSampler(range(96))},
         {"batch_sampler": [range(48), range(48, 96)]},

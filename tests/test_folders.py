@@ -283,6 +283,13 @@ def test_two_folders_of_one_name_are_refused(add, tmp_path, one, other):
         data.from_folder(tmp_path / "pets")
 
 
+def test_letters_of_both_sizes_are_classes(add, tmp_path):
+    add(*(f"{name}/{i}.png" for name in "aA" for i in range(5)))
+    if len(list((tmp_path / "pets").iterdir())) < 2:
+        pytest.skip("one folder in this file system")
+    assert data.from_folder(tmp_path / "pets")[0].classes == ("A", "a")
+
+
 @pytest.mark.parametrize("test_part", [True, False])
 def test_a_class_without_a_test_picture_is_named_in_one_warning(add, tmp_path, test_part):
     add(*(f"train/cat/{i}.png" for i in range(5)), "train/$5/1.png")

@@ -203,7 +203,9 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty, capsys)
         sweeps.sweep("*", [0])
     names = [line.partition(" seed 0: ")[0] for line in str(raised.value).splitlines() if " seed 0: " in line]
     assert names == ["wrong", "needs", "broken", "hot"]
-    assert set(str(raised.value).splitlines()) <= set(capsys.readouterr().out.splitlines()), "said at once"
+    said = capsys.readouterr().out
+    assert all(line in said for line in str(raised.value).splitlines())
+    assert said.index(str(raised.value).splitlines()[0]) < said.index("hot seed 0: "), "at once"
     assert "seed0.json is not JSON" in str(raised.value) and "a loss of nan" in str(raised.value)
     assert [path.parent.name for path in files() if path.suffix == ".pt"] == ["tiny"]
 
@@ -299,13 +301,14 @@ def test_weights_that_are_not_the_recorded_ones_are_not_used(tiny):
         runs.trained_network(TINY)
 
 
-def test_a_weight_that_half_precision_cannot_hold_is_named(tmp_path):
+def test_a_weight_that_half_precision_cannot_hold_is_kept(tmp_path):
     network = runs.build_network(TINY, 10)
     with torch.no_grad():
         network.head.weight[0, 0] = 1e5
-    with pytest.raises(ValueError, match="head.weight has values beyond"):
-        runs.save_half(network, tmp_path / "seed0.pt")
-    assert not list(tmp_path.iterdir())
+    runs.save_half(network, tmp_path / "seed0.pt")
+    saved = read_tensors(tmp_path / "seed0.pt")
+    assert saved["head.weight"][0, 0] == 1e5
+    assert [name for name, w in saved.items() if w.dtype == torch.float32] == ["head.weight"]
 
 
 def test_three_of_few_images_may_come_out_otherwise(tiny):

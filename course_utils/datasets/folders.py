@@ -13,6 +13,7 @@ from course_utils.datasets.pictures import EXTENSIONS, SIZE, read_picture
 TRAIN = ("train", "training", "train_set", "training_set")
 TEST = ("test", "tests", "testing", "test_set", "testing_set")
 VALIDATION = ("val", "valid", "validation", "val_set", "validation_set")
+PARTS = TRAIN + TEST + VALIDATION
 PART = re.compile(r"(?<![a-z])(train|test|val)")  # in the name of a folder that is no class
 
 Part = tuple[np.ndarray, np.ndarray]  # images uint8 (n, 32, 32, 3), labels int64 (n,)
@@ -30,12 +31,12 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     """
     if not root.is_dir():
         raise ValueError(f"expected a folder of pictures, found none at {root}")
-    folders = _by_name(root, str.lower)
+    folders = _by_name(root, lambda name: name.lower() if name.lower() in PARTS else name)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
-    hints = {found[1] for n in folders if (found := PART.search(n))}
+    hints = {found[1] for n in folders if (found := PART.search(n.lower()))}
     if not train and len(hints) > 1 and not any(e.is_file() for f in folders.values() for e in f.iterdir()):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
@@ -116,7 +117,8 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
             try:
                 yield read_picture(entry)
             except ValueError as error:
-                left_out[f"unreadable ({where / entry.name}: {error.__cause__})"] += 1
+                reason = str(error).partition("as a picture: ")[2].partition(" '")[0]  # without the path
+                left_out[f"unreadable ({where / entry.name}: {reason})"] += 1
 
 
 def shared(train: np.ndarray, test: np.ndarray) -> int:

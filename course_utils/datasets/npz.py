@@ -9,7 +9,7 @@ import numpy as np
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             np.savez(file, **arrays)

@@ -75,14 +75,13 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None]:
+def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
     """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do.
 
-    Warns where a model in eval mode is not the same twice.
+    Gives the state of the random numbers, for `check` to see whether the model draws any.
     """
-    random = None if model.training else torch.get_rng_state()
     try:
-        yield
+        yield random_state(images.device)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
         if isinstance(error, (TrainingError, Diverged, torch.OutOfMemoryError)) or "allocate memory" in said:
@@ -92,12 +91,17 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None
             f"expected a batch that {type(model).__name__} and its loss can take, found images {images.dtype} "
             f"{tuple(images.shape)}, labels {labels.dtype}{advice}: {said.partition(chr(10))[0]}"
         ) from error
-    if random is not None and not torch.equal(random, torch.get_rng_state()):
-        advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
-        warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
 
 
-def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model: nn.Module) -> None:
+def random_state(device: torch.device) -> Tensor:
+    """Where the random numbers of a device stand; nothing on a device that does not say."""
+    states = {"cpu": torch.get_rng_state, "cuda": torch.cuda.get_rng_state}
+    return states.get(device.type, lambda: torch.empty(0))()
+
+
+def check(
+    images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model: nn.Module, random: Tensor
+) -> None:
     """Raise TrainingError where a loss or an accuracy makes no sense, and Diverged for NaN; `doubt` the rest.
 
     Only the first batch comes with its `loader`. Of later ones only labels not yet moved to a GPU are checked: a wrong
@@ -116,7 +120,15 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
     if logits.isnan().any():
-        raise Diverged("the model returns NaN: make it and its optimizer anew, and lower the learning rate")
+        advice = "if it was trained before, make it and its optimizer anew and lower the learning rate"
+        raise Diverged(
+            f"the model returns NaN: {advice}; if it is new, look for a division or a root in forward"
+        )
+    if not model.training and not torch.equal(random, random_state(images.device)):
+        advice = (
+            "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
+        )
+        warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
@@ -126,8 +138,11 @@ def check(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model
     check_labels(labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
-    compare(model, loader)
-    doubt(images, labels, logits.detach(), loss_fn, loader, model.training)
+    if torch.is_inference_mode_enabled():
+        compare(model, loader)
+    else:
+        note(model, loader)
+    doubt(images, labels, logits, loss_fn, loader, model.training)
 
 
 def wants_logits(loss_fn) -> bool:
@@ -139,12 +154,12 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     """Warn of what is probably a mistake in a first batch that can be computed."""
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
-    if wants_logits(loss_fn) and (training or loss_fn is None) and (logits >= 0).all():
+    if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
-        found = "probabilities" if are_probabilities(logits) else "nothing below zero"
-        warn(
-            f"the model returns {found}, but {who} wants logits: leave out its softmax, sigmoid or last ReLU"
-        )
+        warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
+    last = type(logits.grad_fn).__name__.removesuffix("Backward0")  # of the graph, which is there in training
+    if wants_logits(loss_fn) and last in ("Relu", "Sigmoid"):
+        warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
     if loss_fn is None and is_shuffled(loader):
         warn("the answers come in a shuffled order: give the loader shuffle=False")
     if not training and augments(loader):
@@ -181,26 +196,27 @@ def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
     if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
-    weights = {id(p) for p in model.parameters()}
-    losses = {id(p) for p in loss_fn.parameters()} if isinstance(loss_fn, nn.Module) else set()
-    reached = {id(p) for p in leaves(loss) if isinstance(p, nn.Parameter)}
-    if lost := sum(p.requires_grad and id(p) not in reached for p in model.parameters()):
-        warn(
-            f"{lost} trainable tensors do not reach the loss: does forward leave them out, or detach what they give?"
-        )
-    if strange := len(reached - weights - losses):
-        warn(
-            f"{strange} tensors in use are none of model.parameters(): keep layers in nn.ModuleList, not in a list"
-        )
+    nodes = graph_of(loss)
+    if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
+        return  # a function of somebody's own, as of gradient checkpointing, may hide a part
+    reached = {
+        id(node.variable) for node in nodes if isinstance(getattr(node, "variable", None), nn.Parameter)
+    }
+    if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
+        advice = "does forward leave them out, or detach what they give?"
+        warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
+    own = {id(p) for part in (model, loss_fn) if isinstance(part, nn.Module) for p in part.parameters()}
+    if reached - own:
+        advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
+        warn(f"{len(reached - own)} tensors that are trained belong to no module: {advice}")
 
 
-def leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors whose gradients `loss` gives."""
-    found, todo, seen = [], [loss.grad_fn], {None}
+def graph_of(loss: Tensor) -> set:
+    """The nodes of the graph that leads back from `loss`; a leaf's node has it as its `variable`."""
+    found, todo = set(), [loss.grad_fn]
     while todo:
-        if (node := todo.pop()) not in seen:
-            seen.add(node)
-            found += [node.variable] if hasattr(node, "variable") else []
+        if (node := todo.pop()) is not None and node not in found:
+            found.add(node)
             todo += [one for one, _ in node.next_functions]
     return found
 
@@ -212,7 +228,8 @@ def are_probabilities(logits: Tensor) -> bool:
 
 def is_shuffled(loader) -> bool:
     """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
-    return getattr(loader, "shuffle", False) or isinstance(getattr(loader, "sampler", None), RandomSampler)
+    says = getattr(loader, "shuffle", False) is True  # other libraries have a method of this name
+    return says or isinstance(getattr(loader, "sampler", None), RandomSampler)
 
 
 def in_given_order(loader) -> bool:
@@ -223,8 +240,11 @@ def in_given_order(loader) -> bool:
 
 def augments(loader) -> bool:
     """Whether a `BatchLoader`, or a `PerImageDataset` with `per_image`, changes its images at random."""
+    ours = getattr(loader, "augment", None)
+    if type(ours).__name__ == "Augment":
+        return any((ours.padding, ours.flip, ours.hole and ours.hole_chance, ours.jitter))
     transform = getattr(getattr(loader, "dataset", None), "transform", None)
-    return bool(getattr(loader, "augment", None)) or "augmented" in str(getattr(transform, "func", ""))
+    return getattr(getattr(transform, "func", None), "__name__", "") == "_augmented"
 
 
 def are_sorted(labels: Tensor) -> bool:
@@ -235,32 +255,35 @@ def are_sorted(labels: Tensor) -> bool:
 
 # --- What a network was last trained on, and is measured on.
 
-TRAINED_ON = weakref.WeakKeyDictionary()
+TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
 
 
-def forget(model: nn.Module) -> None:
-    TRAINED_ON.pop(the_network(model), None)
+def note(model: nn.Module, loader, anew: bool = False) -> None:
+    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
+    network, about = the_network(model), about_images(loader)
+    if anew or network not in TRAINED_ON or TRAINED_ON[network][0] != about:
+        TRAINED_ON[network] = about, set()
 
 
 def compare(model: nn.Module, loader) -> None:
-    """Note the classes and the scaling of the images that `model` is trained on; warn, once, of others later on."""
-    theirs, training = about_images(loader), not torch.is_inference_mode_enabled()
-    ours = (TRAINED_ON.setdefault if training else TRAINED_ON.get)(the_network(model), theirs)
-    both = {name: (ours[name], theirs[name]) for name in ours if None not in (ours[name], theirs[name])}
-    differ = {name for name, (one, other) in both.items() if one != other}
-    ours.update(dict.fromkeys(differ))
-    if "scaling" in differ:
+    """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
+    ours, said = TRAINED_ON.get(the_network(model), ({}, set()))
+    theirs = about_images(loader)
+    differ = {name for name in ours if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]}
+    if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
-    if "classes" in differ:
-        found = " and ".join(map(str, both["classes"]))
+    if "classes" in differ - said:
+        found = f"{ours['classes']} and {theirs['classes']}"
         warn(f"training and measuring have different classes, {found}: labels do not agree")
+    said |= differ
 
 
 def the_network(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, torch.compile and `SixViews`."""
-    inner = (getattr(model, name, None) for name in ("module", "_orig_mod", "model"))
-    return next((the_network(one) for one in inner if isinstance(one, nn.Module)), model)
+    """The network inside DataParallel, DistributedDataParallel, torch.compile and `SixViews`."""
+    wrappers = {"DataParallel": "module", "DistributedDataParallel": "module", "SixViews": "model"}
+    inner = getattr(model, wrappers.get(type(model).__name__, "_orig_mod"), None)
+    return model if inner is None else the_network(inner)
 
 
 def about_images(loader) -> dict:

@@ -19,7 +19,9 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from course_utils.exercises.first_batch import TrainingError, compare, forget, image_set_of, warn
+from course_utils.exercises.first_batch import TrainingError, compare, image_set_of, note, warn
+
+LONG_WARM_UP = 20  # epochs
 
 
 def check(run, validation_loader=None, budget: int | None = None) -> None:
@@ -34,8 +36,7 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
-    forget(run.model)
-    compare(run.model, run.loader)
+    note(run.model, run.loader, anew=True)
     compare(run.model, validation_loader)
     cpus, threads = available_cpus(), torch.get_num_threads()
     if threads > cpus and next(run.model.parameters()).device.type == "cpu":
@@ -77,7 +78,7 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             "schedule anew"
         )
     if not per_batch:
-        return doubt_epochs(scheduler, needed, len(run.loader))
+        return doubt_epochs(scheduler, needed, length_hint(run.loader))
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
     if end and end > needed and end == run.epochs * images:
         found = f"for each of {images} images; the run has {needed} batches"
@@ -102,9 +103,16 @@ def stays_down(scheduler) -> bool:
 
 
 def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
-    """Whether a LambdaLR's function comes to half of its height in that many batches, but not in that many epochs."""
+    """Whether a LambdaLR's function of the step stays low for the epochs of a run, and rises within its batches.
+
+    The function is called for this, so one that goes on with every call is left alone.
+    """
+    if "next" in getattr(getattr(share, "__code__", None), "co_names", ()):
+        return False
+    ends = max(epochs, LONG_WARM_UP), epochs * batches
     try:
-        early, late = (max(share(k) for k in range(0, n, 1 + n // 1000)) for n in (epochs, epochs * batches))
+        with torch.random.fork_rng(devices=[]):
+            early, late = (max(share(step) for step in range(0, end, 1 + end // 1000)) for end in ends)
     except Exception:  # a table of the epochs ends there
         return False
     return early < late / 2

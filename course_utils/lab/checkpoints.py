@@ -28,7 +28,7 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, other data, or more epochs; fewer are no other run. Of a
+    loss, optimizer, schedule or precision, other data, or more epochs than it. Fewer are no other run. Of a
     `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms and seed.
     """
 
@@ -166,7 +166,7 @@ def try_to_write(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(path.name + ".trial")
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # of several processes
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
     except OSError as error:
