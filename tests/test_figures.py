@@ -127,7 +127,7 @@ def test_bins_of_few_images_are_left_out_of_the_curve():
     curve, _ = figures.reliability({"a run": SOURCE}).axes
     count = np.array(found["calibration"]["count"])
     assert len(curve.containers[0].lines[0].get_xdata()) == (count >= figures.FEW).sum() < len(count)
-    (label,) = curve.get_legend().get_texts()
+    (label,) = curve.figure.legends[0].get_texts()
     assert label.get_text() == f"a run: ECE {100 * found['ece']:.1f} points"
 
 

@@ -9,13 +9,10 @@ import numpy as np
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(part, path)
 
 
 def read(file: BinaryIO, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -324,6 +324,6 @@ def reliability(names: Mapping[str, str]) -> Figure:
             edges = np.linspace(0, 100, bins.shape[1] + 1)
             below.stairs(100 * bins[0] / bins[0].sum(), edges, color=colour, linewidth=1.5)
     above.set(ylabel="right (%)", ylim=(0, 102), xlim=(0, 100))
-    above.legend(loc="upper left")
+    figure.legend(loc="outside lower left")
     below.set(xlabel="confidence: the highest probability (%)", ylabel="images (%)", ylim=(0, None))
     return figure

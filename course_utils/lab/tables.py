@@ -196,7 +196,8 @@ def box(one: Claim) -> Html:
     parts = table(PART_HEAD, map(part_row, one.parts), f"Claim {one.id}")
     untested = tag("p", f"Not tested: {one.untested}") if one.untested else ""
     runs = table(("Part", "95 % interval", "Runs"), map(runs_row, one.parts), f"Runs of {one.id}")
-    link = tag("a", "All claims, and the rule behind the verdicts", href=f"../claims.html#{one.id.lower()}")
+    ledger = "../" * one.page.count("/") + "claims.html"
+    link = tag("a", "All claims, and the rule behind the verdicts", href=f"{ledger}#{one.id.lower()}")
     summary = tag("summary", "How to read this box, and its runs")
     details = tag("details", Html(summary + tag("p", KEY) + runs + tag("p", link)))
     return tag("div", Html(title + tag("p", one.says) + parts + untested + details), class_="admonition note")
