@@ -187,7 +187,7 @@ PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 
 
 def claim(*ids: str) -> Html:
-    """A box for each claim: what the source says, its parts, and the verdict. For pages one folder down."""
+    """A box for each claim: what the source says, its parts, and the verdict; on its own page."""
     return Html("".join(box(CLAIMS[one]) for one in ids))
 
 
