@@ -235,8 +235,7 @@ class BatchLoader:
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
         if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
-            every_second = self.epoch % 2 == 0  # it counts from 1 in here
-            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ every_second)
+            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.fill)
 
     @property
@@ -289,6 +288,5 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
         raise ValueError(f"{path}: expected a folder {path / 'test'}, or at least three pictures a class")
     if missing := [classes[label] for label in range(len(classes)) if label not in test.labels]:
         warnings.warn(f"{name}: no test picture of {', '.join(missing)}", stacklevel=2)
-    if n := folders.shared(train.images, test.images):
-        print(f"{name}: {n} of {len(test)} test pictures are training pictures, too: delete the copies")
+    folders.tell_copies(name, train.images, test.images)
     return train, test

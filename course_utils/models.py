@@ -94,13 +94,13 @@ class SmallNet(nn.Module):
                 stages += [nn.Conv2d(c_in, c_out, 3, padding=1)]
             stages += [nn.BatchNorm2d(c_out)] if batch_norm else []
             stages += [Dropout(conv_dropout)] if conv_dropout else []
-            stages += [nn.MaxPool2d(2), getattr(nn, activation)()]
+            stages += [nn.MaxPool2d(2), activation_layer(activation)]
         self.features = nn.Sequential(*stages)
         flat = widths[-1] * (32 // 2 ** len(widths)) ** 2
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Linear(flat, hidden),
-            getattr(nn, activation)(),
+            activation_layer(activation),
             Dropout(dense_dropout),
             nn.Linear(hidden, n_classes),
         )
@@ -108,6 +108,12 @@ class SmallNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
+
+
+def activation_layer(name: str) -> nn.Module:
+    if not hasattr(nn, name):
+        raise ValueError(f"unknown activation {name!r}: use the name of a torch.nn layer, e.g. 'GELU'")
+    return getattr(nn, name)()
 
 
 def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True) -> nn.Sequential:
@@ -200,7 +206,7 @@ class Sprint(nn.Module):
     ):
         super().__init__()
         self.whitened = whitened
-        layers = [nn.Conv2d(3, 24, 2), getattr(nn, activation)()]
+        layers = [nn.Conv2d(3, 24, 2), activation_layer(activation)]
         layers += plain_conv(24, stem, activation) if stem else []
         for c_in, c_out in zip((stem or 24, *widths), widths, strict=False):
             layers += plain_conv(c_in, c_out, activation, pool=True)
@@ -251,7 +257,7 @@ def plain_conv(c_in: int, c_out: int, activation: str, *, pool: bool = False) ->
     conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), [nn.MaxPool2d(2)] if pool else []
     norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages settle in a few hundred steps
     norm.weight.requires_grad_(False)
-    return [conv, *pooling, norm, getattr(nn, activation)()]
+    return [conv, *pooling, norm, activation_layer(activation)]
 
 
 class SixViews(nn.Module):

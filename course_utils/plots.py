@@ -302,7 +302,7 @@ def bars(axes: Axes, names: list[str], percents: np.ndarray) -> None:
 
 def mark(axes: Axes, marks: Mapping[str, float] | None) -> None:
     """A dashed vertical at each mark, and its label in a legend below the axes."""
-    for (label, x), colour in zip((marks or {}).items(), 2 * COLOURS[1:], strict=False):
+    for (label, x), colour in zip((marks or {}).items(), len(marks or {}) * COLOURS[1:], strict=False):
         axes.axvline(x, color=colour, linestyle="--", label=dollars(label))
     if marks:
         axes.figure.legend(loc="outside lower left")

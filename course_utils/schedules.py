@@ -160,11 +160,10 @@ def lr_range_test(
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
-            for rate, (images, labels) in rising:
+            for rate, batch in rising:
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
-                check_loader = None if losses else loader
-                _, loss = training.forward(model, images, labels, loss_fn, precision, check_loader)
+                _, loss = training.forward(model, *batch, loss_fn, precision, None if losses else loader)
                 optimizer.zero_grad()
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)

@@ -31,7 +31,7 @@ NAME = "smallnet-source"
         (lambda r: r["history"].update(seconds=3.0), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(seconds=["<b>", 1.0, 1.0]), "the curve seconds should be a list of numbers"),
         (lambda r: r["history"].update(train_loss=[float("nan")] * 3), "the curve train_loss should be"),
-        (lambda r: r.update(machine={"device": "cpu", "threads": 2}), "a machine should have a device, a name and"),
+        (lambda r: r.update(machine={"device": "cpu", "threads": 2}), r"its machine lacks \['name'\]"),
         (lambda r: r.update(machine=HERE | {"threads": "2"}), "a machine should have a device, a name and"),
         (lambda r: r.update(resumed_from=["x"]), "a machine should have a device, a name and"),
         (lambda r: r["recipe"].clear(), "its recipe has no name"),

@@ -61,8 +61,8 @@ def draw(path: Path, title: str) -> None:
         figure = Figure(figsize=(12, 6.3), dpi=100)
         figure.text(0.06, 0.83, title, size=56, weight="bold")
         figure.text(0.06, 0.7, textwrap.fill(LINE, 62), size=26, va="center")
-        for run in records.of_recipe(RECIPE)[:1]:
-            accuracy = run["history"]["validation_accuracy"]
+        if recorded := records.of_recipe(RECIPE):
+            accuracy = recorded[0]["history"]["validation_accuracy"]
             axes = figure.add_axes((0.08, 0.15, 0.86, 0.4), xlabel="epoch")
             axes.set_title("accuracy on CIFAR-100’s validation pictures, %", size=20, loc="left")
             axes.plot(

@@ -55,7 +55,7 @@ def read(path: Path) -> NotebookNode:
         nbformat.reader.NotJSONError,
         nbformat.ValidationError,
         UnicodeDecodeError,
-        AttributeError,
+        AttributeError,  # what nbformat makes of a list
     ) as error:
         raise ValueError(f"{path} is no notebook: restore it, or delete it and repeat") from error
 

@@ -121,7 +121,8 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
                 left_out[f"unreadable ({where / entry.name}: {reason})"] += 1
 
 
-def shared(train: np.ndarray, test: np.ndarray) -> int:
-    """How many of the `test` images are among those of `train`, to the last pixel."""
+def tell_copies(name: str, train: np.ndarray, test: np.ndarray) -> None:
+    """Print how many of the `test` images are among those of `train`, to the last pixel."""
     known = {image.tobytes() for image in train}
-    return sum(image.tobytes() in known for image in test)
+    if n := sum(image.tobytes() in known for image in test):
+        print(f"{name}: {n} of {len(test)} test pictures are training pictures, too: delete the copies")

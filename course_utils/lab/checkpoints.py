@@ -28,7 +28,7 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, other data, or more epochs than it. Fewer are no other run. Of a
+    loss, optimizer, schedule or precision, or other data, and where it has more epochs than this run. Of a
     `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms and seed.
     """
 
@@ -43,7 +43,7 @@ class Checkpoint:
             raise ValueError(
                 f"expected a number for {found[0]}, found NaN: it equals nothing, so no run could be resumed"
             )
-        try_to_write(self.path)
+        files.try_to_write(self.path, "the checkpoint")
         name = self.path.name
         while self.path.exists():
             try:
@@ -158,19 +158,6 @@ def difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any] 
     else:
         return None if ours == theirs else (where.strip(), ours, theirs)
     return next((found for place, a, b in pairs if (found := difference(a, b, place))), None)
-
-
-def try_to_write(path: Path) -> None:
-    """Raise ValueError where no file can be written to `path`: better before an epoch than after it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(path.name + ".trial")
-        trial.touch()
-        trial.unlink(missing_ok=True)  # of several processes
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 def set_aside(path: Path) -> Path:

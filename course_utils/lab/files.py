@@ -65,6 +65,19 @@ def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | 
             raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
 
 
+def try_to_write(path: Path, what: str) -> None:
+    """Raise ValueError where no file can be written to `path`, named `what`: better before an epoch than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(path.name + ".trial")
+        trial.touch()
+        trial.unlink(missing_ok=True)  # of several processes
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise ValueError(f"{what} {path} cannot be written: {error}") from error
+
+
 def write_tensors(state: dict[str, Any], path: Path | str) -> str:
     """Write tensors and plain values, so that a crash leaves the old file or the new one; the file's SHA-256, in hex.
 

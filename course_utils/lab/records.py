@@ -106,12 +106,12 @@ def check(record: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {name} should be {kind}, found {value!r}")
     if not isinstance(record["recipe"].get("name"), str):
         raise ValueError(f"{path}: its recipe has no name")
+    kinds = {"device": str, "name": str, "threads": int}
+    if missing := set(kinds) - set(record["machine"]):
+        raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
     for one in [record["machine"], *record.get("resumed_from", [])]:
-        kinds = {"device": str, "name": str, "threads": int}
         if not isinstance(one, dict) or not all(isinstance(one.get(name), kinds[name]) for name in kinds):
-            raise ValueError(
-                f"{path}: a machine should have a device, a name and a number of threads: {one!r}"
-            )
+            raise ValueError(f"{path}: a machine should have a device, a name and threads, found {one!r}")
     for name, curve in record["history"].items():
         numbers = curve if isinstance(curve, list) else ["no list"]
         if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in numbers):

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from course_utils import data, training
 from course_utils.datasets import cifar
-from course_utils.lab import checkpoints, machine, recipes, records, runs
+from course_utils.lab import files, machine, recipes, records, runs
 from course_utils.lessons import Recipe
 from course_utils.models import count_parameters
 from course_utils.schedules import RangeTest
@@ -79,7 +79,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         if before:
             path = RUNS / f"{recipe.name}-seed{seed}.json"
-            checkpoints.try_to_write(path)
+            files.try_to_write(path, "the result")
         keep = recipe.name in recipes.KEPT and seed == 0 and not before
         weights = path.with_suffix(".pt") if keep else None
         record = finish(recipe, seed, root, None if before else checkpoint, weights) | {"machine": here}
