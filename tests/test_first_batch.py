@@ -484,9 +484,9 @@ def test_dropout_that_does_not_know_eval_mode():
     assert fit(shuffled(), model) == []
     with pytest.warns(
         TrainingWarning, match="Functional draws random numbers in eval mode: .*self.training"
-    ) as all:
+    ) as said:
         training.evaluate(model, shuffled())
-    assert len(all) == 1, "not once a batch"
+    assert len(said) == 1, "not once a batch"
     training.evaluate(nn.Sequential(tiny_net(), nn.Dropout(0.5)), shuffled())
     noisy = lambda logits, labels: cross_entropy(logits + torch.rand(()), labels)  # noqa: E731
     training.validate_epoch(tiny_net(), shuffled(), noisy)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from course_utils import data, models
+from course_utils.exercises.first_batch import unwrap
 from course_utils.lab import files
 from course_utils.models import CustomResNet, SmallNet, TransferNet, count_parameters, layer_table
 
@@ -295,7 +296,7 @@ def small():
 
 
 def same(a, b):
-    states = files.unwrap(a).state_dict(), files.unwrap(b).state_dict()
+    states = unwrap(a).state_dict(), unwrap(b).state_dict()
     return all(torch.equal(x, y) for x, y in zip(*(s.values() for s in states), strict=True))
 
 

@@ -260,14 +260,14 @@ TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
 
 def note(model: nn.Module, loader, anew: bool = False) -> None:
     """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
-    network, about = the_network(model), about_images(loader)
+    network, about = unwrap(model), about_images(loader)
     if anew or network not in TRAINED_ON or TRAINED_ON[network][0] != about:
         TRAINED_ON[network] = about, set()
 
 
 def compare(model: nn.Module, loader) -> None:
     """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
-    ours, said = TRAINED_ON.get(the_network(model), ({}, set()))
+    ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader)
     differ = {name for name in ours if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]}
     if "scaling" in differ - said:
@@ -279,11 +279,12 @@ def compare(model: nn.Module, loader) -> None:
     said |= differ
 
 
-def the_network(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel, torch.compile and `SixViews`."""
-    wrappers = {"DataParallel": "module", "DistributedDataParallel": "module", "SixViews": "model"}
-    inner = getattr(model, wrappers.get(type(model).__name__, "_orig_mod"), None)
-    return model if inner is None else the_network(inner)
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return unwrap(model.module)
+    inner = model.model if type(model).__name__ == "SixViews" else getattr(model, "_orig_mod", None)
+    return model if inner is None else unwrap(inner)
 
 
 def about_images(loader) -> dict:

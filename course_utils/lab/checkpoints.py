@@ -12,6 +12,7 @@ from torch import nn
 
 from course_utils import training
 from course_utils.datasets import cifar
+from course_utils.exercises.first_batch import unwrap
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -68,7 +69,7 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} is after {made} epochs, this run is to have {run.epochs}. {advice}"
             )
-        files.load_state(files.unwrap(run.model), state["model"], self.path)
+        files.load_state(unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
             run.scheduler.load_state_dict(state["scheduler"])
@@ -94,7 +95,7 @@ class Checkpoint:
         return {
             "about": self.about,
             "history": asdict(run.history),
-            "model": files.unwrap(run.model).state_dict(),
+            "model": unwrap(run.model).state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict() if run.scheduler else None,
             "scaler": run.scaler.state_dict(),
@@ -119,7 +120,7 @@ def describe(run: training.Run) -> dict[str, Any]:
     return {
         "data": getattr(run.loader, "about", loader),
         "precision": str(training.pick_precision(device, run.precision)),
-        "model": settings(files.unwrap(run.model)),
+        "model": settings(unwrap(run.model)),
         "loss": settings(run.loss_fn),
         "loss weights": run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else None,
         "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},

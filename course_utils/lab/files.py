@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_utils.exercises.first_batch import unwrap
+
 MARK, DIGITS = b"sha256:", 64
 
 
@@ -44,13 +46,6 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> 
 def plain_name(name: str) -> str:
     """A tensor's name without what torch.compile and DataParallel put into it."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile, DataParallel and DistributedDataParallel."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return unwrap(model.module)
-    return unwrap(model._orig_mod) if hasattr(model, "_orig_mod") else model
 
 
 def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
