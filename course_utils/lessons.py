@@ -109,7 +109,7 @@ LESSONS = {
 # What a student may expect of each: how long it takes on two CPU cores, and the accuracy at the end.
 EXPECTATIONS = {
     "smallnet-quick": ("about a minute", "45 to 60 % on validation images; a guess is 1 %"),
-    "resnet-quick": ("half a minute", "over 95 % on validation images; a guess is 10 %"),
+    "resnet-quick": ("about a minute", "over 95 % on validation images; a guess is 10 %"),
     "smallnet-source": ("15 minutes", "about 51 % on test images (published: 50.5 %); a guess is 1 %"),
     "resnet-lesson": ("about two hours", "about 89 % on test images (published: 91.7 %); a guess is 10 %"),
 }

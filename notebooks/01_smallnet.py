@@ -474,9 +474,9 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss. Such a **gap** measures what the network knows
-# by heart. It becomes **overfitting** when the validation loss *rises* while the training loss goes on falling: then
-# the network is learning the training images and no longer the classes.
+# nearly flat, and the training loss lies far below the validation loss. Such a **gap** shows how much better the
+# network knows the pictures that it was trained on. It becomes **overfitting** when the validation loss *rises* while
+# the training loss goes on falling: then the network is learning the training images and no longer the classes.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
 # slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report
@@ -657,9 +657,9 @@ plt.show()
 # %% [markdown]
 # ## Transfer: start from a network that has learned something
 #
-# Back to ten classes with fifty pictures each. Take the network of the first run without its last layer, the
-# *backbone*, **freeze** its weights, and train a new last layer. Its features were learned for other classes; are they
-# of use?
+# Back to ten classes with fifty pictures each. Take the network trained on all hundred classes above without its last
+# layer, the *backbone*, **freeze** its weights, and train a new last layer. Its features were learned for other
+# classes; are they of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)

@@ -140,10 +140,10 @@ dead = int((rates < smallest_change).sum())
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# float32 keeps about seven digits: from 0.01 to the next number it is $9.3 \cdot 10^{-10}$, and less than half of that is
-# rounded away. The rate starts at 0.04 and is divided by five at each drop: it needs
-# $\ln(0.04 / (4.7 \cdot 10^{-10})) / \ln 5 \approx 11.4$ drops to get there, so the twelfth drop kills it. That one comes after
-# 96 epochs; the other 24 do nothing.
+# float32 keeps about seven digits: from 0.01 to the next number it is $9.3 \cdot 10^{-10}$, and less than half of that
+# is rounded away. The rate starts at 0.04 and is divided by five at each drop: it needs
+# $\ln(0.04 / (4.66 \cdot 10^{-10})) / \ln 5 \approx 11.35$ drops to get there, so the twelfth drop kills it. That one
+# comes after 96 epochs; the other 24 do nothing.
 #
 # Long before they are dead, epochs are useless: compare how far the rates of the second half could carry a weight with
 # those of the first.
@@ -202,7 +202,7 @@ checks.trains(train)
 # %% [markdown]
 # ## 5. The forgotten `eval()`
 #
-# Train a small network with your loop, for two epochs, on shapes whatever their texture: ten classes.
+# Train a small network with your loop, for two epochs, to name the ten shapes, whatever their texture.
 
 # %% tags=["nbval-ignore-output"]
 shapes_train, shapes_test = data.load("shapes10")

@@ -129,8 +129,8 @@ rates = schedules.rates_of(moved, steps=24 * 98)
 checks.cycle(rates, **length, **lowest_and_highest, peak_epoch=12)
 
 # %% [markdown]
-# Before you run the next cell, guess: by how much does the later peak change the sum of all rates, that is, how far the
-# weights can travel?
+# Before you run the next cell, guess: by how much do the later peak and the end at zero change the sum of all rates,
+# which limits how far the weights can travel?
 
 # %% mystnb={"image": {"alt": "The learning rate over 24 epochs, a triangle: either the assignment's, with its peak after epoch 5, or the moved one, with its peak after epoch 12 and its end at zero."}}
 plots.schedule(assigned_rates, 98, title="The assignment")
@@ -290,9 +290,10 @@ print("the loop and the gather agree:", torch.equal(looped, gathered))
 # stride takes its place. (The *stride* is how far the filter moves from one place to the next: at a stride of 2 a
 # convolution computes every second place, and so halves the picture.)
 #
-# Write `Block(c_in, c_out, stride)` with two parts. `self.branch`: a 3×3 convolution with the stride, batch normalisation,
-# ReLU, and a second 3×3 convolution with batch normalisation. `self.shortcut`: a 1×1 convolution with the stride, without
-# bias, if the shape changes, and `nn.Identity()` if it does not. The block returns their sum.
+# Write `Block(c_in, c_out, stride)` with two parts, all convolutions without bias. `self.branch`: a 3×3 convolution
+# with the stride, batch normalisation, ReLU, and a second 3×3 convolution with batch normalisation. `self.shortcut`: a
+# 1×1 convolution with the stride, if the shape changes, and `nn.Identity()` if it does not. The block returns their
+# sum.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -329,8 +330,8 @@ class Block(nn.Module):
 # well, and as cheaply as possible. A 1×1 convolution mixes channels and looks at no neighbours; with a stride of 2 it
 # takes every second pixel of every second row. For 64 → 128 channels that is 8,192 weights beside the branch's 221,696.
 #
-# No ReLU comes after the sum here. One that did would cut the way around: what is negative would not come through. (He et
-# al. put one there in 2015 and moved it away in 2016.)
+# No ReLU comes after the sum here. One that did would cut the way around: what is negative would not come through. (He
+# et al. put one there in their first paper on residual networks and moved it away in the second.)
 #
 # The assignment avoids the question: its convolution and pooling change the shape *before* the residual part.
 #
@@ -342,9 +343,9 @@ checks.residual_block(Block)
 # %% [markdown]
 # ## 7. Smooth the labels
 #
-# Cross entropy with label smoothing compares the network's probabilities not with 1 for the true class and 0 elsewhere. It
-# takes a share `smoothing` away from the true class and spreads it evenly over **all** classes, the true one included.
-# Write it, for logits (N, K) and labels (N,), averaged over the batch, without `CrossEntropyLoss` and `cross_entropy`; `log_softmax` is allowed.
+# With label smoothing, the target is no longer 1 for the true class and 0 elsewhere: a share `smoothing` is taken from
+# the true class and spread evenly over **all** classes, the true one included. Write it, for logits (N, K) and labels
+# (N,), averaged over the batch, without `CrossEntropyLoss` and `cross_entropy`; `log_softmax` is allowed.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -378,7 +379,8 @@ checks.smooths_labels(smoothed_cross_entropy)
 # ## 8. Ask twice, mirrored
 #
 # A mirrored shape is the same shape. So show the network each picture and its mirror image, and average its **logits**.
-# `flip_averaged(network, images)` does this in eval mode and without notes for a backward pass, for images (N, 3, H, W).
+# `flip_averaged(network, images)` does this in eval mode and without recording anything for a backward pass, for images
+# (N, 3, H, W).
 
 
 # %% tags=["hide-cell", "solution"]

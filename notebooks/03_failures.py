@@ -319,9 +319,10 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 
 # %% [markdown]
 # **How to recognise it.** It learns, but slowly. The loss creeps down towards a floor. At best the first softmax gives
-# 1 to the right class and 0 to the other nine; of these ten numbers the second one makes $-\ln\frac{e}{e+9} \approx
-# 1.46$, and no training can go lower. The accuracy is lower than it should be too, but far from a guess, so this
-# mistake can live on unnoticed. `fit` sees it: true logits are not all positive, nor is their sum 1.
+# 1 to the right class and 0 to the other nine; from these ten numbers the second one makes a probability of
+# $\frac{e}{e+9}$ for the right class, a loss of $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The
+# accuracy is lower than it should be too, but far from a guess, so this mistake can live on unnoticed. `fit` sees it:
+# true logits are not all positive, nor is their sum 1.
 #
 # **How to mend it.** Train on logits. Where you want probabilities, take the softmax afterwards.
 #
@@ -535,8 +536,8 @@ beside_healthy(
 
 # %% [markdown]
 # With GELU the run ends about as high whether the cycle starts low or at its peak; with ReLU it does not. So what the
-# missing warm-up costs, it most likely costs by way of dead units. The network of Session 1, as it was handed in, has
-# this failure: the book's page *Inside the network* counts its dead units.
+# missing warm-up costs, it most likely costs by way of dead units. Session 1's network, trained with the project's
+# recipe, has this failure: the book's page *Inside the network* counts its dead units.
 #
 # **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
