@@ -47,7 +47,7 @@ class ImageSet:
             raise ValueError(f"{self.name}: expected labels int64 (n,), found {labels.dtype} {labels.shape}")
         if len(images) != len(labels):
             found = f"{len(images)} images, {len(labels)} labels"
-            raise ValueError(f"{self.name}: expected a label an image, found {found}")
+            raise ValueError(f"{self.name}: expected one label per image, found {found}")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.n_classes:
             found = f"{labels.min()} to {labels.max()}"
             raise ValueError(f"{self.name}: expected labels 0 to {self.n_classes - 1}, found {found}")
@@ -116,10 +116,8 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
             warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]
     name = image_set.name.removesuffix(" train")
-    return (
-        replace(image_set.subset(~held_out), name=f"{name} train"),
-        replace(image_set.subset(held_out), name=f"{name} validation"),
-    )
+    train, held = image_set.subset(~held_out), image_set.subset(held_out)
+    return replace(train, name=f"{name} train"), replace(held, name=f"{name} validation")
 
 
 def take(image_set: ImageSet, n: int, seed: int = 0) -> ImageSet:
@@ -170,8 +168,7 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    By default pixels are only scaled to [0, 1]. `fill` is the colour, in [0, 1], of the crop's border and of
-    the cutout, by default `mean`.
+    By default pixels are only scaled to [0, 1]. `fill`, by default `mean`, is the colour of border and cutout.
     """
 
     def __init__(
@@ -190,15 +187,14 @@ class BatchLoader:
         if len(image_set) == 0:
             raise ValueError(f"{image_set.name}: no images to load")
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"expected a whole number of images a batch, found batch_size={batch_size!r}")
+            raise ValueError(f"expected a whole number of images per batch, found batch_size={batch_size!r}")
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
         transforms.check_std(std)
         self.image_set, self.batch_size = image_set, int(batch_size)
         self.augment, self.shuffle, self.seed = augment, shuffle, seed
-        self.device = torch.device(device)
-        self.epoch = 0
+        self.device, self.epoch = torch.device(device), 0
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
         colour = transforms.mean_colour(mean if fill is None else fill)
@@ -206,8 +202,8 @@ class BatchLoader:
         images, border = image_set.images, augment.padding if augment else 0
         if augment and augment.reflect:
             images = np.pad(images, [(0, 0), (border, border), (border, border), (0, 0)], mode="reflect")
-        self.store = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        self.labels = torch.from_numpy(np.ascontiguousarray(image_set.labels)).to(self.device)
+        self.store = torch.from_numpy(np.require(images, requirements="CW")).to(self.device)
+        self.labels = torch.from_numpy(np.require(image_set.labels, requirements="CW")).to(self.device)
         if border and not augment.reflect:
             self.store = transforms.pad(self.store, border, self.fill)
 

@@ -272,8 +272,8 @@ class SixViews(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        size, padded = images.shape[-1], nn.functional.pad(images, (1, 1, 1, 1), "reflect")
-        moved = [padded[..., corner : corner + size, corner : corner + size] for corner in (0, 2)]
+        padded = nn.functional.pad(images, (1, 1, 1, 1), "reflect")
+        moved = padded[..., :-2, :-2], padded[..., 2:, 2:]
         views = [self.model(view) + self.model(view.flip(3)) for view in (images, *moved)]
         return (2 * views[0] + views[1] + views[2]) / 8
 
@@ -352,7 +352,7 @@ def headless(model: SmallNet | CustomResNet) -> nn.Module:
     backbone = copy.deepcopy(model)
     if not hasattr(backbone, "head"):
         raise ValueError(f"expected a network with a last layer called head, found {type(model).__name__}")
-    if isinstance(backbone, SmallNet):
+    if isinstance(backbone.head, nn.Sequential):
         backbone.head[-1] = nn.Identity()
     else:
         backbone.head, backbone.logit_scale = nn.Identity(), 1.0

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from course_utils.schedules import RangeTest
 
-WIDTH = 5  # inches, every figure; a phone has 350 px for them, where 10 points are as high as type of 9.7 px
+WIDTH = 5  # inches, every figure; on a phone, which shows it 350 px wide, 10-point letters are 9.7 px high
 LETTERS, SMALL_LETTERS = 11, 10  # points
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart under every common colour blindness.
 # Their yellow is left out: it fades on white.
@@ -188,7 +188,7 @@ def compare_histories(histories: Mapping, quantity: str = "validation_accuracy",
 def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=False, marks=None) -> Figure:
     """The learning rate at each step, `rates` (steps,); over epochs, if `steps_per_epoch` is given.
 
-    A rate holds until the next step. `marks` is `{label: x}`, a vertical each.
+    A rate holds until the next step. `marks` is `{label: x}`: a vertical line at each.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")
     set_title(figure, title)
@@ -203,7 +203,7 @@ def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=Fal
 
 @styled
 def range_test(rates, losses, marks: Mapping[str, float] | None = None) -> Figure:
-    """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`, a vertical each.
+    """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`: a line at each.
 
     Losses are faint, their running mean strong. The y axis keeps to where the network learns, even if the loss
     explodes afterwards.

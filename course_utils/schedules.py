@@ -31,13 +31,15 @@ def one_cycle(
     """Straight lines from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end` at the end, step by step.
 
     `lr_end` defaults to `lr_min`: the cycle without annihilation. `lr_end=0` anneals to nothing. Of the optimizer's own
-    rates only their ratios count: the highest becomes `lr_max`. Raises ValueError for a peak outside the cycle.
+    rates only their ratios count: the highest becomes `lr_max`. Raises ValueError for a peak outside the cycle or of 0.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
     from torch.optim.lr_scheduler import LambdaLR
 
     if not 0 < peak_epoch < epochs:
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
+    if not 0 <= lr_min <= lr_max or lr_max == 0:
+        raise ValueError(f"expected rates that rise from lr_min to lr_max, found {lr_min:g} and {lr_max:g}")
     corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
@@ -83,8 +85,7 @@ class RangeTest:
     def smoothed(self) -> np.ndarray:
         """The mean of each loss and its neighbours, a thirtieth of all on either side, float64 (steps,).
 
-        A mean over past steps alone lags: on a curve as flat at the bottom as a range test's, its lowest point comes
-        many steps late. At the ends, where a neighbour is missing, the others are averaged.
+        A mean over past steps alone would lag: where a curve is flat at the bottom, its lowest point comes steps late.
         """
         half = max(1, len(self.losses) // 30)
         window = np.ones(2 * half + 1)
@@ -95,8 +96,7 @@ class RangeTest:
     def suggestion(self) -> float:
         """A tenth of the rate at which the smoothed loss is lowest, but no rate below those tested.
 
-        At the minimum itself the loss is about to rise: that rate is already too high. The rule of thumb has little
-        theory behind it; it gives the order of magnitude.
+        At the minimum itself the loss is about to rise. This rule of thumb gives the order of magnitude.
         """
         return max(float(self.rates[np.argmin(self.smoothed)]) / 10, float(self.rates[0]))
 
@@ -143,9 +143,8 @@ def lr_range_test(
 ) -> RangeTest:
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
-    The test ends early once the loss is not finite or four times its lowest. Model and optimizer are put back as they
-    were, so that training starts from the same weights as it would have; the loader's order and torch's random numbers
-    are not. Raises ValueError as `fit` does, or if no loss is finite; warns if the range does not hold the answer.
+    The test ends once the loss is not finite or four times its lowest. Model and optimizer are put back, the order of
+    the images and torch's random numbers are not. Raises ValueError as `fit` does; warns if the answer is not in range.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training

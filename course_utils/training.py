@@ -1,7 +1,7 @@
 """The training loop: `fit` over `train_epoch` and `validate_epoch`, and `evaluate` and `predict` for afterwards.
 
 Read `data.py` and `models.py` first; start here with `fit`. A loader is anything with a length that yields (images,
-labels); `exercises/parts.py` and `first_batch.py` say what does not fit. Sums stay on the device: a GPU hardly waits.
+labels); `exercises/parts.py` and `first_batch.py` say what does not fit. Sums stay on the device: Python seldom waits.
 """
 
 import math
@@ -27,7 +27,7 @@ HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
 
 @dataclass
 class History:
-    """The curves of a run, an entry an epoch: losses, accuracies in [0, 1], the learning rate at the epoch's start."""
+    """A run's curves, one entry per epoch: losses, accuracies in [0, 1], the learning rate at the epoch's start."""
 
     train_loss: list[float] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
@@ -109,20 +109,19 @@ def fit(
 def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="auto", scaler=None):
     """One pass over `loader`, an optimizer step a batch: (mean loss, accuracy) as seen while training."""
     scaler = scaler or grad_scaler(model, precision)
-    totals = Totals()
+    sums = Totals()
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
-        check_loader = None if totals.images else loader  # the first batch is looked at closely
-        logits, loss = forward(model, images, labels, loss_fn, precision, check_loader)
+        logits, loss = forward(model, images, labels, loss_fn, precision, None if sums.images else loader)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
         if steps_per_batch(scheduler):
             scheduler.step()
-        totals.add(loss, logits, labels)
-    return totals.means()
+        sums.add(loss, logits, labels)
+    return sums.means()
 
 
 @torch.inference_mode()
@@ -130,13 +129,12 @@ def validate_epoch(model, loader, loss_fn, precision="auto"):
     """(mean loss, accuracy) of `model` on `loader`, NaN without one; the model is left in the mode it was in."""
     if loader is None:
         return math.nan, math.nan
-    totals = Totals()
+    sums = Totals()
     with evaluating(model):
         for images, labels in batches(loader, model, "validate"):
-            check_loader = None if totals.images else loader
-            logits, loss = forward(model, images, labels, loss_fn, precision, check_loader)
-            totals.add(loss, logits, labels)
-    return totals.means()
+            logits, loss = forward(model, images, labels, loss_fn, precision, None if sums.images else loader)
+            sums.add(loss, logits, labels)
+    return sums.means()
 
 
 def evaluate(model: nn.Module, loader, precision: str = "auto", six_views: bool = False) -> float:
@@ -161,15 +159,17 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Each batch of `loader`, its images on the model's device and in its memory format, behind a progress bar."""
     weights = list(model.parameters()) or [torch.empty(0)]
+    device = weights[0].device
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
     quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
     images = None
     for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
         images, labels = first_batch.unpack(batch, weights)
-        yield images.to(weights[0].device, memory_format=memory, non_blocking=True), labels
+        # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.
+        yield images.to(device, memory_format=memory, non_blocking=device.type == "cuda"), labels
     if images is None:
-        raise ValueError("the loader is empty: expected at least one batch of (images, labels)")
+        raise ValueError("the loader is empty, or a used-up iterator: expected batches of (images, labels)")
 
 
 def forward(model, images, labels, loss_fn, precision, check_loader=None):
@@ -177,7 +177,7 @@ def forward(model, images, labels, loss_fn, precision, check_loader=None):
     with first_batch.explained(model, images, labels) as random, autocast(images.device, precision):
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, check_loader, model, random)
-        loss = loss_fn(logits, labels.to(images.device, non_blocking=True)) if loss_fn else None
+        loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda)) if loss_fn else None
         if check_loader is not None and loss_fn:
             first_batch.check_loss(loss, model, loss_fn)
     return logits, loss
@@ -190,9 +190,9 @@ class Totals:
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.loss = self.loss + loss.detach().float() * len(labels)
-        self.hits = self.hits + (logits.detach().argmax(1) == labels.to(logits.device)).sum()
-        self.images += len(labels)
-        self.batches += 1
+        labels = labels.to(logits.device, non_blocking=logits.is_cuda)
+        self.hits = self.hits + (logits.detach().argmax(1) == labels).sum()
+        self.images, self.batches = self.images + len(labels), self.batches + 1
         if self.batches % 50 == 0:
             self.means()
 
@@ -248,7 +248,7 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
 
 
 def grad_scaler(model: nn.Module, precision: str) -> torch.amp.GradScaler:
-    """float16 has less range than float32 and bfloat16: its gradients vanish unless the loss is scaled up."""
+    """A GradScaler, at work in float16 alone: its range is small, and gradients vanish unless the loss is scaled up."""
     device = next(model.parameters(), torch.empty(0)).device
     float16 = pick_precision(device, precision) == torch.float16
     # From torch's own start, 65,536, the first steps overflow and are skipped, and the scheduler warns of it.

@@ -24,10 +24,14 @@ def check_std(std: np.ndarray | tuple) -> None:
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
             raise ValueError(f"expected standard deviations above 0, {found} Use 1 for that channel")
+        if value > 1:
+            raise ValueError(f"expected deviations of pixels in [0, 1], found {value:g}: divide by 255")
 
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
     """The `uint8` colour nearest to a per-channel mean given on the scale of [0, 1]."""
+    if not all(0 <= m <= 1 for m in mean):
+        raise ValueError(f"expected a colour in [0, 1], found {tuple(map(float, mean))}: divide by 255")
     return tuple(round(255 * float(m)) for m in mean)
 
 
@@ -70,7 +74,7 @@ def _transformed(transform: Callable, image: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """One batch's random choices, an entry an image (int64, but `flip` is bool and `light` is float32).
+    """One batch's random choices, one entry per image (int64, but `flip` is bool and `light` is float32).
 
     `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where the hole starts in
     the cropped and flipped one, -1 for none. `light` has three factors: of brightness, contrast and saturation.
@@ -104,9 +108,9 @@ class Augment:
     reflect: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("flip", "hole_chance"):
+        for name, what in {"flip": "probability", "hole_chance": "probability", "jitter": "share"}.items():
             if (chance := getattr(self, name)) is True or not 0 <= chance <= 1:
-                raise ValueError(f"expected {name} to be a probability, 0 to 1, found {chance!r}")
+                raise ValueError(f"expected {name} to be a {what}, 0 to 1, found {chance!r}")
 
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""
@@ -146,6 +150,7 @@ def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) 
 
     The window view has an entry for every possible corner and owns no memory: it is the same pixels in other strides.
     """
+    padded = padded.contiguous()  # which the strides below count on
     n, height, width, channels = padded.shape
     image, row, pixel, _ = padded.stride()
     shape = (n, height - size + 1, width - size + 1, size, size * channels)

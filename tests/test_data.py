@@ -41,7 +41,7 @@ def contents(one: data.ImageSet) -> set[tuple[bytes, int]]:
         ({"images": np.zeros((6, 8, 8), np.uint8)}, "found uint8 (6, 8, 8)"),
         ({"labels": np.zeros(6, np.uint8)}, "expected labels int64 (n,), found uint8 (6,)"),
         ({"labels": np.zeros((6, 1), np.int64)}, "expected labels int64 (n,), found int64 (6, 1)"),
-        ({"labels": np.zeros(5, np.int64)}, "expected a label an image, found 6 images, 5 labels"),
+        ({"labels": np.zeros(5, np.int64)}, "expected one label per image, found 6 images, 5 labels"),
         ({"labels": np.full(6, 2)}, "expected labels 0 to 1, found 2 to 2"),
         ({"labels": np.full(6, -1)}, "expected labels 0 to 1, found -1 to -1"),
     ],
@@ -185,7 +185,7 @@ def test_a_last_image_joins_the_batch_before(n, size, sizes):
 
 def test_what_no_batches_can_be_made_of():
     for size in (0, -1, 32.0, "32", None):
-        with pytest.raises(ValueError, match=f"whole number of images a batch.* found batch_size={size!r}"):
+        with pytest.raises(ValueError, match=f"whole number of images per batch.* found batch_size={size!r}"):
             BatchLoader(numbered(), size)
     assert BatchLoader(numbered(), np.int64(32)).batch_size == 32
     with pytest.raises(ValueError, match="noise train: no images"):
@@ -208,6 +208,14 @@ def test_any_order_in_memory_will_do():
     np.testing.assert_allclose(images.numpy() * 255, planes, atol=1e-3)
     copied = dataclasses.replace(whole, images=pixels.copy(), labels=whole.labels.copy())
     assert BatchLoader(whole).about["contents"] == BatchLoader(copied).about["contents"]
+
+
+def test_read_only_arrays_are_copied_without_a_word():
+    whole = numbered()
+    for array in (whole.images, whole.labels):
+        array.flags.writeable = False
+    images, labels = next(iter(BatchLoader(whole, 4)))  # torch's warning would be an error
+    assert images.shape[0] == len(labels) == 4
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from course_utils import schedules, training, transforms
 from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import TrainingError, TrainingWarning
+from course_utils.lab import files
 from course_utils.models import SmallNet
 from course_utils.transforms import Augment
 
@@ -373,6 +374,15 @@ def test_likelihoods_of_what_are_no_logarithms(last, loss_fn):
     assert fit(shuffled(), nn.Sequential(tiny_net(), nn.LogSoftmax(1)), loss_fn) == []
 
 
+def test_other_weights_know_nothing_of_the_training_before(tmp_path):
+    scaled = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
+    model = tiny_net()
+    files.save_weights(model, tmp_path / "scaled.pt")
+    assert fit(shuffled(), model) == []
+    files.load_weights(model, tmp_path / "scaled.pt")
+    training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
+
+
 def test_two_loaders_of_different_classes():
     turned = replace(tiny_set(30), classes=tiny_set().classes[::-1])
     [message] = fit(shuffled(), validation=BatchLoader(turned, 10))
@@ -606,6 +616,19 @@ def test_a_warning_is_given_at_the_line_that_called(call):
         warnings.simplefilter("always")
         call(model, BatchLoader(sorted_set(), 48), cross_entropy, sgd(model))
     assert "sorted by class" in str(caught[0].message)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_so_is_one_about_measuring():
+    """`predict` and `validate_epoch` are decorated by torch, whose frames lie between."""
+    model, augmented = tiny_net(), BatchLoader(tiny_set(), 16, augment=Augment())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        training.predict(model, augmented)
+        training.evaluate(model, augmented)
+        training.validate_epoch(model, augmented, cross_entropy)
+        training.fit(model, shuffled(), augmented, cross_entropy, sgd(model), epochs=1, verbose=False)
+    assert ["augmented" in str(warning.message) for warning in caught] == 4 * [True]
     assert {warning.filename for warning in caught} == {__file__}
 
 

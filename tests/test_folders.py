@@ -36,6 +36,7 @@ def save(picture: Image.Image, path: Path, **options) -> Path:
 
 def test_a_wide_picture_is_cut_to_its_middle_and_one_of_the_right_size_is_taken_as_it_is(tmp_path):
     picture = read_picture(save(striped(RED, GREEN, BLUE), tmp_path / "wide.png"))
+    assert picture.flags.writeable  # a reader may paint on it
     assert (picture.shape, picture.dtype) == ((32, 32, 3), np.uint8)
     assert (picture[:, 2:-2] == GREEN).all()  # at the edges, the resampling looks a little over the cut
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import io
 import json
+import platform
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,9 @@ def test_torchsummary_prints_the_assignments_table():
     assert "Input size (MB): 0.01" in text
     assert "Forward/backward pass size (MB): 7.38" in text
     assert "Params size (MB): 25.08" in text
-    assert "ResidualStage" not in text, "only layers, no containers"
+    kinds = set(re.findall(r"^ +(\w+)-\d+ ", text, re.MULTILINE))
+    layers = {"Conv2d", "BatchNorm2d", "ReLU", "Dropout2d", "MaxPool2d", "Flatten", "Linear"}
+    assert kinds == layers, "only layers, no containers"
     assert "Total params: 996,376" in quiet_summary(SmallNet())
 
 
@@ -179,7 +183,8 @@ def test_random_numbers_are_those_of_the_recorded_runs():
     """Dropout's values in float32 and the networks' first weights, bit by bit."""
     torch.manual_seed(0)
     layer, x = models.Dropout(0.1), torch.randn(4, 8, 16, 16)
-    assert digest([layer(x)]) == "2bba092bda92"
+    if platform.machine() in ("x86_64", "AMD64"):  # elsewhere torch.randn rounds otherwise
+        assert digest([layer(x)]) == "2bba092bda92"
     torch.manual_seed(0)
     assert digest(SmallNet().state_dict().values()) == "874a489c4df0"
     assert digest(CustomResNet().state_dict().values()) == "6fd0fa4d7d29"
@@ -252,13 +257,27 @@ def test_headless_returns_features_and_leaves_the_model(model, features):
     assert torch.equal(model(images), logits)
 
 
+def test_headless_knows_a_network_of_ones_own_with_the_head_of_smallnet():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.head = SmallNet().features, SmallNet().head
+
+        def forward(self, images):
+            return self.head(self.features(images))
+
+    assert models.headless(Network())(torch.rand(2, 3, 32, 32)).shape == (2, 420)
+
+
 def test_headless_refuses_a_network_whose_last_layer_it_does_not_know():
     with pytest.raises(ValueError, match="a last layer called head, found Sequential"):
         models.headless(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
 
 
-def test_missing_pretrained_weights_say_what_to_do(monkeypatch):
+def test_missing_pretrained_weights_say_what_to_do(monkeypatch, tmp_path):
     from torchvision.models import ResNet18_Weights
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def offline(self, *args, **kwargs):
         raise OSError("no route to host")

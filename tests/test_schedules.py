@@ -63,6 +63,12 @@ def test_a_range_test_keeps_them_as_well():
     assert len(seen) == 20 and all(seen)
 
 
+@pytest.mark.parametrize("rates", [(3.2e-4, 3.2e-6), (-0.1, 0.1), (0.0, 0.0), (0.1, float("nan"))])
+def test_one_cycle_rises(rates):
+    with pytest.raises(ValueError, match="expected rates that rise from lr_min to lr_max, found"):
+        rates_of(lambda o: one_cycle(o, 24, 98, *rates, peak_epoch=5), 1)
+
+
 def test_one_cycle_corners_and_annihilation():
     rates = rates_of(lambda o: one_cycle(o, 10, 4, 0.01, 0.4, peak_epoch=2.5, lr_end=0.0), 41)
     assert rates[0] == pytest.approx(0.01)

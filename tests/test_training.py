@@ -1,8 +1,10 @@
 """The loop: it learns, repeats, steps each schedule as it counts, and leaves alone what it should."""
 
 import copy
+import io
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LinearLR
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import training
@@ -171,6 +174,23 @@ def test_predict_agrees_with_evaluate():
 # --- What is printed.
 
 
+@pytest.mark.parametrize(
+    ("looks", "quiet"),
+    [({}, True), ({"isatty": lambda self: True}, False), ({"__module__": "ipykernel.iostream"}, False)],
+)
+def test_a_bar_is_drawn_where_somebody_looks_on(looks, quiet, monkeypatch):
+    asked = []
+
+    def bar(loader, *_, **options):
+        asked.append(options["disable"])
+        return loader
+
+    monkeypatch.setattr(sys, "stdout", type("Out", (io.StringIO,), looks)())
+    monkeypatch.setattr(training, "tqdm", bar)
+    training.evaluate(tiny_net(), BatchLoader(tiny_set(), 16))
+    assert asked == [quiet]
+
+
 def test_a_line_an_epoch_and_no_bar_in_a_log(capsys):
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     for validation, blanks in ((loader, 0), (None, 2)):
@@ -217,7 +237,17 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
         training.pick_precision(cpu, "half")
 
 
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_fastest_device_is_picked(cuda, mps, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert training.pick_device().type == expected
+
+
 def test_float16_goes_through_the_scaler_and_learns():
+    training.seed_everything(0)
     model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=6)  # doubles after each epoch
     optimizer, options = sgd(model, 0.02), {"precision": "float16", "scaler": scaler}
@@ -261,6 +291,20 @@ class CountReads(TorchDispatchMode):
         if function.overloadpacket.__name__.removesuffix(".default") in self.READS:
             self.reads.append(str(function))
         return function(*args, **(kwargs or {}))
+
+
+def test_no_copy_to_the_cpu_is_used_before_it_is_complete():
+    model, found = tiny_net(), []
+
+    class Moves(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                found.append((kwargs or {}).get("non_blocking", False))
+            return function(*args, **(kwargs or {}))
+
+    with Moves():
+        training.train_epoch(model, BatchLoader(tiny_set(), 48), cross_entropy, sgd(model))
+    assert found and not any(found)
 
 
 def test_nothing_is_read_back_inside_a_step():

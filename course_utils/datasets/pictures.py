@@ -40,7 +40,7 @@ def read_picture(path: str | Path) -> np.ndarray:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be read as a picture: {reason}") from error
     opaque = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
-    return np.asarray(opaque.convert("RGB"))
+    return np.array(opaque.convert("RGB"))
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -60,7 +60,7 @@ def drawn(data: str) -> np.ndarray:
         images, labels = shapes.draw(len(shapes.CLASSES), seed=2)
         return images[labels == shapes.CLASSES.index("ringed heart")][0]
     picture = sunflower() if data == "cifar100" else ship()
-    return np.asarray(picture.resize((SIZE, SIZE)))
+    return np.array(picture.resize((SIZE, SIZE)))
 
 
 def sunflower() -> Image.Image:

@@ -1,1 +1,1 @@
-"""Self-checks for the exercises, a file a session, and the checks of a first batch that `fit` makes."""
+"""Self-checks of the exercises, one file per session, and the checks that `fit` makes of a run and its first batch."""

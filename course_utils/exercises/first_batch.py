@@ -5,6 +5,7 @@ change nothing: a run comes out the same to the last bit. What cannot work is a 
 mistake a `TrainingWarning`.
 """
 
+import os
 import re
 import sys
 import warnings
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-PACKAGE = str(Path(__file__).parents[1])
+# Torch is a caller, too: of what `@torch.inference_mode()` decorates.
+INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
@@ -51,7 +53,7 @@ class TrainingWarning(UserWarning):
 def warn(message: str | None) -> None:
     """Warn of `message`, if any, at the line outside the package that called `fit` or another function of it."""
     frame, level = sys._getframe(), 1
-    while frame and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame and frame.f_code.co_filename.startswith(INSIDE):
         frame, level = frame.f_back, level + 1
     if message:
         warnings.warn(message, TrainingWarning, stacklevel=level)
@@ -95,7 +97,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
 
 def random_state(device: torch.device) -> Tensor:
     """Where the random numbers of a device stand; nothing on a device that does not say."""
-    states = {"cpu": torch.get_rng_state, "cuda": torch.cuda.get_rng_state}
+    states = {"cpu": torch.get_rng_state, "cuda": lambda: torch.cuda.get_rng_state(device)}
     return states.get(device.type, lambda: torch.empty(0))()
 
 
@@ -263,6 +265,11 @@ def note(model: nn.Module, loader, anew: bool = False) -> None:
     network, about = unwrap(model), about_images(loader)
     if anew or network not in TRAINED_ON or TRAINED_ON[network][0] != about:
         TRAINED_ON[network] = about, set()
+
+
+def forget(model: nn.Module) -> None:
+    """Forget what `model` was trained on: it has other weights now."""
+    TRAINED_ON.pop(unwrap(model), None)
 
 
 def compare(model: nn.Module, loader) -> None:
