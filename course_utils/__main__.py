@@ -1,8 +1,8 @@
 """The command line: `python -m course_utils VERB`. Each verb's modules are imported only when it is called."""
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -42,6 +42,13 @@ def sync(notebook: Path | None) -> None:
     in_full.update()
 
 
+def execute() -> None:
+    from course_utils.authoring import sync as notebooks
+
+    sync(None)
+    notebooks.execute()
+
+
 def exercises() -> None:
     from course_utils.authoring import exercises, sync
 
@@ -72,22 +79,22 @@ TAKE = ("--from-notebook", {"type": path, "metavar": "FILE", "help": "first take
 
 STUDENTS = {
     "list": (list_recipes, "the named recipes"),
-    "fetch": ("datasets.cifar.fetch", "download and verify data sets, for use offline", NAMES, ROOT),
+    "fetch": ("datasets.cifar:fetch", "download and verify data sets, for use offline", NAMES, ROOT),
     "run": (run, "train one recipe and record the run", RECIPE, SEED, ROOT),
     "table": (table, "the recorded runs: test accuracy over seeds, weights, minutes", PATTERN),
-    "verify": ("lab.sweeps.verify", "test saved weights again, compare with their records", PATTERN, ROOT),
-    "bench": ("lab.bench.main", "measure how fast this machine's processor trains, as ratios", JSON),
+    "verify": ("lab.sweeps:verify", "test saved weights again, compare with their records", PATTERN, ROOT),
+    "bench": ("lab.bench:main", "measure how fast this machine's processor trains, as ratios", JSON),
     "standalone": (standalone, "write each notebook with the package inside, to open anywhere", OUT),
 }
 AUTHORS = {
-    "sweep": ("lab.sweeps.sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
-    "examine": ("lab.diagnostics.examine", "store what saved networks get wrong", PATTERN, ROOT),
-    "gallery": ("authoring.gallery.write", "store the pictures of CIFAR that the book shows", ROOT),
-    "live": ("authoring.live.write", "write what See it think and Turn the knobs run on"),
+    "sweep": ("lab.sweeps:sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
+    "examine": ("lab.diagnostics:examine", "store what saved networks get wrong", PATTERN, ROOT),
+    "gallery": ("authoring.gallery:write", "store the pictures of CIFAR that the book shows", ROOT),
+    "live": ("authoring.live:write", "write what See it think and Turn the knobs run on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),
-    "execute": ("authoring.sync.execute", "sync, then run every notebook in the quick profile"),
-    "execute-full": ("authoring.in_full.run", "run a lesson on CIFAR and store it for the book", LESSON),
+    "execute": (execute, "sync, then run every notebook in the quick profile"),
+    "execute-full": ("authoring.in_full:run", "run a lesson on CIFAR and store it for the book", LESSON),
 }
 
 
@@ -109,20 +116,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def call(function, *given) -> None:
-    if isinstance(function, str):
-        module, name = function.rsplit(".", 1)
-        function = getattr(importlib.import_module(f"course_utils.{module}"), name)
-    function(*given)
-
-
 def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a ?
     try:
         try:
             args = parser().parse_args()
-            call(args.function, *(getattr(args, name) for name in args.given))
+            verb = args.function
+            verb = pkgutil.resolve_name(f"course_utils.{verb}") if isinstance(verb, str) else verb
+            verb(*(getattr(args, name) for name in args.given))
         finally:
             sys.stdout.flush()  # here, where a broken pipe can be caught
     except KeyboardInterrupt:

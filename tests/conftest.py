@@ -9,7 +9,7 @@ import pytest
 
 # The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
 os.environ["COURSE_PROFILE"] = "quick"
-os.environ["TQDM_DISABLE"] = "1"  # a bar that appears on a slow computer would be an output that differs
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last bit was made on a processor
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
 if WORKER:
     os.environ["OMP_NUM_THREADS"] = "1"  # two kernels with two threads each would wait for each other
@@ -29,8 +29,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The networks are so small that a second thread brings nothing, and on a busy computer takes most of the time."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+        torch.backends.mps.is_available = lambda: False  # as with CUDA above
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(records, "RECORDED", tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """The training images of the drawn shapes, an `ImageSet`."""
+    from course_utils import data
+
+    return data.load("shapes10")[0]
 
 
 @pytest.fixture(scope="session")

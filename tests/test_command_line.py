@@ -1,6 +1,8 @@
 """`python -m course_utils`: every verb explains itself, an error is one line, and terminals of all kinds are served."""
 
+import inspect
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -10,6 +12,8 @@ import pytest
 
 from course_utils import __main__ as command_line
 
+VERBS = command_line.STUDENTS | command_line.AUTHORS
+CALLED = {"json": "path", "from_notebook": "notebook", "lesson": "name"}  # what the functions call these
 COURSE = [sys.executable, "-m", "course_utils"]
 
 
@@ -44,7 +48,19 @@ def test_an_error_is_one_line(args, code, message, capsys, monkeypatch):
     except SystemExit as usage:
         found = usage.code
     assert found == code
-    assert re.match(message, capsys.readouterr().err.splitlines()[-1])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 or code == 2, "only a misspelt command has its usage above"
+    assert re.match(message, said[-1])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_hands_its_arguments_on_in_the_functions_order(verb):
+    function, _, *arguments = VERBS[verb]
+    if isinstance(function, str):
+        function = pkgutil.resolve_name(f"course_utils.{function}")
+    given = [flag.lstrip("-").replace("-", "_") for flag, _ in arguments]
+    taken = inspect.signature(function).bind(*given).arguments
+    assert taken == {CALLED.get(name, name): name for name in given}
 
 
 def test_a_home_is_found_behind_an_equals_sign(monkeypatch, tmp_path):

@@ -22,11 +22,6 @@ QUICK = replace(
 LABELS = torch.arange(40) % 7
 
 
-@pytest.fixture(scope="module")
-def shapes():
-    return data.load("shapes10")[0]
-
-
 def pasted(rng):
     """Images whose pixels say which image they come from, after `paste`, and the loss that knows about it."""
     images = torch.arange(40.0).view(40, 1, 1, 1).repeat(1, 3, 32, 32)

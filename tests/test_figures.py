@@ -50,6 +50,11 @@ def test_what_was_not_run_says_so(draw, empty):
     assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
 
 
+def test_a_range_test_has_no_accuracy_to_draw():
+    names = {"a": SOURCE, "the test": "resnet-lr-range"}
+    assert isinstance(figures.accuracies(names, mark=("the source", 50.48)), Figure | tables.Html)
+
+
 def test_filters_share_a_scale_that_one_outlier_does_not_set(monkeypatch):
     weights = np.full((32, 3, 3, 3), 0.1)
     weights[0, :, 0, 0] = 50, 0, -0.05

@@ -1,20 +1,21 @@
 """The pictures of CIFAR on the pages: stored as their words say, by the recorded weights, and shown once each."""
 
+import base64
 import json
 import re
-import subprocess
-import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from course_utils.authoring import curves
+from course_utils.authoring import curves, live
 from course_utils.authoring import gallery as maker
 from course_utils.data import ImageSet
 from course_utils.datasets.cifar import CLASSES
-from course_utils.lab import gallery, records, tables
+from course_utils.lab import gallery, recipes, records, runs, tables
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 WORDS = gallery.words()
@@ -100,12 +101,6 @@ def shown(group: maker.Group) -> list[int]:
     return [int(picture[0, 0, 0]) for picture in group.pictures]
 
 
-def test_a_page_that_shows_pictures_does_not_wait_for_torch():
-    code = "import sys, course_utils.lab.gallery; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_the_surest_mistakes_come_first(answers, monkeypatch):
     monkeypatch.setattr(maker, "answers", lambda name, root: answers)
     (group,) = maker.mistakes(("smallnet-source",), None).groups
@@ -130,6 +125,26 @@ def test_the_curves_of_the_page_are_those_of_the_records():
     last = recorded["history"]["validation_accuracy"][-1]
     assert runs["smallnet-source"]["other"][0][-1] == pytest.approx(100 * last, abs=0.051)
     assert runs["resnet-fast"]["other"] == [], "it held nothing out"
+
+
+@pytest.mark.parametrize("name", live.NETWORKS)
+def test_the_page_has_the_recorded_weights(name):
+    def numbers(text):
+        return zlib.decompress(base64.b64decode(text))
+
+    script = (live.STATIC / f"network_{name}.js").read_text(encoding="utf-8")
+    stored = re.search(rf'LIVE\.weights\["{name}"\] = "([^"]+)"', script)[1]
+    made = live.packed(runs.trained_network(recipes.get(name)))
+    assert numbers(stored) == numbers(made), "run `python -m course_utils live`"
+
+
+def test_a_page_without_a_picture_of_its_own_is_not_written(monkeypatch):
+    test = ImageSet(np.zeros((2, 32, 32, 3), np.uint8), np.array([0, 1]), ("sunflower", "tiger"), "two")
+    never_tiger = torch.tensor([[9.0, 0.0], [9.0, 0.0]])
+    monkeypatch.setattr(live, "PICTURES", "sunflower, tiger > sunflower")
+    assert live.choose(test, never_tiger, torch.tensor([[9.0, 0.0], [0.0, 9.0]])) == [0, 1]
+    with pytest.raises(ValueError, match="no test picture of a tiger is answered by sunflower"):
+        live.choose(test, never_tiger, never_tiger)
 
 
 def test_the_knobs_are_short_enough_to_read():

@@ -6,6 +6,7 @@ Costs about 10 s, for two interpreters of which one imports torch.
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_training_loads_five_modules_of_ours():
 
 def test_a_page_that_shows_records_does_not_wait_for_torch():
     flat = ["plots", "schedules", "lessons", "datasets.cifar", "datasets.folders"]
-    lab = [f"lab.{name}" for name in ("figures", "tables", "records", "claims", "verdicts")]
+    lab = [f"lab.{name}" for name in ("figures", "tables", "records", "claims", "verdicts", "gallery")]
     assert "torch" not in loaded(*(f"course_utils.{name}" for name in flat + lab))
 
 
@@ -89,6 +90,13 @@ def test_the_lesson_is_short_enough_to_read():
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_begins_with_what_it_is(module):
     assert ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+
+
+def test_records_and_weights_are_installed_with_the_package():
+    tools = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    lab, globs = PACKAGE / "lab", tools["setuptools"]["package-data"]["course_utils.lab"]
+    packed = {path for one in globs for path in lab.glob(one)}
+    assert {*lab.glob("recorded/*/seed*.json"), *lab.glob("recorded/*/seed*.pt")} <= packed
 
 
 def test_the_lesson_is_what_a_student_sees_first():

@@ -23,6 +23,7 @@ DRIVER = """
     from course_utils.lab import recipes, records, runs, sweeps
 
     torch.set_num_threads(1)
+    training.pick_device = lambda: torch.device("cpu")
     out, network = Path(sys.argv[1]), {"widths": (8, 16, 32), "hidden": 64}
     recipe = replace(
         recipes.get("smallnet-best"), name="tiny", data="shapes10", network_args=network, epochs=2, batch_size=97,

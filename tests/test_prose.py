@@ -4,6 +4,7 @@ import csv
 import re
 import subprocess
 import sys
+import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def test_spelling():
     paths = [*TEXTS, *sorted((ROOT / "course_utils").rglob("*.py"))]
     result = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, encoding="utf-8")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_pages_name_the_versions_that_the_package_takes():
+    lines = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["dependencies"]
+    below = {line.partition(">")[0]: line.partition(",")[2] for line in lines}
+    command = f'pip install "torch{below["torch"]}" "torchvision{below["torchvision"]}" --index-url'
+    assert all(command in read(page) for page in (ROOT / "README.md", ROOT / "book" / "how_to_run.md"))
+
+
+def test_the_command_that_says_what_this_computer_trains_in(capsys):
+    text = read(ROOT / "book" / "how_to_run.md")
+    [command] = re.findall(r'python -c "(from course_utils\.training [^"]+)"', text)
+    exec(command, {})
+    assert re.fullmatch(r"(cpu|cuda|mps) torch\.(float32|bfloat16|float16)\n", capsys.readouterr().out)
 
 
 def test_every_address_is_on_the_list():

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from course_utils import lessons
-from course_utils.lab import published, recipes, records, runs, verdicts
+from course_utils.lab import figures, published, recipes, records, runs, verdicts
 from course_utils.lab.claims import CLAIMS
 from course_utils.models import count_parameters
 
@@ -194,3 +194,10 @@ def test_invented_numbers_are_found(tmp_path):
 def test_ranges_are_read_whole_and_sizes_are_none():
     found = measurements("3 to 5 points, 32×32 pixels, 1.5× and 71.2 ± 0.3 %, ten-second epochs, 3.14 rad")
     assert {phrase for phrase, _ in found} == {"3 to 5 points", "1.5×", "71.2 ± 0.3 %", "ten-second"}
+
+
+def test_the_readmes_picture_is_described_by_its_own_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    alt = re.search(r'headline\.png"[^>]* alt="([^"]*)"', text)[1]
+    means = [fmean(verdicts.percents(name)) for name in figures.HEADLINE.values()]
+    assert re.findall(r"(\d+) %", alt) == [f"{mean:.0f}" for mean in means]

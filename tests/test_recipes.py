@@ -10,11 +10,12 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR, StepLR
 
-from course_utils import schedules
+from course_utils import data, schedules, training
 from course_utils.data import N_CLASSES, ImageSet
 from course_utils.lab import recipes, records, runs
 from course_utils.lab.recipes import RECIPES
 from course_utils.models import SmallNet, count_parameters
+from course_utils.transforms import Augment
 
 
 def test_names_are_keys_and_values_are_plain():
@@ -133,6 +134,28 @@ def grey(recipe):
 def test_the_jitter_of_a_recipe_reaches_its_loader():
     for name, alike in (("smallnet-source", True), ("smallnet-jitter", False)):
         assert (len({round(float(image.mean()), 3) for image in grey(RECIPES[name])}) == 1) == alike
+
+
+def test_the_settings_of_a_recipe_reach_its_run(few, monkeypatch):
+    """Those that the accuracy of a short run would not show."""
+
+    class Enough(Exception):
+        pass
+
+    def fit(model, train, validation, loss_fn, optimizer, scheduler, **options):
+        found.update(options, train=train, validation=validation, loss_fn=loss_fn)
+        raise Enough
+
+    found, chances = {}, {"crop": 3, "flip": 0.4, "hole": 5, "hole_chance": 0.6, "jitter": 0.1}
+    others = {"label_smoothing": 0.3, "precision": "float16", "alternate": True, "curve_on_test": True}
+    recipe = replace(RECIPES["smallnet-source"], name="mine", data="shapes10", **chances, **others)
+    monkeypatch.setattr(data, "load", lambda name, root=None: few)
+    monkeypatch.setattr(training, "fit", fit)
+    with pytest.raises(Enough):
+        runs.train(recipe, 0)
+    assert found["train"].augment == Augment(*chances.values(), alternate=True, reflect=False)
+    assert found["validation"].image_set is few[1], "the curve is drawn on the test images"
+    assert (found["loss_fn"].label_smoothing, found["precision"]) == (0.3, "float16")
 
 
 def test_the_sources_slips_reach_the_loader():

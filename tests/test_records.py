@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -53,10 +54,17 @@ def test_a_malformed_record_says_what_is_wrong(damage, message, empty):
         records.read(path)
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "is not JSON"), ("[]", "expected an object, found list")])
-def test_what_is_no_record_is_named(text, says, empty):
-    (empty / "seed0.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"seed0\.json.* {says}"):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "is not JSON"),
+        (b"[]", "expected an object, found list"),
+        ("{}".encode("utf-16"), "is not JSON in UTF-8"),
+    ],
+)
+def test_what_is_no_record_is_named(content, says, empty):
+    (empty / "seed0.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"seed0\.json:? {says}"):
         records.read(empty / "seed0.json")
 
 
@@ -81,10 +89,18 @@ def test_two_records_of_one_seed_are_not_two_runs(empty):
             counting(NAME)
 
 
-def test_a_record_in_another_encoding_is_named(empty):
-    (empty / "seed0.json").write_text("{}", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"seed0\.json is not JSON in UTF-8"):
-        records.read(empty / "seed0.json")
+def test_a_record_is_written_whole_or_not_at_all(empty, monkeypatch):
+    def full_disk(*paths):
+        raise OSError("no space left")
+
+    write(NAME, 50.0)
+    path = records.path_of(NAME, 0)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        records.write(record(NAME, 0, 60.0), path)
+    assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == ["seed0.json"]
 
 
 @pytest.mark.parametrize("seed", [-1, 10**6, 1.0, "0"])

@@ -22,11 +22,6 @@ QUICK = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def shapes():
-    return data.load("shapes10")[0]
-
-
 def test_the_first_layer_whitens_patches(shapes):
     mean, std = data.channel_stats(shapes)
     images, _ = next(iter(BatchLoader(shapes, 1000, mean=mean, std=std)))
@@ -88,6 +83,18 @@ def test_six_views_are_those_that_it_says():
 
     expected = (2 * corners(images) + corners(up_and_left) + corners(down_and_right)) / 8
     torch.testing.assert_close(models.SixViews(Corner())(images), expected)
+
+
+def test_each_view_has_the_size_of_the_picture():
+    sizes = []
+
+    class Sizes(nn.Module):
+        def forward(self, images):
+            sizes.append(images.shape[2:])
+            return images[:, :, 0, 0]
+
+    models.SixViews(Sizes())(torch.rand(1, 3, 20, 40))
+    assert sizes == 6 * [(20, 40)]
 
 
 def test_evaluate_asks_six_times():
@@ -217,11 +224,16 @@ def test_first_epochs_are_small(shapes):
     loader = runs.build_loader(QUICK, shapes, data.channel_stats(shapes), True, 0)
     sizes = [next(iter(loader))[0].shape[2:] for _ in range(3)]
     assert sizes == [(24, 24), (24, 24), (32, 32)]
+    line = torch.linspace(0, 1, 32)
+    middles = ((torch.arange(24) + 0.5) * 32 / 24 - 0.5) / 31  # where the small pixels lie on it
+    found = sprint.shrink((line + line[:, None]).repeat(2, 3, 1, 1), 24)[..., 1:-1, 1:-1]
+    expected = (middles + middles[:, None])[1:-1, 1:-1].expand(2, 3, 22, 22)
+    torch.testing.assert_close(found, expected, atol=0.002, rtol=0)  # the nearest pixel is 0.016 off
     whole, part = (runs.training_flops(replace(QUICK, small_epochs=n)) for n in (0, 2))
     assert 0.75 < part / whole < 0.85  # two of five epochs at about half
 
 
-def test_a_resumed_sprint_is_the_same(shapes, tmp_path, monkeypatch):
+def test_a_resumed_sprint_is_the_same(shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "load", lambda *_: (data.take(shapes, 1000), data.take(shapes, 100, seed=1)))
     whole = runs.train(QUICK, 0)
     path = tmp_path / "run.checkpoint"
@@ -238,6 +250,7 @@ def test_a_resumed_sprint_is_the_same(shapes, tmp_path, monkeypatch):
     with pytest.raises(Stop):
         runs.train(QUICK, 0, checkpoint=Cut(path, QUICK, 0, {}))
     resumed = runs.train(QUICK, 0, checkpoint=runs.RunCheckpoint(path, QUICK, 0, {}))
+    assert "continuing after epoch 4 from run.checkpoint\n" in capsys.readouterr().out
     assert not resumed.model.patches.bias.requires_grad
     for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 from course_utils.authoring import standalone, sync
+from course_utils.authoring.sync import read
 from course_utils.lab import records
 
 ROOT = sync.NOTEBOOKS.parent
@@ -27,10 +28,6 @@ def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("standalone")
     standalone.write(out)
     return out
-
-
-def read(path: Path):
-    return nbformat.read(path, as_version=4)
 
 
 def lesson_with(code: str):

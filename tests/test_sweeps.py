@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from filelock import FileLock
+from torch import nn
 
-from course_utils import data, training
+from course_utils import data, models, training
 from course_utils.exercises import first_batch, parts
 from course_utils.lab import machine, recipes, records, runs, sweeps
 from course_utils.lab.files import read_tensors
@@ -213,7 +214,7 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_turn(empty, capsys)
 def test_a_result_that_could_not_be_written_is_not_computed(tiny, tmp_path):
     (tmp_path / "runs").touch()
     tiny.setattr(sweeps, "finish", None)
-    with pytest.raises(ValueError, match="runs/tiny-seed0.json cannot be written"):
+    with pytest.raises(ValueError, match=r"runs.tiny-seed0\.json cannot be written"):
         sweeps.run(TINY, 0)
 
 
@@ -292,6 +293,21 @@ def change(seed=0, **entries):
 def test_weights_that_do_not_fit_their_record_are_named(tiny, damage, says):
     damage(records.weights_of("tiny", 0))
     with pytest.raises(RuntimeError, match=says):
+        sweeps.verify("*")
+
+
+def test_a_network_that_takes_its_weights_no_longer_is_one_failure_of_several(tiny):
+    class Other(models.CustomResNet):
+        def __init__(self, **args):
+            super().__init__(**args)
+            self.prep.append(nn.BatchNorm2d(args["widths"][0]))
+
+    tiny.setattr(models, "CustomResNet", Other)
+    (records.RECORDED / "gone").mkdir()
+    (records.RECORDED / "gone" / "seed0.json").touch()
+    with pytest.raises(
+        RuntimeError, match=r"(?s)tiny seed 0: .* another architecture: prep.*gone belongs to no"
+    ):
         sweeps.verify("*")
 
 

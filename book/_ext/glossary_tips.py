@@ -18,18 +18,12 @@ class Tip(nodes.Inline, nodes.Element):
 def add_tips(app, doctree: nodes.document, docname: str) -> None:
     if docname == GLOSSARY or GLOSSARY not in app.env.found_docs:  # as in a book of a few pages
         return
-    known = definitions(app)
+    entries = app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
+    known = {name: one.children[-1].astext() for one in entries for name in one.next_node(nodes.term)["ids"]}
     for link in list(doctree.findall(nodes.reference)):
-        words = known.get(link.get("refuri", "").partition("#")[2])
-        if words:
+        if words := known.get(link.get("refuri", "").partition("#")[2]):
             link["classes"].append("term")
             link.parent.insert(link.parent.index(link) + 1, Tip(words=words))
-
-
-def definitions(app) -> dict[str, str]:
-    """{id: definition} of every term."""
-    entries = app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
-    return {name: one.children[-1].astext() for one in entries for name in one.next_node(nodes.term)["ids"]}
 
 
 def open_tip(writer, node: Tip) -> None:

@@ -12,8 +12,7 @@ from course_utils.authoring import repository
 def offer(app, config) -> None:
     """Check what is configured, before the theme reads it. Raises ValueError for what is no address or no tag."""
     options = config.html_theme_options
-    found = repository.checked(options.get("repository_url"), options.get("repository_branch"))
-    if found:
+    if found := repository.checked(options.get("repository_url"), options.get("repository_branch")):
         app.connect("html-page-context", partial(add_buttons, *found), priority=502)  # after the theme's
 
 

@@ -29,8 +29,7 @@ def to_mathml(latex: str, display: str) -> str:
     latex = re.sub(r"\{(aligned|split)\}", "{align*}", latex)
     latex = re.sub(r"\\(log|ln|exp)(\s+(?=[a-zA-Z0-9])|\s*(?=\\))", r"\\\1\\,", latex)
     mathml = convert(latex, display=display)
-    unknown = re.search(r"\\\w+", " ".join(ElementTree.fromstring(mathml).itertext()))
-    if unknown:
+    if unknown := re.search(r"\\\w+", " ".join(ElementTree.fromstring(mathml).itertext())):
         raise ValueError(f"unknown command {unknown[0]}")
     return mathml
 

@@ -25,7 +25,7 @@ def describe(app, pagename: str, templatename: str, context: dict, doctree: node
     """Add a page's meta tags. Pages without a text of their own, such as the search, have none."""
     if doctree is None:
         return
-    line = opening(doctree)
+    line = textwrap.shorten(doctree.next_node(nodes.paragraph).astext(), 200, placeholder=" …")
     tags = {
         "og:type": "article",
         "og:site_name": app.config.html_title,
@@ -45,11 +45,6 @@ def describe(app, pagename: str, templatename: str, context: dict, doctree: node
     context["metatags"] += "\n".join(metas) + "\n"
 
 
-def opening(doctree: nodes.document) -> str:
-    """A page's first paragraph as plain text, cut after 200 characters at most."""
-    return textwrap.shorten(doctree.next_node(nodes.paragraph).astext(), 200, placeholder=" …")
-
-
 def add_card(app, exception: Exception | None) -> None:
     if exception is None and app.config.html_baseurl:
         draw(Path(app.outdir, CARD), app.config.html_title)
@@ -62,12 +57,10 @@ def draw(path: Path, title: str) -> None:
         figure.text(0.06, 0.83, title, size=56, weight="bold")
         figure.text(0.06, 0.7, textwrap.fill(LINE, 62), size=26, va="center")
         if recorded := records.of_recipe(RECIPE):
-            accuracy = recorded[0]["history"]["validation_accuracy"]
+            percents = [100 * one for one in recorded[0]["history"]["validation_accuracy"]]
             axes = figure.add_axes((0.08, 0.15, 0.86, 0.4), xlabel="epoch")
             axes.set_title("accuracy on CIFAR-100’s validation pictures, %", size=20, loc="left")
-            axes.plot(
-                range(1, len(accuracy) + 1), [100 * one for one in accuracy], color=plots.BLUE, linewidth=5
-            )
+            axes.plot(range(1, len(percents) + 1), percents, color=plots.BLUE, linewidth=5)
         figure.savefig(path, dpi=100)
 
 

@@ -25,28 +25,20 @@ def write(out: Path) -> None:
 
 def script() -> str:
     """A line for each recipe that has been trained, in the order of `recipes.RECIPES`."""
-    found = [(one, verdicts.runs_of(one.name)) for one in recipes.RECIPES.values() if one.epochs]
-    lines = [
-        f" {json.dumps(one.name)}: {json.dumps(entry(one, of), ensure_ascii=False)}"
-        for one, of in found
-        if of
-    ]
+    recorded = {name: verdicts.runs_of(name) for name, one in recipes.RECIPES.items() if one.epochs}
+    found = {name: entry(recipes.RECIPES[name], runs) for name, runs in recorded.items() if runs}
+    lines = [f" {json.dumps(name)}: {json.dumps(it, ensure_ascii=False)}" for name, it in found.items()]
     return "window.RUNS = {\n" + ",\n".join(lines) + "\n};\n"
 
 
 def entry(recipe: recipes.Recipe, recorded: list[dict[str, Any]]) -> dict[str, Any]:
     """What a recipe is about, and its curves of accuracy in per cent, one for each seed."""
-    curves = {
-        name: [[round(100 * one, 1) for one in run["history"][key] if one is not None] for run in recorded]
-        for name, key in {"training": "train_accuracy", "other": "validation_accuracy"}.items()
-    }
-    return {
-        "about": re.sub(r"^[RS]\d+: ", "", recipe.about),  # without the claim's number
-        "data": recipe.data,
-        "held": "test" if recipe.curve_on_test else "validation",
-        "training": curves["training"],
-        "other": [curve for curve in curves["other"] if curve],  # none where nothing was held out
-    }
+    about = re.sub(r"^[RS]\d+: ", "", recipe.about)  # without the claim's number
+    found = {"about": about, "data": recipe.data, "held": "test" if recipe.curve_on_test else "validation"}
+    for name, key in (("training", "train_accuracy"), ("other", "validation_accuracy")):
+        curves = [[round(100 * x, 1) for x in run["history"][key] if x is not None] for run in recorded]
+        found[name] = [curve for curve in curves if curve]  # none where nothing was held out
+    return found
 
 
 def stills() -> dict[str, Figure]:
@@ -55,12 +47,7 @@ def stills() -> dict[str, Figure]:
     cycle = schedules.rates_of(
         lambda optimizer: schedules.one_cycle(optimizer, EPOCHS, BATCHES, 0.001, 0.1, 5), EPOCHS * BATCHES
     )
-    return {
-        "steps": plots.schedule(
-            planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True
-        ),
-        "cycle": plots.schedule(
-            cycle, BATCHES, "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"
-        ),
-        "runs": figures.curves({"smallnet-source": "smallnet-source", "smallnet-best": "smallnet-best"}),
-    }
+    steps = plots.schedule(planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True)
+    title = "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"
+    runs = figures.curves({name: name for name in ("smallnet-source", "smallnet-best")})
+    return {"steps": steps, "cycle": plots.schedule(cycle, BATCHES, title), "runs": runs}

@@ -48,18 +48,15 @@ def flow(parts: dict[str, nn.Module]) -> Figure:
         boxes.text(0, row - height / 2 - 0.05, shape, va="bottom", size=plots.SMALL_LETTERS)
         if name.startswith("residual"):
             bend = {"arrowstyle": "-|>", "mutation_scale": 12, "connectionstyle": "arc3,rad=0.6"}
-            boxes.add_patch(
-                FancyArrowPatch((-8, row - 1), (-8, row), color=plots.VERMILION, clip_on=False, **bend)
-            )
+            arrow = FancyArrowPatch((-8, row - 1), (-8, row), color=plots.VERMILION, clip_on=False, **bend)
+            boxes.add_patch(arrow)
             boxes.text(8, row + 0.36, "X + R(X)", color="#9a4400", size=plots.SMALL_LETTERS, va="center")
     names, weights = ["picture", *parts], [0, *map(count_parameters, parts.values())]
     boxes.set_yticks(range(len(names)), names)
     boxes.set(xlim=(-0.14 * widest, 1.05 * widest), ylim=(len(names) - 0.4, -0.75))
     boxes.set(xticks=[], xlabel="shape")
-    for axes, numbers, label, digits in (
-        (bars, weights, "weights", 0),
-        (work, products, "products\n(millions)", 1),
-    ):
+    columns = (bars, weights, "weights", 0), (work, products, "products\n(millions)", 1)
+    for axes, numbers, label, digits in columns:
         drawn = axes.barh(range(len(names)), numbers, height=0.4, color=plots.BLUE)
         axes.bar_label(drawn, [f"{n:,.{digits}f}" if n else "" for n in numbers], padding=3)
         axes.set(xticks=[], xlabel=label, xlim=(0, 2 * max(numbers)))

@@ -22,13 +22,8 @@ LESSONS = {
 
 def update() -> None:
     """Bring what is stored up to the lessons, but for the title and the note of the run on top."""
-    stored = {name: path for name, path in LESSONS.items() if path.exists()}
-    sync.update({path: from_lesson(name, about=note(path)) for name, path in stored.items()})
-
-
-def note(path: Path) -> str:
-    """When and where a stored run was made."""
-    return sync.read(path).cells[1].source
+    notes = {name: sync.read(path).cells[1].source for name, path in LESSONS.items() if path.exists()}
+    sync.update({LESSONS[name]: from_lesson(name, about) for name, about in notes.items()})
 
 
 def from_lesson(name: str, about: str) -> NotebookNode:
@@ -57,7 +52,7 @@ def run(name: str) -> None:
     where = f"{here['name']} with {here['threads']} threads, PyTorch {here['torch']}"
     notebook.cells[1].source = (
         f"This is the lesson, run from its first cell to its last in the full profile: "
-        f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on an {where}. "
+        f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on {where}. "
         f"The numbers and figures are what it printed then. "
         f"The notebook itself is [the lesson](../../notebooks/{name}.ipynb)."
     )

@@ -42,9 +42,8 @@ def checked(url: str | None, tag: str | None) -> tuple[str, str] | None:
     if not re.fullmatch(r"https://github\.com/[\w-]+/[\w.-]+(?<!\.git)", str(url)):
         raise ValueError(f"url: expected https://github.com/<owner>/<name>, found {url!r}. {advice}")
     if tag is not None and not isinstance(tag, str):  # 1.10 would be 1.1
-        raise ValueError(
-            f'branch: YAML takes {tag} for a number or a date: write it in quotes, "…". {advice}'
-        )
+        found = f"YAML takes {tag} for a number or a date: write it in quotes"
+        raise ValueError(f'branch: {found}, "…". {advice}')
     if not re.fullmatch(r"v?\d[\w.-]*", str(tag)):
         raise ValueError(f'branch: expected a tag such as "v1.0", not a branch, found {tag!r}. {advice}')
     return url, tag

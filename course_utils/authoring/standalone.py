@@ -9,6 +9,7 @@ import ast
 import functools
 import re
 import tomllib
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -70,9 +71,8 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     read = {path.name: sync.read(path) for path in sorted(notebooks.glob("*.ipynb"))}
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
-        raise RuntimeError(
-            f"no notebook in {notebooks} imports course_utils: run this in the course's folder"
-        )
+        advice = "run this in the course's folder"
+        raise RuntimeError(f"no notebook in {notebooks} imports course_utils: {advice}")
     out.mkdir(parents=True, exist_ok=True)
     for path, copy in copies.items():
         sync.refuse_lost_edits(path, copy)
@@ -96,17 +96,13 @@ def standalone(lesson: NotebookNode) -> NotebookNode:
 
 def code_of(notebook: NotebookNode) -> str:
     """The code of `notebook` as plain Python: magics as calls, and without cells that are not finished."""
-    magics = TransformerManager()
-    cells = [magics.transform_cell(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
-    return "\n".join(cell for cell in cells if is_python(cell))
-
-
-def is_python(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except SyntaxError:
-        return False
-    return True
+    magics, finished = TransformerManager(), []
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        code = magics.transform_cell(cell.source)
+        with suppress(SyntaxError):
+            ast.parse(code)
+            finished.append(code)
+    return "\n".join(finished)
 
 
 def fresh(cell: NotebookNode) -> NotebookNode:

@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from course_utils.authoring import exercises, repository
+from course_utils.lab import records
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -51,12 +52,7 @@ def read(path: Path) -> NotebookNode:
     """The notebook at `path`; ValueError, with its name, where it is none, as after a merge with conflicts."""
     try:
         return nbformat.read(path, as_version=4)
-    except (
-        nbformat.reader.NotJSONError,
-        nbformat.ValidationError,
-        UnicodeDecodeError,
-        AttributeError,  # what nbformat makes of a list
-    ) as error:
+    except (AttributeError, ValueError, nbformat.ValidationError) as error:  # the first: of a list
         raise ValueError(f"{path} is no notebook: restore it, or delete it and repeat") from error
 
 
@@ -76,15 +72,7 @@ def write(path: Path, notebook: NotebookNode) -> None:
     kept = {key: notebook.metadata[key] for key in ("kernelspec", "mystnb") if key in notebook.metadata}
     course = {"course": {"made_with": digest(notebook)}}
     notebook.metadata = nbformat.from_dict(kept | {"language_info": {"name": "python"}} | course)
-    replace_text(path, nbformat.writes(notebook) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
+    records.write_text(nbformat.writes(notebook) + "\n", path)
 
 
 # --- Whose edits are whose.
@@ -145,9 +133,8 @@ def take_over(notebook: Path) -> None:
     """
     text = notebook.with_suffix(".py")
     if notebook.suffix != ".ipynb" or not text.exists():
-        raise RuntimeError(
-            f"{notebook}: expected an .ipynb beside a .py that it is made from; edit its own source"
-        )
+        expected = "expected an .ipynb beside a .py that it is made from; edit its own source"
+        raise RuntimeError(f"{notebook}: {expected}")
     stored = read(notebook)
     source = jupytext.read(text)
     if digest(source) not in (digest(stored), made_with(stored)):
@@ -157,10 +144,9 @@ def take_over(notebook: Path) -> None:
     source.metadata.setdefault("jupytext", {})["cell_metadata_filter"] = "tags,mystnb,-all"
     written = jupytext.writes(source, fmt="py:percent")
     if found := difference(source, jupytext.reads(written, fmt="py:percent")):
-        raise RuntimeError(
-            f"{notebook} would not be the same out of a .py, where # %% begins a cell: {found}"
-        )
-    replace_text(text, written)
+        where = "would not be the same out of a .py, where # %% begins a cell"
+        raise RuntimeError(f"{notebook} {where}: {found}")
+    records.write_text(written, text)
     write(notebook, combine_inputs_with_outputs(jupytext.read(text), stored))
 
 

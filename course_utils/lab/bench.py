@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_tensor
 
 from course_utils import training
 from course_utils.data import BatchLoader, ImageSet, PerImageDataset
-from course_utils.lab import machine
+from course_utils.lab import files, machine
 from course_utils.models import CustomResNet, SmallNet
 from course_utils.transforms import Augment, per_image
 
@@ -92,9 +92,7 @@ def convolutions(model: nn.Module, images: torch.Tensor, times: int) -> Callable
     """Forward and backward of `model`'s convolutions alone, each on what it sees of `images`, so many times."""
     seen = []
     for layer in (layer for layer in model.modules() if isinstance(layer, nn.Conv2d)):
-        layer.register_forward_hook(
-            lambda layer, given, found: seen.append((layer, given[0].detach(), found))
-        )
+        layer.register_forward_hook(lambda layer, x, y: seen.append((layer, x[0].detach(), y)))
     with training.autocast(images.device):
         model.to(memory_format=torch.channels_last)(images)
     for _, given, _ in seen[1:]:  # there is no gradient for the images
@@ -105,9 +103,7 @@ def convolutions(model: nn.Module, images: torch.Tensor, times: int) -> Callable
         for layer, given, gradient in times * parts:
             with training.autocast(images.device):
                 found = nn.functional.conv2d(given, layer.weight, layer.bias, padding=layer.padding)
-            wanted = [
-                one for one in (given, layer.weight, layer.bias) if one is not None and one.requires_grad
-            ]
+            wanted = [one for one in (given, layer.weight, layer.bias) if one.requires_grad]
             torch.autograd.grad(found, wanted, gradient)
 
     return run
@@ -132,11 +128,9 @@ def lightning(model: nn.Module, loader) -> Callable[[], None]:
             return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
 
     half = training.pick_precision(torch.device("cpu")) == torch.bfloat16
-    quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     settings = {"max_epochs": 1, "accelerator": "cpu", "precision": "bf16-mixed" if half else "32-true"}
-    return lambda: Trainer(**settings, **quiet).fit(Module(), loader)
+    return lambda: Trainer(**settings, **dict.fromkeys(off, False)).fit(Module(), loader)
 
 
 def fastai(model: nn.Module, loader) -> Callable[[], None]:
@@ -202,7 +196,8 @@ def sides(scale: float) -> list[tuple[str, str, Callable[[], object], Callable[[
         if find_spec(module)
         for net, bound, make, slow, fast in nets
     ]
-    first, first_ten = next(iter(ours))[0], next(iter(ours_ten))[0]
+    alone = convolutions(SmallNet(), next(iter(ours))[0], len(ours))
+    alone_ten = convolutions(CustomResNet(), next(iter(ours_ten))[0], len(ours_ten))
     bare_small, bare_ten = epoch(bare, SmallNet(), list(ours)), epoch(bare, CustomResNet(), list(ours_ten))
     return [
         ("SmallNet: the source's loop over fit", "> 1.6", by_source, by_fit),
@@ -212,13 +207,8 @@ def sides(scale: float) -> list[tuple[str, str, Callable[[], object], Callable[[
         ("augmented over plain epoch, image by image", "", one_by_one, by_source),
         ("SmallNet: fit over a bare loop", "< 1.05", by_fit, bare_small),
         ("ResNet: fit over a bare loop", "< 1.05", ten_by_fit, bare_ten),
-        ("SmallNet: its convolutions alone over fit", "", convolutions(SmallNet(), first, len(ours)), by_fit),
-        (
-            "ResNet: its convolutions alone over fit",
-            "",
-            convolutions(CustomResNet(), first_ten, len(ours_ten)),
-            ten_by_fit,
-        ),
+        ("SmallNet: its convolutions alone over fit", "", alone, by_fit),
+        ("ResNet: its convolutions alone over fit", "", alone_ten, ten_by_fit),
         *others,
         ("augmentation: image by image over batched", "> 10", partial(list, workers), partial(list, batched)),
         ("loss passed in over hard-coded", "", by_source, epoch(written_in, source_smallnet(), plain)),
@@ -261,6 +251,8 @@ def table(rounds: int = 3, scale: float = 1.0) -> list[dict[str, Any]]:
 
 def main(path: Path | None = None) -> None:
     """Print the table with the machine it was measured on, and write it to `path` as JSON if given."""
+    if path:
+        files.try_to_write(path, "the table")
     cpu = torch.device("cpu")  # whatever else there is
     here = machine.describe(cpu) | {"system": platform.system()}
     precision = str(training.pick_precision(cpu)).removeprefix("torch.")

@@ -41,9 +41,8 @@ class Checkpoint:
         self.about = describe(run) | {"recipe": self.recipe}
         self.about = files.plain(self.state(run), "the checkpoint")["about"]
         if found := difference(self.about, self.about):
-            raise ValueError(
-                f"expected a number for {found[0]}, found NaN: it equals nothing, so no run could be resumed"
-            )
+            why = "it equals nothing, so no run could be resumed"
+            raise ValueError(f"expected a number for {found[0]}, found NaN: {why}")
         files.try_to_write(self.path, "the checkpoint")
         name = self.path.name
         while self.path.exists():
@@ -66,9 +65,8 @@ class Checkpoint:
             differs = "expected {} {!r}, found {!r}".format(*found)
             raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
         if (made := len(state["history"]["seconds"])) > run.epochs:
-            raise ValueError(
-                f"{self.path} is after {made} epochs, this run is to have {run.epochs}. {advice}"
-            )
+            planned = f"this run is to have {run.epochs}"
+            raise ValueError(f"{self.path} is after {made} epochs, {planned}. {advice}")
         files.load_state(unwrap(run.model), state["model"], self.path)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:

@@ -1,11 +1,10 @@
 """What a saved network learned and gets wrong: computed once by `examine`, from its weights and the test images.
 
-The book is built where neither CIFAR nor torch is needed. So all of this goes into a small JSON file beside the record,
-`examined-seed0.json`, which `tables.examined` reads. It names the weights by their SHA-256.
+The book is built without CIFAR. So all of this goes into a small JSON file beside the record, `examined-seed0.json`,
+which `tables.examined` reads. It names the weights by their SHA-256.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from course_utils import training
 from course_utils.datasets.cifar import CLASSES
 from course_utils.datasets.pictures import drawn
-from course_utils.lab import recipes, runs, sweeps, verdicts
+from course_utils.lab import recipes, records, runs, sweeps, verdicts
 from course_utils.lab.pictures import kept_viewer
 from course_utils.lab.tables import EXAMINED_SCHEMA, examined_path
 from course_utils.lessons import Recipe
@@ -70,9 +69,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
     for recipe, record in saved:
         found = findings(recipe, record, root)
         path = examined_path(recipe.name, record["seed"])
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        records.write_text(json.dumps(found, indent=1) + "\n", path)
         name = f"{recipe.name} seed {record['seed']}"
         print(f"{name}: {found['top1']:.2%} right, calibration error {found['ece']:.2%}", flush=True)
 

@@ -74,11 +74,8 @@ def bars(names: Mapping[str, str], title: str = "") -> Figure:
         right = max(percents, default=0) + 2
         axes.text(right, height, f"{mean:.0f} %" if percents else NOT_RUN, va="center", weight="bold")
     axes.set_yticks(range(len(names)), [plots.wrap(label, 20) for label in names])
-    axes.set(
-        ylim=(len(names) - 0.5, -0.5),
-        xlim=(0, max(85, *(mean + 13 for mean in means))),
-        xlabel="test accuracy (%)",
-    )
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy (%)")
+    axes.set_xlim(0, max(85, *(mean + 13 for mean in means)))
     axes.grid(False, axis="y")
     plots.set_title(figure, title)
     return figure
@@ -95,7 +92,7 @@ def accuracies(
 
     `mark` is (label, %), a vertical. With a single row there is nothing to compare: then this says what is missing.
     """
-    waiting = [name for name in names.values() if not runs_of(name)]
+    waiting = [name for name in names.values() if not verdicts.percents(name)]
     names = {label: name for label, name in names.items() if name not in waiting}
     if waiting and len(names) + bool(mark) < 2:
         return missing(*waiting)
@@ -184,7 +181,7 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     ours = sorted((one for one in ours if one.data == data), key=lambda one: one.percent)
     points += [(one, "o", plots.BLUE, (-8, -4) if k % 2 else (8, -4)) for k, one in enumerate(ours)]
     for one, mark, colour, place in points:
-        x = getattr(one, cost, None)
+        x = getattr(one, cost)
         if one.data == data and x:
             side = {0: "center", 6: "right", -8: "right", 8: "left"}[place[0]]
             x = x / 1e6 if cost == "weights" else x
@@ -204,17 +201,12 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     return figure
 
 
-def headline(name: str) -> SimpleNamespace:
+def headline(name: str) -> published.Result:
     """A recorded recipe with what `against` asks of it; its minutes are those on the machine of its first seed."""
     here = next(iter(records.by_machine(runs_of(name)).values()))
-    return SimpleNamespace(
-        name=name,
-        data=recipes.get(name).data,
-        percent=fmean(verdicts.percents(name)),
-        weights=here[0]["parameters"],
-        minutes=fmean(map(records.minutes, here)),
-        PFLOP=records.petaflop(name),
-    )
+    percent = fmean(verdicts.percents(name))
+    costs = {"minutes": fmean(map(records.minutes, here)), "PFLOP": records.petaflop(name)}
+    return published.Result(name, recipes.get(name).data, percent, here[0]["parameters"], **costs)
 
 
 # ---- what `examine` found ----
@@ -310,9 +302,8 @@ def reliability(names: Mapping[str, str]) -> Figure:
     above.plot([0, 100], [0, 100], "--", color="0.35", linewidth=1)
     for x, y, side in ((14, 62, "too careful"), (84, 34, "too sure")):
         above.text(x, y, side, color="0.35", ha="center", style="italic")
-    for (label, name), colour, marker in zip(
-        names.items(), cycle(plots.COLOURS), cycle("os^Dv"), strict=False
-    ):
+    looks = zip(names.items(), cycle(plots.COLOURS), cycle("os^Dv"), strict=False)
+    for (label, name), colour, marker in looks:
         found = examined(name)
         note = f"ECE {100 * found['ece']:.1f} points" if found else NOT_RUN
         look = {"color": colour, "marker": marker, "markersize": 5, "label": f"{label}: {note}"}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.exercises.first_batch import unwrap
+from course_utils.exercises.first_batch import forget, unwrap
 
 MARK, DIGITS = b"sha256:", 64
 
@@ -36,28 +36,27 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
-    """Load a state dict that came from `path`; prefixes in names, which wrappers leave there, do not matter."""
-    names = {plain_name(name): name for name in model.state_dict()}
-    state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
-    check_architecture(model, state, path)
-    model.load_state_dict(state)
+    """Load a state dict that came from `path`; prefixes in names, which wrappers leave there, do not matter.
 
-
-def plain_name(name: str) -> str:
-    """A tensor's name without what torch.compile and DataParallel put into it."""
-    return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def check_architecture(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
-    """Raise a ValueError that names the first tensor in which `model` and `state` differ."""
+    Raises a ValueError that names the first tensor in which `model` and `state` differ.
+    """
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
+    names = {plain_name(name): name for name in model.state_dict()}
+    state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
     states = model.state_dict(), state
     ours, theirs = ({name: tuple(tensor.shape) for name, tensor in one.items()} for one in states)
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
             raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
+    model.load_state_dict(state)
+    forget(model)
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without what torch.compile and DataParallel put into it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def try_to_write(path: Path, what: str) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """A published accuracy (%) on "cifar10" or "cifar100"; `cite` is its key in book/references.bib.
+    """A published accuracy (%) on "cifar10" or "cifar100"; `cost` is what it took in words.
 
-    `cost` is what it took in words; `minutes` where that is stated.
+    `minutes` and `PFLOP`, the operations of training, are there where they were published.
     """
 
     name: str
@@ -15,9 +15,8 @@ class Result:
     percent: float
     weights: int | None = None
     cost: str = ""
-    cite: str = ""
     minutes: float | None = None
-    PFLOP: float | None = None  # operations of training, as published
+    PFLOP: float | None = None
 
 
 TRANSFER_PERCENT = 25.34  # Session 1's source: its frozen network under a new last layer
@@ -33,21 +32,14 @@ SOURCES = [
     Result("Session 2's source project", "cifar10", RESNET_CURVE[-1], 6_575_370, "24 epochs"),
 ]
 
+# In book/references.bib: huang2017, tian2020, chen2021 (both ResNets), page2018 and jordan2024.
 REFERENCES = [
-    Result("DenseNet-BC 100, k = 12", "cifar100", 77.73, 800_000, "300 epochs, hours on a GPU", "huang2017"),
-    Result("WRN-16-2", "cifar100", 73.3, 700_000, "not stated", "tian2020"),
-    Result("ResNet-56", "cifar100", 72.6, 860_000, "not stated", "chen2021"),
-    Result("ResNet-20", "cifar100", 69.0, 280_000, "not stated", "chen2021"),
-    Result(
-        "Page: this ResNet's layout",
-        "cifar10",
-        94.08,
-        6_573_120,
-        "24 epochs, 79 s on a V100",
-        "page2018",
-        79 / 60,
-    ),
-    Result("Page: 10 epochs, test-time flips", "cifar10", 94.1, 6_573_120, "10 epochs, V100", "page2018"),
-    Result("airbench94", "cifar10", 94.01, None, "2.59 s on an A100", "jordan2024", 2.59 / 60, 0.29),
-    Result("airbench96", "cifar10", 96.0, None, "27.3 s on an A100", "jordan2024", 27.3 / 60, 3.1),
+    Result("DenseNet-BC 100, k = 12", "cifar100", 77.73, 800_000, "300 epochs, hours on a GPU"),
+    Result("WRN-16-2", "cifar100", 73.3, 700_000, "not stated"),
+    Result("ResNet-56", "cifar100", 72.6, 860_000, "not stated"),
+    Result("ResNet-20", "cifar100", 69.0, 280_000, "not stated"),
+    Result("Page: this ResNet's layout", "cifar10", 94.08, 6_573_120, "24 epochs, 79 s on a V100", 79 / 60),
+    Result("Page: 10 epochs, test-time flips", "cifar10", 94.1, 6_573_120, "10 epochs, V100"),
+    Result("airbench94", "cifar10", 94.01, None, "2.59 s on an A100", 2.59 / 60, 0.29),
+    Result("airbench96", "cifar10", 96.0, None, "27.3 s on an A100", 27.3 / 60, 3.1),
 ]

@@ -18,22 +18,10 @@ SCHEMA = 1
 RECORDED = Path(__file__).parent / "recorded"
 SEEDS = 1_000_000  # seeds are below this: process k of a run draws with seed + k * SEEDS
 
-# Every record has these entries, of these types …
-FIELDS = {
-    "schema": int,
-    "recipe": dict,
-    "seed": int,
-    "data": dict,
-    "date": str,
-    "machine": dict,
-    "precision": str,
-    "parameters": int,
-    "history": dict,
-    "seconds": float,
-    "validation_accuracy": (float, type(None)),
-    "test_accuracy": (float, type(None)),
-    "weights": (str, type(None)),  # SHA-256 of the file beside the record
-}
+# Every record has these entries, of these types; "weights" is the SHA-256 of the file beside it …
+FIELDS = {"schema": int, "recipe": dict, "seed": int, "data": dict, "date": str, "machine": dict}
+FIELDS |= {"precision": str, "parameters": int, "history": dict, "seconds": float, "weights": str | None}
+FIELDS |= {"validation_accuracy": float | None, "test_accuracy": float | None}
 # … and may have these: operations of its training, see `runs.training_flops`, the machines that it was cut off on, and
 # the test accuracy with six views of each image.
 OPTIONAL = {"flops": int, "resumed_from": list, "six_views": float}
@@ -71,9 +59,16 @@ def write(record: dict[str, Any], path: Path) -> None:
     """Write a record whole or not at all."""
     check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    write_text(json.dumps(record, indent=1) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file whole or not at all; one that says the same already is left alone."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -119,23 +114,19 @@ def check(record: dict[str, Any], path: Path) -> None:
     lengths = {name: len(curve) for name, curve in record["history"].items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: the curves differ in length: {lengths}")
-    for name, value in numbers_of(record):
-        least, most = (0, 1) if "accuracy" in name or name == "six_views" else (0, math.inf)
-        if value is not None and not least <= value <= most:  # nor is NaN
-            raise ValueError(f"{path}: {name} should be in [{least}, {most}], found {value}")
+    # What was measured: no loss and no rate, which may be anything.
+    measured = [(name, value) for name, value in record.items() if isinstance(value, (int, float))]
+    for name in ("train_accuracy", "validation_accuracy", "seconds"):
+        measured += [(name, value) for value in record["history"].get(name, []) if value is not None]
+    for name, value in measured:
+        most = 1 if "accuracy" in name or name == "six_views" else math.inf
+        if not 0 <= value <= most:  # nor is NaN
+            raise ValueError(f"{path}: {name} should be in [0, {most}], found {value}")
     trained = record["recipe"].get("schedule") != "range_test"
     if tested(record) != trained:
         raise ValueError(f"{path}: a trained run has a test accuracy, and a range test has none")
     if trained and not (lengths.get("seconds") and None not in record["history"]["seconds"]):
         raise ValueError(f"{path}: a trained run should say how many seconds each epoch took")
-
-
-def numbers_of(record: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """What a record measured, by name: no loss and no rate, which may be anything."""
-    single = ("parameters", "flops", "seconds", "validation_accuracy", "test_accuracy", "six_views")
-    curves = ("train_accuracy", "validation_accuracy", "seconds")
-    found = [(name, record.get(name)) for name in single]
-    return found + [(name, value) for name in curves for value in record["history"].get(name, [])]
 
 
 def doubts(record: dict[str, Any]) -> list[str]:
@@ -148,7 +139,7 @@ def doubts(record: dict[str, Any]) -> list[str]:
     found = {
         "date": dated,
         "precision": record["precision"] in ("float32", "bfloat16", "float16"),
-        "commit": commit is None or re.fullmatch(r"[0-9a-f]{12}\+?", commit),
+        "commit": commit is None or re.fullmatch(r"[0-9a-f]{12}\+?", str(commit)),
         "weights": record["weights"] is None or re.fullmatch("[0-9a-f]{64}", record["weights"]),
     }
     return [f"its {name} is none" for name, sound in found.items() if not sound]
@@ -231,17 +222,14 @@ def table(pattern: str = "*") -> str:
 
     A record that no longer counts, because its recipe has changed, is named below with what has changed.
     """
-    lines = ["| recipe | seeds | test accuracy % | weights | minutes | PFLOP |", "|---|--:|--:|--:|--:|--:|"]
-    stale = []
-    for folder in sorted(RECORDED.glob(pattern)):
-        for path in sorted(folder.glob("seed*.json")):
-            if why := problems(read(path)):
-                stale.append(f"{path} does not count: {'; '.join(why)}")
-        if counting := of_recipe(folder.name):
-            lines.append(table_row(folder.name, counting))
-    if len(lines) == 2:
-        lines = [f"no run of a recipe that matches {pattern!r} is recorded"]
-    return "\n".join(lines + stale)
+    paths = sorted(RECORDED.glob(f"{pattern}/seed*.json"))
+    stale = [f"{path} does not count: {'; '.join(why)}" for path in paths if (why := problems(read(path)))]
+    names = dict.fromkeys(path.parent.name for path in paths)
+    rows = [table_row(name, counting) for name in names if (counting := of_recipe(name))]
+    if not rows:
+        return "\n".join([f"no run of a recipe that matches {pattern!r} is recorded", *stale])
+    head = ["| recipe | seeds | test accuracy % | weights | minutes | PFLOP |", "|---|--:|--:|--:|--:|--:|"]
+    return "\n".join([*head, *rows, *stale])
 
 
 def problems(record: dict[str, Any]) -> list[str]:

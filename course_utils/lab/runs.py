@@ -29,22 +29,16 @@ from course_utils.transforms import Augment
 
 
 def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
-    """The recipe's untrained network; over a `backbone`, named in its arguments, if it is a `TransferNet`."""
-    args = dict(recipe.network_args)
-    if "backbone" in args:
-        args["backbone"] = build_backbone(args["backbone"])
-    return getattr(models, recipe.network)(n_classes=n_classes, **args)
-
-
-def build_backbone(name: str) -> nn.Module:
-    """A network without its head: "resnet18" (torchvision's) or "CustomResNet" with random weights, or else a recipe's
-    with the trained weights that are saved.
+    """The recipe's untrained network. A `TransferNet` may name its `backbone`, a network without its head: "resnet18"
+    (torchvision's) or "CustomResNet" with random weights, or else a recipe's with the trained weights that are saved.
     """
-    if name == "resnet18":
-        return models.resnet18_backbone()
-    if name == "CustomResNet":
-        return models.headless(models.CustomResNet())
-    return models.headless(trained_network(recipes.get(name)))
+    args = dict(recipe.network_args)
+    if (name := args.get("backbone")) == "resnet18":
+        args["backbone"] = models.resnet18_backbone()
+    elif name:
+        made = models.CustomResNet() if name == "CustomResNet" else trained_network(recipes.get(name))
+        args["backbone"] = models.headless(made)
+    return getattr(models, recipe.network)(n_classes=n_classes, **args)
 
 
 def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
@@ -58,9 +52,8 @@ def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
         raise FileNotFoundError(f"{path} is not there: {advice}")
     record = path.with_suffix(".json")
     if record.exists() and records.read(record)["weights"] not in (None, records.sha256(path)):
-        raise ValueError(
-            f"{path} is not the file that was recorded: restore it, or delete both and run again"
-        )
+        advice = "restore it, or delete both and run again"
+        raise ValueError(f"{path} is not the file that was recorded: {advice}")
     model = build_network(recipe, data.N_CLASSES[recipe.data])
     files.load_weights(model, path)
     return model
@@ -116,9 +109,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
         return build(model, **recipe.optimizer_args)
     kind = getattr(optim, recipe.optimizer, None)
     if not isinstance(kind, type):
-        raise ValueError(
-            f"{recipe.name}: torch.optim has no {recipe.optimizer!r}; names are like 'SGD' and 'Adam'"
-        )
+        found = f"torch.optim has no {recipe.optimizer!r}; names are like 'SGD' and 'Adam'"
+        raise ValueError(f"{recipe.name}: {found}")
     trainable = [p for p in model.parameters() if p.requires_grad]
     fused = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
     return kind(trainable, **recipe.optimizer_args, **fused)
@@ -138,9 +130,8 @@ def build_schedule(
         return lr_scheduler.StepLR(optimizer, step_size=args["step_epochs"], gamma=args["gamma"])
     if recipe.schedule == "one_cycle":
         if (lr := recipe.optimizer_args.get("lr", args["lr_max"])) != args["lr_max"]:
-            raise ValueError(
-                f"{recipe.name}: the cycle goes up to {args['lr_max']}, so lr={lr} changes nothing: set lr_max"
-            )
+            found = f"the cycle goes up to {args['lr_max']}, so lr={lr} changes nothing: set lr_max"
+            raise ValueError(f"{recipe.name}: {found}")
         return schedules.one_cycle(optimizer, recipe.epochs, steps_per_epoch, **args)
     if recipe.schedule == "falling":
         return sprint.falling(optimizer, recipe.epochs, steps_per_epoch)

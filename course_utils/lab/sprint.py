@@ -79,16 +79,9 @@ def build_optimizer(
     learned = [weight for weight in model.filters() if weight.requires_grad]
     norms = [layer.bias for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     muons = {"params": learned, "lr": filters, "momentum": 0.6, "orthogonal": True}
-    first = sgd([model.patches.bias], biases)
-    if model.whitened:
-        first["epochs"] = BIAS_EPOCHS
-    groups = [
-        muons if muon else sgd(learned, filters),
-        sgd(norms, biases),
-        first,
-        sgd([model.head.weight], head),
-    ]
-    return Muon(groups, lr=filters, momentum=0.6)
+    first = sgd([model.patches.bias], biases) | ({"epochs": BIAS_EPOCHS} if model.whitened else {})
+    rest = [sgd(norms, biases), first, sgd([model.head.weight], head)]
+    return Muon([muons if muon else sgd(learned, filters), *rest], lr=filters, momentum=0.6)
 
 
 def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -> Muon:
@@ -105,10 +98,8 @@ def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -
 def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
     """Every rate falls in a straight line to zero, in all `epochs`, or in as many as its group of weights names."""
 
-    def fall(length: int):
-        return lambda step: max(0.0, 1 - step / (length * steps_per_epoch))
-
-    scheduler = LambdaLR(optimizer, [fall(group.get("epochs", epochs)) for group in optimizer.param_groups])
+    lengths = [group.get("epochs", epochs) * steps_per_epoch for group in optimizer.param_groups]
+    scheduler = LambdaLR(optimizer, [lambda step, n=n: max(0.0, 1 - step / n) for n in lengths])
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
     return scheduler
 

@@ -6,7 +6,7 @@ its weights, and while it is under way its lock and its checkpoint.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,9 +99,8 @@ def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -
     if records.tested(record):  # a range test trains nothing that could be
         result += f"{record['test_accuracy']:.2%} on the test set, "
         if "six_views" in record:
-            result += (
-                f"{record['six_views']:.2%} in six views of each, {records.minutes(record):.1f} minutes, "
-            )
+            result += f"{record['six_views']:.2%} in six views of each, "
+            result += f"{records.minutes(record):.1f} minutes, "
         result += f"recorded before: {before['test_accuracy']:.2%}, " if before else ""
     return result + f"saved as {path}"
 
@@ -109,13 +108,10 @@ def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -
 @contextmanager
 def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
     """Hold the lock of a run, in the folder of its record; the first process holds it for all of the run."""
-    if runs.rank() > 0:
-        yield
-        return
     lock = records.RECORDED / recipe.name / f"seed{seed}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=0) if runs.rank() == 0 else nullcontext():
             yield
     except Timeout:
         raise RuntimeError(f"{recipe.name} seed {seed} is being run by another process") from None
@@ -203,7 +199,11 @@ def verify(pattern: str, root: Path | None = None) -> None:
             failures.append(str(error))
             continue
         for record in recorded:
-            if problem := difference(recipe, record, root):
+            try:
+                problem = difference(recipe, record, root)
+            except ValueError as error:  # of weights that the network no longer takes
+                problem = str(error)
+            if problem:
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
                 unchecked.setdefault(recipe.name, []).append(str(record["seed"]))

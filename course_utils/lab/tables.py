@@ -81,7 +81,8 @@ def accuracy(name: str) -> str:
 
 def minutes(name: str) -> str:
     """Minutes that a run takes, as a mean over the recipe's runs; for each machine, if there are several."""
-    paces = [fmean(map(records.minutes, runs)) for runs in records.by_machine(runs_of(name)).values()]
+    trained = filter(records.tested, runs_of(name))  # no range test
+    paces = [fmean(map(records.minutes, runs)) for runs in records.by_machine([*trained]).values()]
     return " and ".join(f"{pace:.1f}" for pace in paces) + " min" if paces else ""
 
 
@@ -156,10 +157,8 @@ def competing(data: str) -> list[str]:
 def made_on(name: str, machines: list[str]) -> Html:
     """The machines that a recipe ran on, by their numbers, with the date of the last run on each."""
     found = records.by_machine(runs_of(name)).items()
-    return tag(
-        "small",
-        *(f"machine {machines.index(one) + 1}, {max(run['date'] for run in runs)}" for one, runs in found),
-    )
+    dates = [f"machine {machines.index(at) + 1}, {max(run['date'] for run in runs)}" for at, runs in found]
+    return tag("small", *dates)
 
 
 def bench() -> Html:

@@ -98,9 +98,6 @@ class Quantity:
     def recipes(self) -> tuple[str, ...]:
         return tuple(filter(None, (self.recipe, self.baseline)))
 
-    def values(self) -> list[float]:
-        raise NotImplementedError
-
     def estimate(self) -> Estimate | None:
         return interval(self.values())
 

@@ -142,6 +142,22 @@ def browser(chromium) -> Iterator:
         yield browser
 
 
+@pytest.fixture
+def watched(browser) -> Iterator:
+    """A page of a phone's width on which nothing goes wrong and that asks for nothing but the site's files."""
+    with browser.new_context(viewport=PHONE, has_touch=True) as context:
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if is_outside(request.url) else None)
+        yield page
+        assert wrong == []
+
+
+def is_outside(address: str) -> bool:
+    return not address.startswith(("file:", "data:", "blob:"))
+
+
 @pytest.fixture(scope="session")
 def visits(site: Path, pages: list[Path], chromium) -> dict[str, dict]:
     """What each page did and held, by its address within the site; two browsers share the work.

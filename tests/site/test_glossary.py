@@ -7,13 +7,11 @@ SHOWN = "getComputedStyle(document.querySelector('.tip')).display != 'none'"
 
 
 @pytest.fixture
-def page(browser, site):
+def page(watched, site):
     """A page with terms, on a device with a touch screen."""
-    with browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True) as context:
-        page = context.new_page()
-        page.goto((site / "book" / "session1" / "dropout.html").as_uri())
-        assert not page.evaluate(SHOWN)
-        yield page
+    watched.goto((site / "book" / "session1" / "dropout.html").as_uri())
+    assert not watched.evaluate(SHOWN)
+    return watched
 
 
 def test_a_pointer_and_the_keyboard_show_a_definition(page):

@@ -1,7 +1,6 @@
 """The network in the page: it computes what PyTorch computes, soon enough, for every kind of reader."""
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +14,6 @@ from course_utils.datasets.cifar import STATS
 from course_utils.lab import recipes, runs
 
 APART, MILLISECONDS = 0.02, 50
-PHONE = {"width": 390, "height": 844}
 
 # Every test picture through a network, after one picture for the browser to compile the code.
 THINK = """async name => {
@@ -24,22 +22,6 @@ THINK = """async name => {
     const answers = LIVE.pictures.map((_, i) => LIVE.think(network, LIVE.pixelsOf(i)));
     return {logits: answers.map(a => [...a.logits]), milliseconds: answers.map(a => a.milliseconds)};
 }"""
-
-
-@pytest.fixture
-def watched(browser) -> Iterator:
-    """A page of a phone's width on which nothing goes wrong and that asks for nothing but the site's files."""
-    with browser.new_context(viewport=PHONE, has_touch=True) as context:
-        page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: wrong.append(request.url) if is_outside(request.url) else None)
-        yield page
-        assert wrong == []
-
-
-def is_outside(address: str) -> bool:
-    return not address.startswith(("file:", "data:", "blob:"))
 
 
 @pytest.fixture

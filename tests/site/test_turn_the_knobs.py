@@ -4,26 +4,18 @@ What axe says of the page, and how it prints, is asked of every page in the othe
 """
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from course_utils.authoring import curves
 
-PHONE = {"width": 390, "height": 844}
-
 
 @pytest.fixture
-def knobs(browser, site) -> Iterator:
+def knobs(watched, site):
     """The page, opened from disk; nothing goes wrong on it, whatever a test does."""
-    with browser.new_context(viewport=PHONE, has_touch=True) as context:
-        page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((site / "book" / "turn_the_knobs.html").as_uri())
-        yield page
-        assert wrong == []
+    watched.goto((site / "book" / "turn_the_knobs.html").as_uri())
+    return watched
 
 
 def turn(page, name: str, value: float) -> None:
