@@ -1,5 +1,6 @@
 """What all tests share: two processes, the quick profile, figures without a window, the option `--site`."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def one_thread() -> None:
     """The networks are so small that a second thread brings nothing, and on a busy computer takes most of the time."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-        torch.backends.mps.is_available = lambda: False  # as with CUDA above
+        torch.backends.mps.is_available = functools.cache(lambda: False)  # as with CUDA above; torch unwraps it
 
 
 @pytest.fixture
