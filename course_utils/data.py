@@ -168,7 +168,7 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    By default pixels are only scaled to [0, 1]. `fill`, by default `mean`, is the colour of border and cutout.
+    By default pixels are only scaled to [0, 1]. `fill`, in [0, 1] and by default `mean`, colours border and cutout.
     """
 
     def __init__(

@@ -348,7 +348,7 @@ def resnet18_backbone() -> nn.Module:
 
 
 def headless(model: SmallNet | CustomResNet) -> nn.Module:
-    """A copy of `model` that returns the features before its last linear layer, `head`, instead of logits."""
+    """A copy of `model` that returns what its last layer gets: `head`, or the end of a `head` in sequence."""
     backbone = copy.deepcopy(model)
     if not hasattr(backbone, "head"):
         raise ValueError(f"expected a network with a last layer called head, found {type(model).__name__}")

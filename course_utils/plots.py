@@ -203,7 +203,7 @@ def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=Fal
 
 @styled
 def range_test(rates, losses, marks: Mapping[str, float] | None = None) -> Figure:
-    """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`: a line at each.
+    """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`, a line at each.
 
     Losses are faint, their running mean strong. The y axis keeps to where the network learns, even if the loss
     explodes afterwards.

@@ -31,7 +31,7 @@ def one_cycle(
     """Straight lines from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end` at the end, step by step.
 
     `lr_end` defaults to `lr_min`: the cycle without annihilation. `lr_end=0` anneals to nothing. Of the optimizer's own
-    rates only their ratios count: the highest becomes `lr_max`. Raises ValueError for a peak outside the cycle or of 0.
+    rates only their ratios count: the highest becomes `lr_max`. Raises ValueError where peak or rates are out of order.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
     from torch.optim.lr_scheduler import LambdaLR
@@ -85,7 +85,7 @@ class RangeTest:
     def smoothed(self) -> np.ndarray:
         """The mean of each loss and its neighbours, a thirtieth of all on either side, float64 (steps,).
 
-        A mean over past steps alone would lag: where a curve is flat at the bottom, its lowest point comes steps late.
+        A mean over past steps alone would lag: where a curve is flat at the bottom, its lowest point would come late.
         """
         half = max(1, len(self.losses) // 30)
         window = np.ones(2 * half + 1)
@@ -143,8 +143,8 @@ def lr_range_test(
 ) -> RangeTest:
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
-    The test ends once the loss is not finite or four times its lowest. Model and optimizer are put back, the order of
-    the images and torch's random numbers are not. Raises ValueError as `fit` does; warns if the answer is not in range.
+    It ends once the loss is not finite or four times its lowest. Model and optimizer are put back; the loader's order
+    and torch's random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad range.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training

@@ -19,19 +19,19 @@ from torch import Tensor
 
 
 def check_std(std: np.ndarray | tuple) -> None:
-    """Raise ValueError where a channel cannot be divided by its standard deviation."""
+    """Raise ValueError for a deviation by which nothing can be divided, or which no pixels in [0, 1] have."""
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
             raise ValueError(f"expected standard deviations above 0, {found} Use 1 for that channel")
         if value > 1:
-            raise ValueError(f"expected deviations of pixels in [0, 1], found {value:g}: divide by 255")
+            raise ValueError(f"expected deviations of pixels in [0, 1], found {value:g}: divide std by 255")
 
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
-    """The `uint8` colour nearest to a per-channel mean given on the scale of [0, 1]."""
+    """The `uint8` colour nearest to one given in [0, 1] for each channel; ValueError outside that."""
     if not all(0 <= m <= 1 for m in mean):
-        raise ValueError(f"expected a colour in [0, 1], found {tuple(map(float, mean))}: divide by 255")
+        raise ValueError(f"expected mean or fill in [0, 1], bytes over 255, found {[*map(float, mean)]}")
     return tuple(round(255 * float(m)) for m in mean)
 
 
@@ -92,8 +92,8 @@ class Draws:
 class Augment:
     """Crop, flip, colour jitter and hole for a whole batch at once, drawn independently for each image.
 
-    `padding` and `hole` are in pixels, `flip` and `hole_chance` are probabilities; `jitter` is how far from 1
-    the factors of `jitter_colours` go. Zero switches a step off. `Augment()` is the assignment's pipeline.
+    `padding` and `hole` are in pixels, `flip` and `hole_chance` probabilities; the factors of `jitter_colours` go
+    `jitter`, at most 1, away from 1. Zero switches a step off. `Augment()` is the assignment's pipeline.
 
     With `alternate` an image is flipped at random in the first epoch and then in every second one, so that none is
     seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
@@ -109,8 +109,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, what in {"flip": "probability", "hole_chance": "probability", "jitter": "share"}.items():
-            if (chance := getattr(self, name)) is True or not 0 <= chance <= 1:
-                raise ValueError(f"expected {name} to be a {what}, 0 to 1, found {chance!r}")
+            if (value := getattr(self, name)) is True or not 0 <= value <= 1:
+                raise ValueError(f"expected {name} to be a {what}, 0 to 1, found {value!r}")
 
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""

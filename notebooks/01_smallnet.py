@@ -657,9 +657,9 @@ plt.show()
 # %% [markdown]
 # ## Transfer: start from a network that has learned something
 #
-# Back to ten classes with fifty pictures each. Take the network trained on all hundred classes above without its last
-# layer, the *backbone*, **freeze** its weights, and train a new last layer. Its features were learned for other
-# classes; are they of use?
+# Back to ten classes with fifty pictures each. Take the network that you trained above on all hundred classes, but
+# without its last layer (the *backbone*), **freeze** its weights, and train a new last layer. Its features were learned
+# for other classes; are they of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)

@@ -32,9 +32,8 @@ def one_thread() -> None:
     """The networks are so small that a second thread brings nothing, and on a busy computer takes most of the time."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-        torch.backends.mps.is_available = functools.cache(
-            lambda: False
-        )  # as with CUDA above; torch unwraps it
+        # As with CUDA above; cached like the original, because torch unwraps it.
+        torch.backends.mps.is_available = functools.cache(lambda: False)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import json
-import platform
 import re
 from pathlib import Path
 
@@ -182,9 +181,11 @@ def digest(tensors):
 def test_random_numbers_are_those_of_the_recorded_runs():
     """Dropout's values in float32 and the networks' first weights, bit by bit."""
     torch.manual_seed(0)
-    layer, x = models.Dropout(0.1), torch.randn(4, 8, 16, 16)
-    if platform.machine() in ("x86_64", "AMD64"):  # elsewhere torch.randn rounds otherwise
-        assert digest([layer(x)]) == "2bba092bda92"
+    layer, x = (
+        models.Dropout(0.1),
+        torch.ones(4, 8, 16, 16),
+    )  # torch.randn's last bits depend on the processor
+    assert digest([layer(x)]) == "dcfb339b1476"
     torch.manual_seed(0)
     assert digest(SmallNet().state_dict().values()) == "874a489c4df0"
     assert digest(CustomResNet().state_dict().values()) == "6fd0fa4d7d29"

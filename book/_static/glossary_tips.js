@@ -13,13 +13,14 @@ document.addEventListener("DOMContentLoaded", () => {
       show(link);
     });
     const hushed = (on) => () => link.classList.toggle("hushed", on);
-    link.addEventListener("mouseleave", hushed(false));
+    ["mouseenter", "mouseleave"].forEach((event) => link.addEventListener(event, hushed(false)));
     link.addEventListener("blur", hushed(false));
   });
   document.addEventListener("click", (event) => event.target.closest("a.term") || show(null));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     show(null);
-    links.filter((link) => link.matches(":hover, :focus")).forEach((link) => link.classList.add("hushed"));
+    const met = (link) => link.matches(":hover, :focus") || link.nextElementSibling.matches(":hover");
+    links.filter(met).forEach((link) => link.classList.add("hushed"));
   });
 });

@@ -13,11 +13,14 @@
   const best = (shares, k) => [...shares.keys()].sort((a, b) => shares[b] - shares[a]).slice(0, k);
   const ranges = () => [...parts.patch.querySelectorAll("input")];
   const within = (value) => Math.max(0, Math.min(32, value));
+  const aria = (element, name, value) => element.setAttribute(`aria-${name}`, value); // Firefox reflects it since 119
 
   const sheet = pen2d(canvasOf(32, 32)); // the picture without its patch
   const loaded = {}; // networks by name
-  const chosen = { network: "smallnet-best", picture: null, stage: 0, map: 5 };
+  // After a reload a browser may have kept which network was marked.
+  const chosen = { network: root.querySelector(":checked")?.value ?? "smallnet-best", picture: null, stage: 0, map: 5 };
   let answer, waiting, announcing, pen = [16, 16];
+  let choices = 0; // of pictures: what is chosen later counts, however long a photo takes
 
   // --- From the picture to the answer. ------------------------------------------------------------------------------
 
@@ -25,17 +28,22 @@
     waiting ??= requestAnimationFrame(() => { waiting = null; show().catch(complain); });
   };
 
+  const tell = (text) => { // seen, and heard
+    clearTimeout(announcing);
+    parts.note.textContent = parts.status.textContent = text;
+  };
+
   const complain = (why) => {
     console.error(why);
-    parts.note.textContent = "The network could not be loaded. It needs a browser of 2023 or later.";
+    tell("The network could not be loaded. It needs a browser of 2023 or later.");
   };
 
   const show = async () => {
     const name = chosen.network;
     if (!loaded[name]) {
-      parts.note.textContent = "Loading the network…";
+      tell("Loading the network…");
       loaded[name] = await LIVE.load(name);
-      if (name !== chosen.network) return; // another was chosen meanwhile
+      return refresh(); // once, with whatever has been chosen meanwhile
     }
     const pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
     answer = LIVE.think(loaded[name], pixels);
@@ -47,10 +55,11 @@
 
   // The patch has the training pictures' mean colour: once the picture is normalised, its values are zero.
   const withPatch = () => {
-    const picture = pen2d(parts.picture), [x, y, size] = ranges().map((range) => +range.value);
+    const picture = pen2d(parts.picture);
+    const [x, y, size] = ranges().map((range) => +(range.nextElementSibling.value = range.value));
     picture.drawImage(sheet.canvas, 0, 0);
     picture.fillStyle = `rgb(${LIVE.mean.map((value) => Math.round(255 * value))})`;
-    picture.fillRect(x - size / 2, y - size / 2, size, size);
+    picture.fillRect(Math.floor(x - size / 2), Math.floor(y - size / 2), size, size);
     return picture.getImageData(0, 0, 32, 32).data;
   };
 
@@ -117,7 +126,7 @@
       context.drawImage(all, 0, map * side, side, side, ...corner(strip, map), CELL, CELL);
     }
     strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
-    strip.ariaValueMax = channels;
+    aria(strip, "valuemax", channels);
     if (k === chosen.stage) showChosen(strip, maps);
   });
 
@@ -134,8 +143,9 @@
     lit.imageSmoothingEnabled = true;
     lit.drawImage(paint(side, map, most, shade), 0, 0, 256, 256);
     const strength = most ? `up to ${most.toFixed(1)}` : "nothing found";
-    strip.ariaValueNow = chosen.map + 1;
-    strip.ariaValueText = `Map ${chosen.map + 1}, ${strength}`;
+    strip.map = chosen.map;
+    aria(strip, "valuenow", chosen.map + 1);
+    aria(strip, "valuetext", `Map ${chosen.map + 1}, ${strength}`);
     parts.closer.querySelector("p").textContent = `Stage ${chosen.stage + 1}, map ${chosen.map + 1}: ${strength}`;
   };
 
@@ -148,7 +158,7 @@
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const onArrow = (element, act) => element.addEventListener("keydown", (event) => {
-    if (!ARROWS[event.key]) return;
+    if (!ARROWS[event.key] || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     act(...ARROWS[event.key], event.shiftKey);
   });
@@ -161,21 +171,28 @@
     strip.addEventListener("pointermove", point);
     strip.addEventListener("pointerdown", point);
     strip.addEventListener("focus", () => { if (k !== chosen.stage) choose(k, 0); });
-    onArrow(strip, (right, down) => choose(k, chosen.map + right + strip.columns * down));
+    onArrow(strip, (right, down) => choose(k, (strip.map ?? 0) + right + strip.columns * down));
+    strip.addEventListener("keydown", (event) => {
+      if (!answer || (event.key !== "Home" && event.key !== "End")) return;
+      event.preventDefault();
+      choose(k, event.key === "Home" ? 0 : answer.stages[k].channels - 1);
+    });
   });
 
   // --- Where pictures come from: the test set, a file, your hand. ---------------------------------------------------
 
   const take = (index) => {
+    choices += 1;
     chosen.picture = index;
-    [...parts.strip.children].forEach((button, i) => { button.ariaPressed = i === index; });
+    [...parts.strip.children].forEach((button, i) => aria(button, "pressed", i === index));
     refresh();
   };
 
   LIVE.pictures.forEach((_, index) => {
     const image = new ImageData(LIVE.pixelsOf(index), 32), name = named(LIVE.labels[index]), canvas = canvasOf(32, 32);
     pen2d(canvas).putImageData(image, 0, 0);
-    const button = Object.assign(document.createElement("button"), { type: "button", title: name, ariaLabel: name });
+    const button = Object.assign(document.createElement("button"), { type: "button", title: name });
+    aria(button, "label", name);
     button.append(canvas);
     button.addEventListener("click", () => { sheet.putImageData(image, 0, 0); take(index); });
     parts.strip.append(button);
@@ -188,21 +205,23 @@
   };
 
   const read = async (file) => { // the middle of a photo, as a square
+    const mine = ++choices;
     try {
       const photo = await createImageBitmap(file), { width, height } = photo, side = Math.min(width, height);
       const small = { resizeWidth: 32, resizeHeight: 32, resizeQuality: "high" };
       const square = await createImageBitmap(photo, (width - side) / 2, (height - side) / 2, side, side, small);
+      photo.close();
+      if (mine !== choices) return;
       clear();
       sheet.drawImage(square, 0, 0);
     } catch {
-      parts.note.textContent = "Your browser cannot read this file as a picture.";
+      if (mine === choices) tell("Your browser cannot read this file as a picture.");
     }
   };
 
   const movePatch = (x, y) => {
     const [across, down, size] = ranges();
-    Object.assign(across, { value: x });
-    Object.assign(down, { value: y });
+    [across.value, down.value] = [x, y];
     if (size.value === "0") size.value = 10;
     refresh();
   };
@@ -221,23 +240,29 @@
   };
 
   const listen = () => {
-    const draws = () => parts.draw.ariaPressed === "true", on = (part, event, act) => part.addEventListener(event, act);
+    const on = (part, event, act) => part.addEventListener(event, act);
+    const draws = () => parts.draw.getAttribute("aria-pressed") === "true";
     const point = ({ type, offsetX, offsetY }) => {
       const place = [offsetX, offsetY].map((value) => within((32 * value) / parts.picture.clientWidth));
       if (!draws()) return movePatch(...place.map(Math.round));
       if (type === "pointerdown") movePen(...place, false);
       movePen(...place, true);
     };
-    on(parts.picture, "pointerdown", point);
-    on(parts.picture, "pointermove", (event) => { if (event.buttons) point(event); });
+    on(parts.picture, "pointerdown", (event) => {
+      if (event.button) return; // a right click opens a menu
+      parts.picture.setPointerCapture(event.pointerId);
+      point(event);
+    });
+    on(parts.picture, "pointermove", (event) => { if (parts.picture.hasPointerCapture(event.pointerId)) point(event); });
     onArrow(parts.picture, (right, down, shift) => {
       const [x, y] = draws() ? pen : ranges().map((range) => +range.value);
       const place = [within(x + right), within(y + down)];
       if (draws()) movePen(...place, !shift);
       else movePatch(...place);
     });
-    on(parts.draw, "click", () => { parts.draw.ariaPressed = !draws(); });
-    on(parts.blank, "click", () => { clear(); parts.draw.ariaPressed = true; });
+    on(parts.draw, "click", () => aria(parts.draw, "pressed", !draws()));
+    on(parts.blank, "click", () => { clear(); aria(parts.draw, "pressed", true); });
+    on(parts.file, "click", () => { parts.file.value = ""; }); // or the same photo again would be no change
     on(parts.file, "change", () => { if (parts.file.files[0]) read(parts.file.files[0]); });
     on(parts.patch, "input", refresh);
     on(parts.networks, "change", (event) => { chosen.network = event.target.value; refresh(); });

@@ -82,10 +82,12 @@
       sliders.forEach((slider) => {
         const key = slider.name, value = (READ[key] ?? Number)(+slider.value);
         values[key] = value;
-        slider.ariaValueText = slider.nextElementSibling.value = (SAY[key] ?? inWords)(value);
+        const words = slider.nextElementSibling.value = (SAY[key] ?? inWords)(value);
+        slider.setAttribute("aria-valuetext", words);
       });
-      said.value = draw(svg, values);
-      svg.setAttribute("aria-label", said.value);
+      const words = draw(svg, values);
+      if (said.value !== words) said.value = words; // or it is heard again whenever the window is resized
+      svg.setAttribute("aria-label", words);
     };
     root.hidden = false;
     root.addEventListener("input", turn);
@@ -155,7 +157,14 @@
     }));
     names.value = recipe;
     kinds.value = which;
-    row.querySelector("button").addEventListener("click", () => { row.remove(); drawRuns(); });
+    kinds.dataset.wanted = which; // kept while a recipe without validation is passed
+    kinds.addEventListener("change", () => { kinds.dataset.wanted = kinds.value; }); // before the list draws
+    row.querySelector("button").addEventListener("click", () => {
+      const near = row.nextElementSibling ?? row.previousElementSibling ?? root;
+      row.remove();
+      drawRuns();
+      near.querySelector("button").focus(); // the next Remove, or Add a curve
+    });
     rows.append(row);
   };
 
@@ -163,16 +172,18 @@
     const chosen = [...rows.children].map((row, k) => {
       const [names, kinds] = row.querySelectorAll("select"), run = RUNS[names.value];
       kinds.options[1].disabled = !run.other.length;
-      if (!run.other.length) kinds.value = "training";
+      kinds.value = run.other.length ? kinds.dataset.wanted : "training";
       kinds.options[1].text = `${run.held} accuracy`;
       const curves = run[kinds.value], mean = meanOf(curves), last = mean.at(-1).toFixed(1);
       const ends = `ends at ${last} %${curves.length > 1 ? `, on average over ${curves.length} runs` : ", one run"}`;
       row.style.setProperty("--line", `var(--knobs-${k + 1})`);
       row.className = `knobs-dash-${k + 1}`;
-      row.querySelector("output").value = `${run.about}; ${ends}`;
+      const told = row.querySelector("output"), about = `${run.about}; ${ends}`;
+      if (told.value !== about) told.value = about;
+      row.querySelector("button").setAttribute("aria-label", `Remove ${names.value}`);
       return { curves, mean, k, words: `${names.value}, ${kinds.selectedOptions[0].text}, ${ends}` };
     });
-    const longest = Math.max(2, ...chosen.map(({ mean }) => mean.length));
+    const longest = Math.max(6, ...chosen.map(({ mean }) => mean.length));
     const highest = Math.min(100, Math.max(10, ...chosen.flatMap(({ curves }) => curves.flat())) + 2);
     const { line } = chart(svg, { x: [1, longest], y: [0, highest], xLabel: "epoch", yLabel: "accuracy (%)" });
     chosen.forEach(({ curves, mean, k }) => {
@@ -190,7 +201,11 @@
   addRow("smallnet-source", "training");
   addRow("smallnet-source", "other");
   rows.addEventListener("change", drawRuns);
-  root.querySelector("[data-add]").addEventListener("click", () => { addRow("smallnet-best", "other"); drawRuns(); });
+  root.querySelector("[data-add]").addEventListener("click", ({ target }) => {
+    addRow("smallnet-best", "other");
+    drawRuns();
+    if (target.disabled) rows.lastElementChild.querySelector("select").focus();
+  });
   window.addEventListener("resize", drawRuns);
   drawRuns();
 }

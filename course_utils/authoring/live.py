@@ -84,7 +84,8 @@ def choose(test: data.ImageSet, smallnet: torch.Tensor, budgetnet: torch.Tensor)
         fits = (truth == label) & (smallnet.argmax(1) == answer) & (budgetnet.argmax(1) == label)
         distance = (smallnet.softmax(1)[:, answer] - (1 if said else SURE)).abs()
         if not fits.any():
-            raise ValueError(f"no test picture of a {shown} is answered by {said or shown}: choose others")
+            asked = f"{shown} that smallnet-best calls {said or shown} and budgetnet names rightly"
+            raise ValueError(f"no test picture of the class {asked}: choose others")
         chosen.append(int(torch.where(fits, distance, 2).argmin()))
     return chosen
 

@@ -103,7 +103,7 @@ def convolutions(model: nn.Module, images: torch.Tensor, times: int) -> Callable
         for layer, given, gradient in times * parts:
             with training.autocast(images.device):
                 found = nn.functional.conv2d(given, layer.weight, layer.bias, padding=layer.padding)
-            wanted = [one for one in (given, layer.weight, layer.bias) if one.requires_grad]
+            wanted = [x for x in (given, layer.weight, layer.bias) if x is not None and x.requires_grad]
             torch.autograd.grad(found, wanted, gradient)
 
     return run

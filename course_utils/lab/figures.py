@@ -88,9 +88,9 @@ LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance
 def accuracies(
     names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = ""
 ) -> Figure | Html:
-    """A row for each of `{label: recipe}` that was run: a dot a run, a bar at their mean.
+    """A row for each of `{label: recipe}` that has an accuracy: a dot for each run, a bar at their mean.
 
-    `mark` is (label, %), a vertical. With a single row there is nothing to compare: then this says what is missing.
+    `mark` is (label, %), a vertical line. With a single row there is nothing to compare: this says what is missing.
     """
     waiting = [name for name in names.values() if not verdicts.percents(name)]
     names = {label: name for label, name in names.items() if name not in waiting}

@@ -38,7 +38,8 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     """Load a state dict that came from `path`; prefixes in names, which wrappers leave there, do not matter.
 
-    Raises a ValueError that names the first tensor in which `model` and `state` differ.
+    What `model` was trained on is forgotten. Raises a ValueError that names the first tensor in which it and `state`
+    differ.
     """
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """A published accuracy (%) on "cifar10" or "cifar100"; `cost` is what it took in words.
+    """An accuracy (%), published or our own, on "cifar10" or "cifar100"; `cost` is what it took in words.
 
-    `minutes` and `PFLOP`, the operations of training, are there where they were published.
+    `minutes` and `PFLOP`, the operations of training, are there where they are known.
     """
 
     name: str
@@ -32,7 +32,7 @@ SOURCES = [
     Result("Session 2's source project", "cifar10", RESNET_CURVE[-1], 6_575_370, "24 epochs"),
 ]
 
-# In book/references.bib: huang2017, tian2020, chen2021 (both ResNets), page2018 and jordan2024.
+# Keys in book/references.bib, in this order: huang2017, tian2020, chen2021, page2018 and jordan2024 (twice each).
 REFERENCES = [
     Result("DenseNet-BC 100, k = 12", "cifar100", 77.73, 800_000, "300 epochs, hours on a GPU"),
     Result("WRN-16-2", "cifar100", 73.3, 700_000, "not stated"),

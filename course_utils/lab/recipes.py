@@ -124,7 +124,7 @@ SPRINT_WITHOUT = [
 
 # ---- SmallNet: the sources' steps, and one change at a time ----
 
-WIDE = vary(SMALLNET, "smallnet-wide", "S4: all of it, 10 epochs at one rate", **ONE_RATE, epochs=10)
+WIDE = vary(SMALLNET, "smallnet-wide", "S4: all of it, 10 epochs at a constant rate", **ONE_RATE, epochs=10)
 DEEP = vary(WIDE, "smallnet-deep", "S3: three stages, 200 neurons", **net(hidden=200))
 TWO_STAGES = net(widths=(32, 64), hidden=200)
 BATCH_128 = vary(DEEP, "smallnet-batch128", "S2: two stages, 200 neurons, batch 128", **TWO_STAGES)
@@ -240,7 +240,7 @@ RESNET_CLAIMS = [
     vary(EIGHT, "resnet-8-no-crop", "R3: no crop", crop=0),
     vary(EIGHT, "resnet-8-no-flip", "R3: no flip", flip=0.0),
     vary(EIGHT, "resnet-8-no-hole", "R3: no hole", hole=0, hole_chance=0.0),
-    vary(EIGHT, "resnet-8-constant", "R3: one rate throughout", optimizer_args={"lr": 3.2e-4}, **ONE_RATE),
+    vary(EIGHT, "resnet-8-constant", "R3: a constant rate", optimizer_args={"lr": 3.2e-4}, **ONE_RATE),
     vary(EIGHT, "resnet-8-annealed", "R3: the cycle ends at zero", **cycle(3.2e-6, 3.2e-4, 2, lr_end=0.0)),
     vary(EIGHT, "resnet-8-no-skip", "R3: R(X) for X + R(X)", **net(skip=False)),
     vary(EIGHT, "resnet-8-scaled", "R3: the logits times an eighth", **net(logit_scale=0.125)),

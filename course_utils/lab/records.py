@@ -18,7 +18,7 @@ SCHEMA = 1
 RECORDED = Path(__file__).parent / "recorded"
 SEEDS = 1_000_000  # seeds are below this: process k of a run draws with seed + k * SEEDS
 
-# Every record has these entries, of these types; "weights" is the SHA-256 of the file beside it …
+# Every record has these entries, of these types; "weights" is the SHA-256 of the file beside the record …
 FIELDS = {"schema": int, "recipe": dict, "seed": int, "data": dict, "date": str, "machine": dict}
 FIELDS |= {"precision": str, "parameters": int, "history": dict, "seconds": float, "weights": str | None}
 FIELDS |= {"validation_accuracy": float | None, "test_accuracy": float | None}
@@ -63,8 +63,8 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file whole or not at all; one that says the same already is left alone."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    """Write a file whole or not at all, or leave it alone if it says the same; `sync` and `examine` use it as well."""
+    if path.exists() and path.read_bytes() == text.encode():
         return
     partial = path.with_name(path.name + ".partial")
     try:

@@ -214,7 +214,7 @@ def train(
 def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -> float:
     """In float32 whatever a run was trained in: any machine measures the same to within a few images.
 
-    With bfloat16's three digits, about a dozen of 10,000 images can go either way.
+    With bfloat16's two to three digits, about a dozen of 10,000 images can go either way.
     """
     with torch.backends.cudnn.flags(allow_tf32=False):  # TF32: a GPU's less precise float32
         return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)

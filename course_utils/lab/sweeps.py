@@ -199,11 +199,7 @@ def verify(pattern: str, root: Path | None = None) -> None:
             failures.append(str(error))
             continue
         for record in recorded:
-            try:
-                problem = difference(recipe, record, root)
-            except ValueError as error:  # of weights that the network no longer takes
-                problem = str(error)
-            if problem:
+            if problem := difference(recipe, record, root):
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
                 unchecked.setdefault(recipe.name, []).append(str(record["seed"]))
@@ -235,7 +231,10 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         return f"{path} is not there: restore it, or delete the record and run the recipe again"
     if records.sha256(path) != record["weights"]:
         return f"{path} is not the file that was recorded"
-    model = runs.trained_network(recipe, seed).to(training.pick_device())
+    try:
+        model = runs.trained_network(recipe, seed).to(training.pick_device())
+    except ValueError as error:  # of weights that the network no longer takes
+        return str(error)
     facts = {"parameters": count_parameters(model), "data": fingerprints(recipe, root)}
     if wrong := [name for name, found in facts.items() if record[name] != found]:
         return f"its {wrong[0]} should be {facts[wrong[0]]}, the record says {record[wrong[0]]}"

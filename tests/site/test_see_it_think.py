@@ -126,6 +126,48 @@ def test_keys_are_enough_and_a_pointed_map_is_enlarged(live):
     assert live.get_by_role("slider", name="across").input_value() == "15"
 
 
+def test_a_patch_says_where_it_is(live):
+    hide(live, 28, 15, 13)
+    live.wait_for_function("document.querySelector('.live-patch output').textContent === '28'")
+    assert [one.inner_text() for one in live.locator(".live-patch output").all()] == ["28", "15", "13"]
+
+
+def test_each_stage_remembers_its_map(live):
+    first = live.get_by_role("slider", name="Stage 1")
+    first.click(position={"x": 60, "y": 5})
+    begun = int(first.get_attribute("aria-valuenow"))
+    live.get_by_role("slider", name="Stage 3").hover(position={"x": 100, "y": 5})
+    live.keyboard.press("ArrowRight")
+    assert int(first.get_attribute("aria-valuenow")) == begun + 1 > 2
+    for key, number in {"End": "32", "Home": "1"}.items():
+        live.keyboard.press(key)
+        assert first.get_attribute("aria-valuenow") == number
+
+
+def test_a_line_begins_where_the_pointer_goes_down(live):
+    pixels = (
+        "[...document.querySelector('.live-sheet canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
+    )
+    live.get_by_role("button", name="Draw on the picture").click()
+    live.locator(".live-sheet").scroll_into_view_if_needed()
+    box, before = live.locator(".live-sheet canvas").bounding_box(), live.evaluate(pixels)
+    for start, drawn in ((box["y"] - 5, False), (box["y"] + 5, True)):
+        live.mouse.move(box["x"] + 20, start)
+        live.mouse.down()
+        live.mouse.move(box["x"] + 20, box["y"] + 40, steps=4)
+        live.mouse.up()
+        live.wait_for_timeout(200)
+        assert (live.evaluate(pixels) != before) == drawn
+
+
+def test_the_same_photo_can_be_chosen_again(live, tmp_path):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "photo.png")
+    live.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    with live.expect_file_chooser():
+        live.locator("label", has_text="Your photo").click()
+    assert live.locator("input[type=file]").input_value() == ""
+
+
 def test_a_photo_is_cut_to_a_square(live, tmp_path):
     photo = Image.new("RGB", (640, 320), "white")
     photo.paste((200, 30, 30), (160, 0, 480, 320))
@@ -137,7 +179,8 @@ def test_a_photo_is_cut_to_a_square(live, tmp_path):
     assert np.abs(pixels - [200, 30, 30, 255]).max() <= 2
     (tmp_path / "notes.png").write_text("no picture")
     live.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
-    live.get_by_text("cannot read this file").wait_for()
+    live.locator("[data-part=note]", has_text="cannot read this file").wait_for()
+    assert "cannot read this file" in live.get_by_role("status").first.inner_text(), "and is heard"
 
 
 def test_the_welcome_page_loads_the_network_when_asked(watched, site):

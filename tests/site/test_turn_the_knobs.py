@@ -96,6 +96,25 @@ def test_curves_are_chosen_added_and_taken_away(knobs):
     assert chart.get_attribute("aria-label") == "no curve"
 
 
+def test_a_recipe_without_validation_is_passed_and_forgotten(knobs):
+    recipe = knobs.get_by_role("combobox", name="Recipe").nth(1)
+    curve = knobs.get_by_role("combobox", name="Curve").nth(1)
+    for name, shown in {"smallnet-best": "other", "smallnet-muon": "training", "budgetnet": "other"}.items():
+        recipe.select_option(name)
+        assert curve.input_value() == shown, name
+
+
+def test_the_keyboard_keeps_its_place(knobs):
+    focus = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
+    knobs.get_by_role("button", name="Remove smallnet-source").first.press("Enter")
+    assert knobs.evaluate(focus) == "Remove smallnet-source"
+    knobs.keyboard.press("Enter")
+    assert knobs.evaluate(focus) == "Add a curve"
+    for _ in range(6):
+        knobs.keyboard.press("Enter")
+    assert knobs.evaluate("document.activeElement.value") == "smallnet-best"
+
+
 def test_there_is_no_more_than_a_colour_a_curve(knobs):
     add = knobs.get_by_role("button", name="Add a curve")
     for _ in range(4):
