@@ -180,7 +180,7 @@ def test_a_photo_is_cut_to_a_square(live, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     live.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
     live.locator("[data-part=note]", has_text="cannot read this file").wait_for()
-    assert "cannot read this file" in live.get_by_role("status").first.inner_text(), "and is heard"
+    assert "cannot read this file" in live.locator("[data-part=status]").inner_text(), "and is heard"
 
 
 def test_the_welcome_page_loads_the_network_when_asked(watched, site):
