@@ -299,7 +299,7 @@ class TransferNet(nn.Module):
         moving_norm: bool = False,
     ):
         super().__init__()
-        self.backbone = pretrained_resnet18() if backbone is None else backbone
+        self.backbone = pretrained_resnet18() if backbone is None else copy.deepcopy(backbone)
         self.moving = moving_norm or not frozen
         self.backbone.requires_grad_(not frozen)
         self.head = nn.Linear(n_features, n_classes)

@@ -39,6 +39,13 @@ def measure(network, images, labels, after=None, guard=torch.no_grad):
     return share(logits, labels)
 
 
+def put_one_mode_back(network, images, labels):
+    mode = network.training
+    found = measure(network, images, labels, after=False)
+    network.training = mode
+    return found
+
+
 def bias_pair(change=lambda bare, bare_norm, conv, norm: None, bias=False, **options):
     """(bare, bare_norm, conv, norm), right but for what `change` does to them."""
     torch.manual_seed(0)
@@ -72,6 +79,11 @@ def mask_each_rows_largest(confusion):
     )
 
 
+def each_rows_largest(confusion):
+    mistakes = confusion - np.diag(np.diag(confusion))
+    return [(row, mistakes[row].argmax()) for row in np.argsort(-mistakes.max(1), kind="stable")[:2]]
+
+
 def erase_the_diagonal(confusion):
     np.fill_diagonal(confusion, 0)
     return two_worst(confusion)
@@ -103,11 +115,14 @@ def one_by_one(padded, top, left, size):
     return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
 
 
-def branch(c_in, c_out, stride, between=nn.ReLU, before=nn.Identity, after=nn.Identity):
+def branch(
+    c_in, c_out, stride, between=nn.ReLU, before=nn.Identity, after=nn.Identity, bias=False, late=False
+):
     def layers(c_in, stride):
-        return nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out)
+        return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=bias), nn.BatchNorm2d(c_out)
 
-    return nn.Sequential(before(), *layers(c_in, stride), between(), *layers(c_out, 1), after())
+    strides = (1, stride) if late else (stride, 1)
+    return nn.Sequential(before(), *layers(c_in, strides[0]), between(), *layers(c_out, strides[1]), after())
 
 
 def block(
@@ -121,7 +136,7 @@ def block(
         def __init__(self, c_in, c_out, stride):
             super().__init__()
             self.branch = branch(c_in, c_out, stride)
-            short = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2)
+            short = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
             self.shortcut = nn.Sequential(short if changes(c_in, c_out, stride) else nn.Identity(), last())
 
         def forward(self, x):
@@ -231,6 +246,8 @@ WRONG = [
         ((lambda *args: list(map(torch.tensor, session1.loop(*args))),), "plain number"),
         ((lambda *args: [10 * loss for loss in session1.loop(*args)],), "the losses are not"),
         ((lambda *args: session1.loop(*args) and session1.loop(*args),), "the weights differ"),
+        ((lambda *args: session1.loop(*args[:2], nn.CrossEntropyLoss(), *args[3:]),), "another loss"),
+        ((lambda *args: session1.loop(*args[:-1], 2),), "it trains for more"),
         ((lambda *args: ...,), "returns nothing yet"),
     ),
     *cases(
@@ -240,6 +257,11 @@ WRONG = [
         ((but(measure, guard=torch.enable_grad),), "autograd prepares"),
         ((but(measure, after=False),), "came in train mode and leaves in eval mode"),
         ((but(measure, after=True),), "came in eval mode and leaves in train mode"),
+        ((put_one_mode_back,), "but its layers do not"),
+        (
+            (lambda network, *rest: measure(copy.deepcopy(network), *rest, guard=nullcontext),),
+            "autograd prepares",
+        ),
         ((lambda *args: 100 * measure(*args),), "found a percentage"),
         ((lambda *args: 10 * measure(*args),), "found a count"),
         ((lambda *args: 1 - measure(*args),), "the share is wrong"),
@@ -282,6 +304,8 @@ WRONG = [
         ((erase_the_diagonal,), "work on a copy"),
         ((skip_the_largest,), "not the commonest"),
         ((mask_each_rows_largest,), "not the commonest"),
+        ((each_rows_largest,), "may share a class"),
+        ((lambda confusion: two_worst(confusion / confusion.sum(1, keepdims=True)),), "may share a class"),
     ),
     *cases(
         session2.cycle_rate,
@@ -352,6 +376,12 @@ WRONG = [
         ((block(changes=lambda *sizes: False),), "the branch gives 16×3×3, the shortcut 8×6×6"),
         ((block(changes=lambda c_in, c_out, _: c_in != c_out),), "branch gives 8×3×3, the shortcut 8×6×6"),
         ((block(changes=lambda _, __, stride: stride != 1),), "branch gives 16×6×6, the shortcut 8×6×6"),
+        (
+            (block(changes=lambda c_in, c_out, stride: c_out > c_in or stride == 2),),
+            "4×6×6, the shortcut 8×6×6",
+        ),
+        ((block(but(branch, bias=True)),), "a convolution has a bias"),
+        ((block(but(branch, late=True)),), "the first of the two convolutions"),
         ((block(kernel=3),), "that is a second branch"),
         ((block(changes=lambda *sizes: True),), "it needs no weights"),
         ((block(combine=lambda branch, shortcut: branch),), "nothing goes around it"),
@@ -372,6 +402,11 @@ WRONG = [
         ((lambda *args: -smoothed(*args),), "the sign"),
         ((but(smoothed, reduce=lambda x: x),), "expected one number"),
         ((lambda *args: 10.0,), "it must sum to 1"),
+        (
+            (lambda *args: nn.functional.cross_entropy(*args[:2], label_smoothing=args[2]),),
+            "that is torch's own",
+        ),
+        ((lambda logits, *args: float(smoothed(logits.detach(), *args)),), "nothing learns from it"),
         ((but(smoothed, classes=lambda logits, labels: int(labels.max()) + 1),), "it must sum to 1"),
     ),
     *cases(
@@ -420,7 +455,7 @@ RIGHT = [
     (session2.residual_block, (block(),), {}),
     (session2.residual_block, (block(but(branch, between=nn.GELU)),), {}),
     (session2.residual_block, (block(but(branch, before=nn.ReLU)),), {}),
-    (session2.residual_block, (block(but(branch, before=lambda: nn.Conv2d(8, 8, 1))),), {}),
+    (session2.residual_block, (block(but(branch, before=lambda: nn.Conv2d(8, 8, 1, bias=False))),), {}),
     (session2.residual_block, (block(but(branch, after=nn.ReLU)),), {}),  # as in the course's own network
     (session2.smooths_labels, (smoothed,), {}),
     (session2.averages_flips, (averaged,), {}),

@@ -12,7 +12,14 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from course_utils import schedules, training, transforms
 from course_utils.data import BatchLoader, PerImageDataset
@@ -374,6 +381,59 @@ def test_likelihoods_of_what_are_no_logarithms(last, loss_fn):
     assert fit(shuffled(), nn.Sequential(tiny_net(), nn.LogSoftmax(1)), loss_fn) == []
 
 
+def test_saved_weights_know_what_they_were_trained_on(tmp_path):
+    """Both lessons measure a network that was saved and loaded."""
+    model, restored = tiny_net(), tiny_net()
+    fit(shuffled(mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)), model)
+    files.save_weights(model, tmp_path / "run.pt")
+    files.load_weights(restored, tmp_path / "run.pt")
+    with pytest.warns(TrainingWarning, match="measuring normalise differently"):
+        training.evaluate(restored, BatchLoader(tiny_set(30), 10))
+
+
+def test_folders_of_torchvision_know_their_classes():
+    class Folder(TensorDataset):
+        classes = ("cat", "dog", "fox")
+
+    class Two(TensorDataset):
+        classes = ("dog", "fox")
+
+    two = Two(PIXELS, LABELS % 2)
+    for part in (two, Subset(two, range(16))):
+        [message] = fit(DataLoader(Folder(PIXELS, LABELS), 16, shuffle=True), validation=DataLoader(part, 16))
+        assert "different classes" in message
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_training_on_what_is_to_measure(part):
+    [message] = fit(BatchLoader(replace(tiny_set(), name=f"colours {part}"), 16, shuffle=True))
+    assert f"the network is trained on 'colours {part}'" in message
+
+
+def test_an_ensemble_in_a_list_does_not_hear_of_eval_mode():
+    class Ensemble(nn.Module):
+        def __init__(self, keep):
+            super().__init__()
+            self.models = keep([nn.Sequential(nn.Flatten(), nn.Linear(3072, 3), nn.BatchNorm1d(3))])
+
+        def forward(self, images):
+            return sum(model(images) for model in self.models) / len(self.models)
+
+    with pytest.warns(
+        TrainingWarning, match="Ensemble has networks in a list, where eval mode does not reach"
+    ):
+        training.evaluate(Ensemble(list), BatchLoader(tiny_set(), 16))
+    training.evaluate(Ensemble(nn.ModuleList), BatchLoader(tiny_set(), 16))
+
+
+def test_swapped_arguments_are_named():
+    model = tiny_net()
+    with pytest.raises(
+        TrainingError, match="expected an optimizer, found a function: the order is model, two"
+    ):
+        training.fit(model, shuffled(), None, sgd(model), cross_entropy, epochs=1)
+
+
 def test_other_weights_know_nothing_of_the_training_before(tmp_path):
     scaled = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
     model = tiny_net()
@@ -520,7 +580,14 @@ def test_measuring_augmented_or_shuffled_pictures():
             training.evaluate(tiny_net(), loader)
     still = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2), train=False)
     training.predict(tiny_net(), DataLoader(PerImageDataset(tiny_set(), still), 16))
-    for loader in (shuffled(), DataLoader(PerImageDataset(tiny_set(), still), 16, shuffle=True)):
+    dataset = PerImageDataset(tiny_set(), still)
+    some = SubsetRandomSampler(range(48))
+    for loader in (
+        shuffled(),
+        DataLoader(dataset, 16, shuffle=True),
+        DataLoader(dataset, 16, sampler=some),
+        DataLoader(dataset, batch_sampler=BatchSampler(some, 16, drop_last=False)),
+    ):
         with pytest.warns(TrainingWarning, match="answers come in a shuffled order"):
             training.predict(tiny_net(), loader)
 

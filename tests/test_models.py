@@ -270,6 +270,14 @@ def test_headless_knows_a_network_of_ones_own_with_the_head_of_smallnet():
     assert models.headless(Network())(torch.rand(2, 3, 32, 32)).shape == (2, 420)
 
 
+def test_two_networks_on_one_backbone_leave_each_other_alone():
+    backbone = models.headless(SmallNet())
+    frozen = TransferNet(3, backbone, n_features=420)
+    tuned = TransferNet(3, backbone, n_features=420, frozen=False)
+    assert not any(weight.requires_grad for weight in frozen.backbone.parameters())
+    assert all(weight.requires_grad for weight in [*backbone.parameters(), *tuned.backbone.parameters()])
+
+
 def test_headless_refuses_a_network_whose_last_layer_it_does_not_know():
     with pytest.raises(ValueError, match="a last layer called head, found Sequential"):
         models.headless(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))

@@ -285,6 +285,7 @@ def change(seed=0, **entries):
         (lambda weights: change(date="yesterday"), "its date is none"),
         (lambda weights: runs.save_half(runs.build_network(TINY, 10), weights), "is not the file that was rec"),
         (lambda weights: change(parameters=123), "its parameters should be .*, the record says 123"),
+        (lambda weights: change(seed=1, recipe=TINY.plain() | {"epochs": 9}), "has 9 epochs, its curves have 2"),
         (lambda weights: change(data={"train": "0", "test": "0"}), "its data should be"),
         (lambda weights: weights.with_name("seed1.json").write_text("{"), "seed1.json is not JSON"),
         (lambda weights: shutil.copytree(weights.parent, records.RECORDED / "gone"), "gone belongs to no recipe"),

@@ -34,6 +34,8 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     folders = _by_name(root, lambda name: name.lower() if name.lower() in PARTS else name)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)
+    if train and not (test or val) and len(folders) > 1 and not _folders(train):
+        train = None  # one of several classes, as in CIFAR-100
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
     hints = {found[1] for n in folders if (found := PART.search(n.lower()))}

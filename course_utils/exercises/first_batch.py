@@ -16,7 +16,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
@@ -131,6 +137,9 @@ def check(
             "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
         )
         warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
+    if not model.training and any(one.training for one in in_lists(model)):
+        advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
+        warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
@@ -145,6 +154,12 @@ def check(
     else:
         note(model, loader)
     doubt(images, labels, logits, loss_fn, loader, model.training)
+
+
+def in_lists(model: nn.Module) -> list[nn.Module]:
+    """The modules in plain lists, which torch does not look into."""
+    lists = [v for part in model.modules() for v in vars(part).values() if isinstance(v, (list, tuple))]
+    return [one for values in lists for one in values if isinstance(one, nn.Module)]
 
 
 def wants_logits(loss_fn) -> bool:
@@ -231,7 +246,9 @@ def are_probabilities(logits: Tensor) -> bool:
 def is_shuffled(loader) -> bool:
     """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
     says = getattr(loader, "shuffle", False) is True  # other libraries have a method of this name
-    return says or isinstance(getattr(loader, "sampler", None), RandomSampler)
+    kinds = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return says or isinstance(getattr(loader, "sampler", None), kinds) or isinstance(inner, kinds)
 
 
 def in_given_order(loader) -> bool:
@@ -258,6 +275,7 @@ def are_sorted(labels: Tensor) -> bool:
 # --- What a network was last trained on, and is measured on.
 
 TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
+SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file
 
 
 def note(model: nn.Module, loader, anew: bool = False) -> None:
@@ -270,6 +288,18 @@ def note(model: nn.Module, loader, anew: bool = False) -> None:
 def forget(model: nn.Module) -> None:
     """Forget what `model` was trained on: it has other weights now."""
     TRAINED_ON.pop(unwrap(model), None)
+
+
+def saved(model: nn.Module, digest: str) -> None:
+    """Remember what the weights in a file were trained on."""
+    SAVED[digest] = TRAINED_ON.get(unwrap(model))
+
+
+def loaded(model: nn.Module, digest: str) -> None:
+    """`model` has the weights of a file now, and was trained on what they were trained on, if that is known."""
+    forget(model)
+    if known := SAVED.get(digest):
+        TRAINED_ON[unwrap(model)] = known[0], set()
 
 
 def compare(model: nn.Module, loader) -> None:
@@ -296,9 +326,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def about_images(loader) -> dict:
     """The classes of a loader's images and what it normalises them with; None for what it does not say."""
-    found, std = image_set_of(loader), getattr(loader, "std", None)
+    found, std = image_set_of(loader) or getattr(loader, "dataset", None), getattr(loader, "std", None)
+    while found is not None and not hasattr(found, "classes"):  # a Subset
+        found = getattr(found, "dataset", None)
     scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
-    return {"classes": found and tuple(found.classes), "scaling": scaling}
+    return {"classes": None if found is None else tuple(map(str, found.classes)), "scaling": scaling}
 
 
 def image_set_of(loader):

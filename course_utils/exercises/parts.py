@@ -31,8 +31,13 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
+    if not hasattr(run.optimizer, "param_groups"):
+        order = "the order is model, two loaders, loss, optimizer, scheduler"
+        raise TrainingError(f"expected an optimizer, found a {type(run.optimizer).__name__}: {order}")
     check_optimizer(run.model, run.optimizer)
-    if run.scheduler is not None and getattr(run.scheduler, "optimizer", None) is not run.optimizer:
+    if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
+        warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
+    if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
@@ -97,9 +102,9 @@ def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
 
 def stays_down(scheduler) -> bool:
     """Whether a cosine or a polynomial starts at its lowest rate; it goes on from the one that it finds."""
-    kinds, rates = (CosineAnnealingLR, PolynomialLR), [g["lr"] for g in scheduler.optimizer.param_groups]
-    starts = isinstance(scheduler, kinds) and scheduler.last_epoch == 0
-    return starts and max(rates) <= getattr(scheduler, "eta_min", 0)
+    if not isinstance(scheduler, (CosineAnnealingLR, PolynomialLR)) or scheduler.last_epoch:
+        return False
+    return max(g["lr"] for g in scheduler.optimizer.param_groups) <= getattr(scheduler, "eta_min", 0)
 
 
 def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:

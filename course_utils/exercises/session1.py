@@ -88,6 +88,7 @@ def trains(train: Callable) -> str:
         "batch normalisation is in eval mode while you train": mistaken(mode=False)[1],
         "the rate never changes: the schedule has to move, too": mistaken(moves="never")[1],
         "the rate changes once per epoch: this schedule counts batches": mistaken(moves="epoch")[1],
+        "that is another loss than the one that was passed in": trial(loop, loss_fn=nn.CrossEntropyLoss())[1],
         "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
     otherwise = "the weights differ: what happens between a loss and the next batch, and in which order?"
@@ -96,11 +97,17 @@ def trains(train: Callable) -> str:
     otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
     for found, right, unweighted in zip(losses, right_losses, mistaken(weigh=False)[0], strict=True):
         compare(found, right, otherwise, {small: unweighted})
+    refuse(
+        len(trial(train, epochs=1)[0]) != 1, "asked for one epoch, it trains for more: `epochs` says how many"
+    )
     return "the weights and the losses are those of plain gradient descent"
 
 
-def trial(train: Callable = lambda *_: []) -> tuple[list[float], Tensor]:
-    """What `train` returns for two epochs of three batches, the last a small one, and the weights that it leaves."""
+SMOOTHED = nn.CrossEntropyLoss(label_smoothing=0.3)  # not the loss that everybody has at hand
+
+
+def trial(train: Callable = lambda *_: [], epochs: int = 2, loss_fn=SMOOTHED) -> tuple[list[float], Tensor]:
+    """What `train` returns for epochs of three batches, the last a small one, and the weights that it leaves."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3)).eval()
     with torch.no_grad():
         network[1].weight.copy_(drawn(3, 12))
@@ -108,7 +115,7 @@ def trial(train: Callable = lambda *_: []) -> tuple[list[float], Tensor]:
     batches = list(zip(drawn(10, 3, 2, 2).split(4), torch.arange(10).remainder(3).split(4), strict=True))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.7**step)
-    losses = result_of(train, network, batches, nn.CrossEntropyLoss(), optimizer, schedule, 2)
+    losses = result_of(train, network, batches, loss_fn, optimizer, schedule, epochs)
     return losses, nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
@@ -145,14 +152,17 @@ class Watched(nn.Sequential):
     Where first values are positive, eval mode answers class 0; train mode compares images, and answers 1 for some.
     """
 
-    def __init__(self):
+    def __init__(self, graphs: list):
         super().__init__(nn.Flatten(), nn.Linear(12, 2, bias=False), nn.BatchNorm1d(2))
         with torch.no_grad():
             self[1].weight.zero_()[0, 0] = 1
-        self.graph = False
+        self.graphs = graphs  # for each question, whether autograd was on; shared with copies
+
+    def __deepcopy__(self, memo) -> "Watched":
+        return Watched(self.graphs).train(self.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        self.graph |= torch.is_grad_enabled()
+        self.graphs.append(torch.is_grad_enabled())
         return super().forward(images)
 
 
@@ -165,15 +175,17 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
     scales = {f"{share} percentage": 80.0, f"{share} count": 8.0}
     modes = {True: "train", False: "eval"}
     for mode in modes:
-        network = Watched().train(mode)
+        network = Watched(graphs=[]).train(mode)
         before = copy.deepcopy(network.state_dict())
         found = result_of(accuracy, network, images, labels)
         moved = any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
         refuse(moved, "measuring has moved the running statistics: batch normalisation is in train mode")
         compare(found, 0.8, "the share is wrong: compare the largest logit's place with the label", scales)
-        refuse(network.graph, "autograd prepares a backward pass that never comes: turn it off")
+        refuse(any(network.graphs), "autograd prepares a backward pass that never comes: turn it off")
         came_and_leaves = f"came in {modes[mode]} mode and leaves in {modes[network.training]} mode"
         refuse(network.training != mode, f"the network {came_and_leaves}: put back what you found")
+        layers = any(layer.training != mode for layer in network.modules())
+        refuse(layers, f"the network {came_and_leaves}, but its layers do not: each has a mode of its own")
     return "measured in eval mode, and the network is left as it was found"
 
 
@@ -241,4 +253,8 @@ def finds_confusions(two_worst: Callable[[np.ndarray], list[tuple[int, int]]]) -
         "true and predicted are swapped: a row is a true class": [pair[::-1] for pair in right],
     }
     compare(pairs, right, "not the commonest mistakes: try it on a small matrix of your own", mistakes)
+    crowded = np.array([[20, 9, 8, 0], [1, 2, 0, 1], [0, 5, 9, 0], [0, 1, 0, 3]])
+    for matrix, right in ((crowded, [(0, 1), (0, 2)]), (crowded.T.copy(), [(1, 0), (2, 0)])):
+        pairs = [tuple(int(k) for k in pair) for pair in result_of(two_worst, matrix)]
+        refuse(pairs != right, "the commonest two may share a class: compare the counts of the whole matrix")
     return "the two commonest mistakes, the worst first"

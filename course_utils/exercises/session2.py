@@ -110,17 +110,20 @@ def crops(crop_batch: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> str:
 class Counted(TorchFunctionMode):
     """Counts the calls of torch: a loop over images makes some for each of them."""
 
-    calls = 0
+    def __init__(self):
+        super().__init__()
+        self.calls, self.functions = 0, set()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         self.calls += 1
+        self.functions.add(function)
         return function(*args, **(kwargs or {}))
 
 
 @self_check
 def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
     """Whether `block(c_in, c_out, stride)` returns shortcut(x) + branch(x), with a 1×1 shortcut where shapes differ."""
-    for c_out, stride in ((16, 2), (8, 1), (16, 1), (8, 2)):
+    for c_out, stride in ((16, 2), (8, 1), (16, 1), (8, 2), (4, 1)):
         network = block(8, c_out, stride).eval()
         for name in ("branch", "shortcut"):
             missing = not isinstance(getattr(network, name, None), nn.Module)
@@ -131,6 +134,13 @@ def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
         refuse(stays and extra > 0, "where the shape stays, the shortcut is x itself: it needs no weights")
         refuse(extra > 11 * c_out, "the shortcut is more than a 1×1 convolution: that is a second branch")
         check_branch(network.branch)
+        convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+        biased = any(layer.bias is not None for layer in convolutions)
+        refuse(biased, "a convolution has a bias: the task leaves them out, as normalisation takes them away")
+        first = next(
+            layer for layer in convolutions if layer.kernel_size == (3, 3)
+        )  # a check above finds two
+        refuse(first.stride != (stride, stride), "the first of the two convolutions is to take the stride")
     return "shapes agree, and the way around the branch is as short as it can be"
 
 
@@ -175,7 +185,9 @@ def check_branch(branch: nn.Module) -> None:
 def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     """Whether `smoothed(logits, labels, smoothing)` is cross entropy with smoothed labels, averaged over the batch."""
     logits, labels, smoothing = 3 * drawn(6, 4), torch.tensor([0, 1, 2, 0, 0, 1]), 0.2  # no 3 in this batch
-    found = result_of(smoothed, logits, labels, smoothing)
+    with Counted() as counted:
+        found = result_of(smoothed, logits, labels, smoothing)
+    refuse(nn.functional.cross_entropy in counted.functions, "that is torch's own: the task is to write it")
     several = isinstance(found, Tensor) and found.numel() > 1
     refuse(several, "expected one number, found a tensor of several: average over the batch")
 
@@ -192,6 +204,9 @@ def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     }
     otherwise = "not this value: print the target of one picture; it must sum to 1"
     compare(found, loss(logits), otherwise, mistakes)
+    again = smoothed(logits.clone().requires_grad_(), labels, smoothing)
+    learns = isinstance(again, Tensor) and again.requires_grad
+    refuse(not learns, "the value is right, but no gradient leads back to the logits: nothing learns from it")
     return "the same as nn.CrossEntropyLoss"
 
 

@@ -1,8 +1,10 @@
 """Checkpoints: a hook for `fit` that writes all that a run's future depends on after every epoch, and resumes."""
 
+import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 from course_utils import training
 from course_utils.datasets import cifar
 from course_utils.exercises.first_batch import unwrap
+from course_utils.exercises.parts import all_of
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -61,7 +64,8 @@ class Checkpoint:
         if missing := self.state(run).keys() - state.keys():
             absent = ", ".join(sorted(missing))
             raise ValueError(f"{self.path} is no checkpoint: it has no {absent}. {advice}")
-        if found := difference(self.about, state["about"]):
+        ours = {key: value for key, value in self.about.items() if key in state["about"]}  # of an older file
+        if found := difference(ours, state["about"]):
             differs = "expected {} {!r}, found {!r}".format(*found)
             raise ValueError(f"the checkpoint {self.path} belongs to another run: {differs}. {advice}")
         if (made := len(state["history"]["seconds"])) > run.epochs:
@@ -75,6 +79,8 @@ class Checkpoint:
         vars(run.history).update(state["history"])
         if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
             run.loader.epoch = state["loader_epoch"]
+        if "loss" in state:  # whose weights are learned
+            run.loss_fn.load_state_dict(state["loss"], strict=False)
         restore_random_state(state["random"])
         if made == run.epochs:
             print(f"{name} has all {made} epochs: nothing is left to train. {advice}", flush=True)
@@ -90,7 +96,8 @@ class Checkpoint:
         files.write_tensors(self.state(run), self.path)
 
     def state(self, run: training.Run) -> dict[str, Any]:
-        return {
+        learned = dict(run.loss_fn.named_parameters()) if isinstance(run.loss_fn, nn.Module) else {}
+        return ({"loss": learned} if learned else {}) | {
             "about": self.about,
             "history": asdict(run.history),
             "model": unwrap(run.model).state_dict(),
@@ -112,6 +119,8 @@ def describe(run: training.Run) -> dict[str, Any]:
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]
     changing = {"params", "initial_lr"}
+    functions = [share for one in all_of(run.scheduler) for share in getattr(one, "lr_lambdas", ())]
+    functions += [run.loss_fn] if not getattr(run.loss_fn, "__module__", "").startswith("torch.") else []
     if getattr(run.scheduler, "cycle_momentum", False):
         changing |= {"momentum", "betas"}
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
@@ -120,10 +129,12 @@ def describe(run: training.Run) -> dict[str, Any]:
         "precision": str(training.pick_precision(device, run.precision)),
         "model": settings(unwrap(run.model)),
         "loss": settings(run.loss_fn),
-        "loss weights": run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else None,
+        "loss weights": dict(run.loss_fn.named_buffers()) if isinstance(run.loss_fn, nn.Module) else None,
         "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},
         "schedule": run.scheduler
         and {"type": type(run.scheduler).__name__, **schedule(run.scheduler.state_dict())},
+        "code": [digest(one) for one in functions if hasattr(one, "__code__")],
+        "trained": {name: weight.requires_grad for name, weight in unwrap(run.model).named_parameters()},
     }
 
 
@@ -138,6 +149,21 @@ def settings(part: Any) -> Any:
         sizes = {key: str(value) for key, value in public.items() if isinstance(value, tuple)}
         found[name] = {"type": type(layer).__name__, **simple, **sizes}
     return found
+
+
+def digest(function: Callable) -> str:
+    """The name of a function, and a digest of its code and the numbers that it uses: an edited one is another."""
+    code, cells = function.__code__, function.__closure__ or ()
+    used = [function.__globals__.get(name) for name in code.co_names] + [cell.cell_contents for cell in cells]
+    facts = [code.co_code, numbers([code.co_consts, function.__defaults__, used])]
+    return f"{function.__name__} {hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+
+def numbers(value: Any) -> Any:
+    """`value`, or what is a number or text in it."""
+    if isinstance(value, (list, tuple)):
+        return [numbers(one) for one in value]
+    return value if isinstance(value, (int, float, str)) else None
 
 
 def schedule(state: dict[str, Any]) -> dict[str, Any]:
