@@ -180,10 +180,9 @@ def test_another_function_is_another_run_and_the_same_is_not(tmp_path):
 def test_other_layers_that_are_trained_are_another_run(tmp_path):
     frozen = tiny_net()
     frozen[0].requires_grad_(False)
-    parts = {"optimizer": lambda model: sgd(nn.Sequential(*model[1:]))}
-    fit([Checkpoint(tmp_path / "run.pt")], 1, frozen, **parts)
+    fit([Checkpoint(tmp_path / "run.pt")], 1, frozen)
     with pytest.raises(ValueError, match=r"expected trained 0\.weight True, found False"):
-        fit([Checkpoint(tmp_path / "run.pt")], 2, **parts)
+        fit([Checkpoint(tmp_path / "run.pt")], 2)
 
 
 class Learned(nn.CrossEntropyLoss):

@@ -263,7 +263,6 @@ def test_a_folder_that_does_not_fit_is_refused(add, tmp_path, places, message):
         data.from_folder(tmp_path / "pets")
 
 
-@pytest.mark.parametrize("copies", [0, 2])
 def test_train_may_be_a_class(add, tmp_path):
     """CIFAR-100 has one; as a part, it would have folders of its own, or stand alone."""
     add(*(f"{name}/{i}.png" for name in ("bus", "car", "train") for i in range(5)))
@@ -271,6 +270,7 @@ def test_train_may_be_a_class(add, tmp_path):
     assert train.classes == ("bus", "car", "train") and len(train) + len(test) == 15
 
 
+@pytest.mark.parametrize("copies", [0, 2])
 def test_test_pictures_that_are_training_pictures_are_counted(add, tmp_path, copies, capsys):
     add("train/cat/1.png", "train/dog/1.png", same=copies > 0)
     add("test/cat/1.png", "test/dog/1.png", same=copies > 0)

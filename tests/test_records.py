@@ -110,11 +110,13 @@ def test_a_seed_that_is_none_is_named(seed):
 
 
 def test_what_no_run_writes_is_doubted():
-    assert records.doubts(record(NAME, 0, 50.0)) == []
-    assert records.doubts(record(NAME, 0, 50.0, date="9999-01-01")) == ["its date is none"]
+    made = functools.partial(record, NAME, 0, 50.0, epochs=3)
+    assert records.doubts(made()) == []
+    assert records.doubts(made(epochs=500)) == ["its recipe has 500 epochs, its curves have 3"]
+    assert records.doubts(made(date="9999-01-01")) == ["its date is none"]
     odd = {"date": "<img>", "precision": "int3", "weights": "0", "machine": HERE | {"commit": "HEAD"}}
     expected = [f"its {name} is none" for name in ("date", "precision", "commit", "weights")]
-    assert records.doubts(record(NAME, 0, 50.0, **odd)) == expected
+    assert records.doubts(made(**odd)) == expected
 
 
 def test_a_setting_that_is_younger_than_a_record_counts_as_its_default():
