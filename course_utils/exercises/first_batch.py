@@ -327,7 +327,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 def about_images(loader) -> dict:
     """The classes of a loader's images and what it normalises them with; None for what it does not say."""
     found, std = image_set_of(loader) or getattr(loader, "dataset", None), getattr(loader, "std", None)
-    while found is not None and not hasattr(found, "classes"):  # a Subset
+    while found is not None and not isinstance(getattr(found, "classes", None), (list, tuple)):  # a Subset
         found = getattr(found, "dataset", None)
     scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
     return {"classes": None if found is None else tuple(map(str, found.classes)), "scaling": scaling}

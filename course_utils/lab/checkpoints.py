@@ -120,7 +120,10 @@ def describe(run: training.Run) -> dict[str, Any]:
     ]
     changing = {"params", "initial_lr"}
     functions = [share for one in all_of(run.scheduler) for share in getattr(one, "lr_lambdas", ())]
-    functions += [run.loss_fn] if not getattr(run.loss_fn, "__module__", "").startswith("torch.") else []
+    if not str(getattr(run.loss_fn, "__module__", "")).startswith(
+        "torch."
+    ):  # which may change with its version
+        functions.append(run.loss_fn)
     if getattr(run.scheduler, "cycle_momentum", False):
         changing |= {"momentum", "betas"}
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
