@@ -283,10 +283,10 @@ class TransferNet(nn.Module):
 
     The backbone's weights get no gradient, and it stays in eval mode even when the whole network is put into train
     mode: a frozen BatchNorm that went on moving its running statistics would not be frozen. `backbone` is any network
-    that returns features (n, n_features), `headless(model)` for one that was trained here; by default it is
-    torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains it
-    too ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would: its
-    weights stay, but its BatchNorm adapts to the new data.
+    that returns features (n, n_features), `headless(model)` for one that was trained here; it is copied. By default it
+    is torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains
+    the copy too ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would:
+    its weights stay, but its BatchNorm adapts to the new data.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def check_std(std: np.ndarray | tuple) -> None:
-    """Raise ValueError for a deviation by which nothing can be divided, or which no pixels in [0, 1] have."""
+    """Raise ValueError for a standard deviation of 0 or less, or above 1, which pixels in [0, 1] never have."""
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
@@ -31,7 +31,7 @@ def check_std(std: np.ndarray | tuple) -> None:
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
     """The `uint8` colour nearest to one given in [0, 1] for each channel; ValueError outside that."""
     if not all(0 <= m <= 1 for m in mean):
-        raise ValueError(f"expected mean or fill in [0, 1], bytes over 255, found {[*map(float, mean)]}")
+        raise ValueError(f"expected mean or fill in [0, 1], found {[*map(float, mean)]}: divide bytes by 255")
     return tuple(round(255 * float(m)) for m in mean)
 
 

@@ -407,6 +407,10 @@ WRONG = [
             "that is torch's own",
         ),
         ((lambda logits, *args: float(smoothed(logits.detach(), *args)),), "nothing learns from it"),
+        (
+            (lambda logits, *args: smoothed(torch.from_numpy(logits.numpy()), *args),),
+            "nothing learns from it",
+        ),
         ((but(smoothed, classes=lambda logits, labels: int(labels.max()) + 1),), "it must sum to 1"),
     ),
     *cases(

@@ -248,6 +248,7 @@ def test_other_layouts_are_understood_and_said(add, tmp_path, capsys, layout, sa
     [
         ([], "expected a folder of pictures, found none at .*pets"),
         (["train/1.png"], "expected a folder of pictures for each class in .*train, found no folders"),
+        (["train/1.png", "test1/1.png"], "expected a folder of pictures for each class in .*train, found no folders"),
         (["pets/cat/1.png", "pets/dog/1.png"], "found one class, pets: is this one folder too high"),
         (["test/cat/1.png", "test/dog/1.png"], "expected a folder .*train, found only test"),
         (["train/a/1.png", "train/b/1.heic"], "expected pictures of every class .*, found none of b; left out: 1 .h"),

@@ -127,6 +127,7 @@
     }
     strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
     aria(strip, "valuemax", channels);
+    if (strip.map >= channels) aria(strip, "valuenow", (strip.map = channels - 1) + 1); // of a larger network
     if (k === chosen.stage) showChosen(strip, maps);
   });
 
@@ -170,7 +171,7 @@
     };
     strip.addEventListener("pointermove", point);
     strip.addEventListener("pointerdown", point);
-    strip.addEventListener("focus", () => { if (k !== chosen.stage) choose(k, 0); });
+    strip.addEventListener("focus", () => { if (answer && k !== chosen.stage) choose(k, strip.map ?? 0); });
     onArrow(strip, (right, down) => choose(k, (strip.map ?? 0) + right + strip.columns * down));
     strip.addEventListener("keydown", (event) => {
       if (!answer || (event.key !== "Home" && event.key !== "End")) return;

@@ -22,9 +22,10 @@ Part = tuple[np.ndarray, np.ndarray]  # images uint8 (n, 32, 32, 3), labels int6
 def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     """The classes of `root/train/<class>/…`, by name, the pictures there, and those of `root/test/<class>/…` if any.
 
-    Folders inside a class belong to it. Without `train`, the folders of `root` itself are the classes. `val` stands in
-    for a missing `test`, and is left out otherwise: the lessons set a validation part of their own aside. Prints what
-    is read, and what is left out: other formats and folders, hidden files, files that cannot be read.
+    Folders inside a class belong to it. Without `train`, or if it has no folders and there are others that are no
+    parts, the folders of `root` itself are the classes. `val` stands in for a missing `test`, and is left out
+    otherwise: the lessons set a validation part of their own aside. Prints what is read, and what is left out: other
+    formats and folders, hidden files, files that cannot be read.
 
     Raises ValueError if there are fewer than two classes, a class has no pictures, `test` has a class of its own, or
     two folders would have one name.
@@ -34,11 +35,11 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     folders = _by_name(root, lambda name: name.lower() if name.lower() in PARTS else name)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)
-    if train and not (test or val) and len(folders) > 1 and not _folders(train):
+    hints = {found[1] for n in folders if (found := PART.search(n.lower()))}
+    if train and len(folders) > 1 and hints == {"train"} and not _folders(train):
         train = None  # one of several classes, as in CIFAR-100
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
-    hints = {found[1] for n in folders if (found := PART.search(n.lower()))}
     if not train and len(hints) > 1 and not any(e.is_file() for f in folders.values() for e in f.iterdir()):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")

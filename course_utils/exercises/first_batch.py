@@ -20,6 +20,7 @@ from torch.utils.data import (
     BatchSampler,
     RandomSampler,
     SequentialSampler,
+    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -137,7 +138,10 @@ def check(
             "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
         )
         warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
-    if not model.training and any(one.training for one in in_lists(model)):
+    layers = (layer for one in in_lists(model) for layer in one.modules())
+    if not model.training and any(
+        x.training and getattr(x, "running_mean", None) is not None for x in layers
+    ):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
         warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
@@ -178,7 +182,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     if wants_logits(loss_fn) and last in ("Relu", "Sigmoid"):
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
     if loss_fn is None and is_shuffled(loader):
-        warn("the answers come in a shuffled order: give the loader shuffle=False")
+        warn("the answers come in a shuffled order: give the loader shuffle=False and no random sampler")
     if not training and augments(loader):
         warn("the images that are measured are augmented: give this loader no augment, or train=False")
     if not training:
@@ -327,10 +331,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 def about_images(loader) -> dict:
     """The classes of a loader's images and what it normalises them with; None for what it does not say."""
     found, std = image_set_of(loader) or getattr(loader, "dataset", None), getattr(loader, "std", None)
-    while found is not None and not isinstance(getattr(found, "classes", None), (list, tuple)):  # a Subset
-        found = getattr(found, "dataset", None)
+    while isinstance(found, Subset):
+        found = found.dataset
+    classes = getattr(getattr(found, "image_set", found), "classes", None)
+    if not isinstance(classes, (list, tuple)) or getattr(found, "target_transform", None):
+        classes = None  # it does not say, or its labels are others
     scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
-    return {"classes": None if found is None else tuple(map(str, found.classes)), "scaling": scaling}
+    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling}
 
 
 def image_set_of(loader):

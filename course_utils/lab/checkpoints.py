@@ -1,10 +1,8 @@
 """Checkpoints: a hook for `fit` that writes all that a run's future depends on after every epoch, and resumes."""
 
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from torch import nn
 from course_utils import training
 from course_utils.datasets import cifar
 from course_utils.exercises.first_batch import unwrap
-from course_utils.exercises.parts import all_of
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -32,8 +29,9 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, or other data, and where it has more epochs than this run. Of a
-    `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms and seed.
+    loss, optimizer, schedule or precision, other trainable weights or other data, and where it has more epochs than
+    this run. Of a `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms
+    and seed. Of a function, such as a `LambdaLR`'s, it does not know what is inside.
     """
 
     def __init__(self, path: Path | str, recipe: dict[str, Any] | None = None):
@@ -61,7 +59,7 @@ class Checkpoint:
 
     def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
         advice = "Delete the file to start anew, or give another path"
-        if missing := self.state(run).keys() - state.keys():
+        if missing := self.state(run).keys() - state.keys() - {"loss"}:  # which not every run has
             absent = ", ".join(sorted(missing))
             raise ValueError(f"{self.path} is no checkpoint: it has no {absent}. {advice}")
         ours = {key: value for key, value in self.about.items() if key in state["about"]}  # of an older file
@@ -79,8 +77,8 @@ class Checkpoint:
         vars(run.history).update(state["history"])
         if state["loader_epoch"] is not None:  # a list of batches has no epochs of its own
             run.loader.epoch = state["loader_epoch"]
-        if "loss" in state:  # whose weights are learned
-            run.loss_fn.load_state_dict(state["loss"], strict=False)
+        if "loss" in state:
+            run.loss_fn.load_state_dict(state["loss"])
         restore_random_state(state["random"])
         if made == run.epochs:
             print(f"{name} has all {made} epochs: nothing is left to train. {advice}", flush=True)
@@ -96,8 +94,8 @@ class Checkpoint:
         files.write_tensors(self.state(run), self.path)
 
     def state(self, run: training.Run) -> dict[str, Any]:
-        learned = dict(run.loss_fn.named_parameters()) if isinstance(run.loss_fn, nn.Module) else {}
-        return ({"loss": learned} if learned else {}) | {
+        of_loss = run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else {}
+        return ({"loss": of_loss} if of_loss else {}) | {
             "about": self.about,
             "history": asdict(run.history),
             "model": unwrap(run.model).state_dict(),
@@ -119,11 +117,6 @@ def describe(run: training.Run) -> dict[str, Any]:
         group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
     ]
     changing = {"params", "initial_lr"}
-    functions = [share for one in all_of(run.scheduler) for share in getattr(one, "lr_lambdas", ())]
-    if not str(getattr(run.loss_fn, "__module__", "")).startswith(
-        "torch."
-    ):  # which may change with its version
-        functions.append(run.loss_fn)
     if getattr(run.scheduler, "cycle_momentum", False):
         changing |= {"momentum", "betas"}
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
@@ -132,11 +125,10 @@ def describe(run: training.Run) -> dict[str, Any]:
         "precision": str(training.pick_precision(device, run.precision)),
         "model": settings(unwrap(run.model)),
         "loss": settings(run.loss_fn),
-        "loss weights": dict(run.loss_fn.named_buffers()) if isinstance(run.loss_fn, nn.Module) else None,
+        "loss weights": fixed(run.loss_fn) if isinstance(run.loss_fn, nn.Module) else None,
         "optimizer": {"type": type(run.optimizer).__name__, "groups": optimizer},
         "schedule": run.scheduler
         and {"type": type(run.scheduler).__name__, **schedule(run.scheduler.state_dict())},
-        "code": [digest(one) for one in functions if hasattr(one, "__code__")],
         "trained": {name: weight.requires_grad for name, weight in unwrap(run.model).named_parameters()},
     }
 
@@ -154,19 +146,10 @@ def settings(part: Any) -> Any:
     return found
 
 
-def digest(function: Callable) -> str:
-    """The name of a function, and a digest of its code and the numbers that it uses: an edited one is another."""
-    code, cells = function.__code__, function.__closure__ or ()
-    used = [function.__globals__.get(name) for name in code.co_names] + [cell.cell_contents for cell in cells]
-    facts = [code.co_code, numbers([code.co_consts, function.__defaults__, used])]
-    return f"{function.__name__} {hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
-
-
-def numbers(value: Any) -> Any:
-    """`value`, or what is a number or text in it."""
-    if isinstance(value, (list, tuple)):
-        return [numbers(one) for one in value]
-    return value if isinstance(value, (int, float, str)) else None
+def fixed(loss_fn: nn.Module) -> dict[str, torch.Tensor]:
+    """What a loss begins with and does not learn, such as the weights of classes; copied, as it may move."""
+    frozen = {name: weight for name, weight in loss_fn.named_parameters() if not weight.requires_grad}
+    return {name: value.detach().clone() for name, value in (dict(loss_fn.named_buffers()) | frozen).items()}
 
 
 def schedule(state: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ SOURCES = [
     Result("Session 2's source project", "cifar10", RESNET_CURVE[-1], 6_575_370, "24 epochs"),
 ]
 
-# Keys in book/references.bib, in this order: huang2017, tian2020, chen2021, page2018 and jordan2024 (twice each).
+# Keys in book/references.bib, in this order: huang2017, tian2020, and two each of chen2021, page2018, jordan2024.
 REFERENCES = [
     Result("DenseNet-BC 100, k = 12", "cifar100", 77.73, 800_000, "300 epochs, hours on a GPU"),
     Result("WRN-16-2", "cifar100", 73.3, 700_000, "not stated"),

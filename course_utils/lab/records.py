@@ -130,7 +130,7 @@ def check(record: dict[str, Any], path: Path) -> None:
 
 
 def doubts(record: dict[str, Any]) -> list[str]:
-    """The texts of a record that no run writes. It can be read and shown, which escapes them; `verify` refuses it."""
+    """What is in a record that no run writes. It can be read and shown, with texts escaped; `verify` refuses it."""
     try:
         dated = date.fromisoformat(record["date"]) <= datetime.now(UTC).date()  # runs are dated in UTC
     except ValueError:

@@ -128,8 +128,8 @@ def test_keys_are_enough_and_a_pointed_map_is_enlarged(live):
 
 def test_a_patch_says_where_it_is(live):
     hide(live, 28, 15, 13)
-    live.wait_for_function("document.querySelector('.live-patch output').textContent === '28'")
-    assert [one.inner_text() for one in live.locator(".live-patch output").all()] == ["28", "15", "13"]
+    said = "[...document.querySelectorAll('.live-patch output')].map(one => one.value).join()"
+    live.wait_for_function(f"{said} === '28,15,13'", timeout=5000)
 
 
 def test_each_stage_remembers_its_map(live):
