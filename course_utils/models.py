@@ -285,7 +285,7 @@ class TransferNet(nn.Module):
     mode: a frozen BatchNorm that went on moving its running statistics would not be frozen. `backbone` is any network
     that returns features (n, n_features), `headless(model)` for one that was trained here; it is copied. By default it
     is torchvision's ResNet-18 pretrained on ImageNet, 11,227,812 weights in all for 100 classes. `frozen=False` trains
-    the copy too ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as a plain `model.train()` would:
+    the copy too ("fine-tuning"). `moving_norm` leaves a frozen backbone in train mode, as plain `model.train()` would:
     its weights stay, but its BatchNorm adapts to the new data.
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
