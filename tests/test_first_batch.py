@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_training import same_weights, sgd, tiny_net, tiny_run, tiny_set
+from test_training import Learned, same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
@@ -517,14 +517,6 @@ def test_layers_that_are_not_trained():
                 for layer in [*self][:-1]:
                     x = layer(x)
             return self[-1](x)
-
-    class Learned(nn.CrossEntropyLoss):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, logits, labels):
-            return super().forward(self.scale * logits, labels)
 
     class Checkpointed(nn.Sequential):
         def forward(self, x):

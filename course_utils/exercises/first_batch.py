@@ -138,10 +138,8 @@ def check(
             "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
         )
         warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
-    layers = (layer for one in in_lists(model) for layer in one.modules())
-    if not model.training and any(
-        x.training and getattr(x, "running_mean", None) is not None for x in layers
-    ):
+    layers = [layer for one in in_lists(model) for layer in one.modules() if layer.training]
+    if not model.training and any(getattr(layer, "running_mean", None) is not None for layer in layers):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
         warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial

@@ -140,7 +140,7 @@ def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
         refuse(biased, "a convolution has a bias: the task asks for all of them without")
         first = next(
             layer for layer in convolutions if layer.kernel_size == (3, 3)
-        )  # a check above finds two
+        )  # there are two, see above
         refuse(first.stride != (stride, stride), "the first of the two convolutions is to take the stride")
     return "shapes agree, and the way around the branch is as short as it can be"
 

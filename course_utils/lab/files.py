@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.exercises.first_batch import forget, loaded, saved, unwrap
+from course_utils.lab.records import sha256
 
 MARK, DIGITS = b"sha256:", 64
 
@@ -22,10 +23,8 @@ class Damaged(ValueError):
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
-    state = unwrap(model).state_dict()
-    saved(
-        model, write_tensors({name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}, path)
-    )
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in unwrap(model).state_dict().items()}
+    saved(model, write_tensors(state, path))
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
@@ -35,7 +34,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     first difference. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
-    loaded(model, hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest())
+    loaded(model, sha256(Path(path).expanduser()))
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
