@@ -96,9 +96,6 @@ def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
     return ImageSet(images, labels, shapes.CLASSES, f"{name} {part}")
 
 
-# --- Parts of a set.
-
-
 def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[ImageSet, ImageSet]:
     """Set a share of every class aside: returns the rest, to train on, and the validation set.
 
@@ -221,17 +218,18 @@ class BatchLoader:
         self.epoch += 1
         n = len(self.image_set)
         order = torch.from_numpy(rng.permutation(n) if self.shuffle else np.arange(n))
-        for batch in order.to(self.device).split(self.sizes()):
-            yield transforms.normalise(self.pixels(batch, rng), self.mean, self.std), self.labels[batch]
+        for batch in order.split(self.sizes()):
+            labels = self.labels[transforms.sent(batch, self.device)]
+            yield transforms.normalise(self.pixels(batch, rng), self.mean, self.std), labels
 
     def pixels(self, batch: Tensor, rng: np.random.Generator) -> Tensor:
         """The images at `batch` as `uint8` (n, H, W, 3), augmented if this loader augments."""
         if self.augment is None:
-            return self.store[batch]
+            return self.store[transforms.sent(batch, self.device)]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
         if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
-            draws = replace(draws, flip=torch.from_numpy(first)[batch.cpu()] ^ (self.epoch % 2 == 0))
+            draws = replace(draws, flip=torch.from_numpy(first)[batch] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.fill)
 
     @property
@@ -255,9 +253,6 @@ class PerImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.image_set.images[index]), int(self.image_set.labels[index])
-
-
-# --- Your own pictures.
 
 
 def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:

@@ -126,15 +126,20 @@ class Augment:
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
 
-        `draws` stay on the CPU wherever the store is: asking a GPU which images to flip would mean waiting for it.
+        Both stay on the CPU wherever the store is: asking a GPU which images to flip would mean waiting for it.
         """
         size, device = padded.shape[1] - 2 * self.padding, padded.device
-        images = crop(padded, indices, draws.top.to(device), draws.left.to(device), size)
-        flipped = draws.flip.nonzero().squeeze(1).to(device)
+        images = crop(padded, *(sent(one, device) for one in (indices, draws.top, draws.left)), size)
+        flipped = sent(draws.flip.nonzero().squeeze(1), device)
         images[flipped] = images[flipped].flip(2)
         if self.jitter:
-            images = jitter_colours(images, draws.light.to(device))
+            images = jitter_colours(images, sent(draws.light, device))
         return cut_holes(images, draws.hole_top, draws.hole_left, self.hole, fill)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; a copy to CUDA goes on while Python does, as waiting for it means for all steps before."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
@@ -184,7 +189,7 @@ def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor
     rows = top[image, None] + square
     columns = left[image, None] + square
     places = image[:, None, None], rows[:, :, None], columns[:, None, :]
-    images[tuple(place.to(images.device) for place in places)] = fill
+    images[tuple(sent(place, images.device) for place in places)] = fill
     return images
 
 

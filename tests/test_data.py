@@ -249,3 +249,19 @@ def test_the_shapes_come_in_two_labellings(capsys):
     for fine, coarse in zip(fine_test.labels[:100], coarse_test.labels[:100], strict=True):
         assert shapes.CLASSES[fine].endswith(shapes.SHAPES[coarse])
     assert not contents(fine_train) & contents(fine_test)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+def test_on_a_graphics_card_no_batch_waits_for_the_steps_before():
+    """Waiting for a copy would mean waiting for all that is queued, and the card would idle while Python goes on."""
+    augment = Augment(jitter=0.1, alternate=True, reflect=True)
+    loader = BatchLoader(data.load("shapes10")[0], 500, augment=augment, shuffle=True, device="cuda")
+    *_, (there, labels) = loader  # once without the check: the first call of some functions waits
+    here = BatchLoader(loader.image_set, 500, augment=augment, shuffle=True)
+    *_, (images, expected) = here
+    assert torch.allclose(there.cpu(), images, atol=1.5 / 255) and labels.cpu().equal(expected)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert sum(len(labels) for _, labels in loader) == 5000
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

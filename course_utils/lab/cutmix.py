@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_utils import transforms
+
 
 class CutMix(nn.CrossEntropyLoss):
     """Cross entropy that knows what `paste` has done to the batch; without it, or after `clear`, torch's own."""
@@ -23,7 +25,7 @@ class CutMix(nn.CrossEntropyLoss):
         area, row, column = rng.random(3)
         if rng.random() < 0.5:
             return
-        order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
+        order = transforms.sent(torch.from_numpy(rng.permutation(len(labels))), labels.device)
         height, width = images.shape[2:]
         rows, columns = part(height, row, area), part(width, column, area)
         images[:, :, rows, columns] = images[:, :, rows, columns][order]
