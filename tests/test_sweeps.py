@@ -353,3 +353,15 @@ def test_a_transfer_counts_only_on_the_weights_it_began_with(tiny):
     records.weights_of("tiny", 0).unlink()
     with pytest.raises(FileNotFoundError, match="run tiny --seed 0` makes it"):
         runs.trained_network(TINY)
+
+
+def test_a_network_is_tested_in_full_float32_and_with_cudnn(monkeypatch):
+    found = {}
+
+    def evaluate(model, loader, **options):
+        flags = torch.backends.cudnn
+        found.update(options, cudnn=flags.enabled, tf32=flags.allow_tf32)
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    runs.test_accuracy(nn.Identity(), runs.Loaders(None, None, None, 10))
+    assert found == {"precision": "float32", "six_views": False, "cudnn": True, "tf32": False}

@@ -216,7 +216,8 @@ def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -
 
     With bfloat16's two to three digits, about a dozen of 10,000 images can go either way.
     """
-    with torch.backends.cudnn.flags(allow_tf32=False):  # TF32: a GPU's less precise float32
+    # TF32 is a GPU's less precise float32. Unless told otherwise, this context switches all of cuDNN off.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
 
 
