@@ -221,13 +221,12 @@ def steps_per_batch(scheduler: LRScheduler | None) -> bool:
 
 
 def pick_device() -> torch.device:
-    """The fastest device here: CUDA, then Apple's MPS, then the CPU."""
-    apple = "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device("cuda" if torch.cuda.is_available() else apple)
+    """The fastest device here that trains: CUDA, then Apple's MPS, then the CPU; or the one in `COURSE_DEVICE`."""
+    return parts.device()
 
 
 def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """The dtype that the forward pass runs in; "auto" takes the fastest that `device` has instructions for.
+    """The dtype that the forward pass runs in; "auto" takes 16 bits where `device` has instructions for them.
 
     Weights stay in float32 in every case ("mixed precision", Micikevicius et al., ICLR 2018).
     """

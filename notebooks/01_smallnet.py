@@ -352,11 +352,11 @@ first = int(np.argmax(planned < smallest_change)) + 1
 print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
-# The rates bound how far the weights can travel, and 99.97 % of that distance lies in the first 25 epochs. From epoch
-# 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that float32 rounds it away: the last 270
-# epochs, 45 minutes of the hour, compute gradients and throw them away. (Momentum, explained below, puts that off by
-# ten epochs.) Those between 25 and 60 are of hardly more use.
-# **A schedule belongs to a number of epochs: change one, and you must change the other.**
+# As long as the gradients do not grow, the sum of the rates bounds how far the weights can travel, and 99.97 % of it
+# lies in the first 25 epochs. From epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that
+# float32 rounds it away: the last 270 epochs, 45 minutes of the hour, compute gradients and throw them away. (Momentum,
+# explained below, puts that off by ten epochs.) Those between 25 and 60 are of hardly more use. **A schedule belongs to
+# a number of epochs: change one, and you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with
 # its own numbers. The schedule itself is PyTorch's `StepLR`.
@@ -431,7 +431,8 @@ print("the same loss after the same ten batches")
 # prints a line. It also refuses a network over the budget. Open `course_utils/training.py` and read it.
 #
 # All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
-# the same run every time. (Another processor rounds differently, and then the runs drift apart.)
+# the same run every time. (Another processor rounds differently, and a graphics card may do so from run to run; then
+# the runs drift apart.)
 
 # %% tags=["nbval-ignore-output"]
 device = training.pick_device()
@@ -480,7 +481,7 @@ plt.show()
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
 # slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report
-# how far apart they lie:
+# how far apart the runs lie:
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")
@@ -579,7 +580,7 @@ plt.show()
 # It pays off later, when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here,
 # changes much less. (On CIFAR the three curves end within two points.)
 #
-# **On all of CIFAR-100**, a remedy takes longer to pay. Here are recorded runs of this session's recipe, on average
+# **On all of CIFAR-100**, a remedy takes longer to pay off. Here are recorded runs of this session's recipe, on average
 # over their seeds. Training accuracy is measured during training, with dropout on.
 
 # %% tags=["remove-input"]

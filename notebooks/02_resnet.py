@@ -414,8 +414,8 @@ print(f"{recipe.epochs} epochs,", recipe.schedule_args)
 # ## Training
 #
 # All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
-# the same run every time. The optimizer is Adam: it divides the average gradient of each weight by its usual size, so
-# that the rate is about the length of a step.
+# the same run every time, on a processor. The optimizer is Adam: it divides the average gradient of each weight by its
+# usual size, so that the rate is about how far a weight moves in a step.
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)
@@ -448,9 +448,10 @@ plots.learning_curves(history, title=f"ResNet on {recipe.data}")
 plt.show()
 
 # %% [markdown]
-# The training loss is measured on pictures with squares cut out, while the network still moves, so early on it can even
-# lie *above* the validation loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens before the
-# run is half over, as the recorded runs show: the network learns the training images nearly by heart.
+# The training loss is an average over the whole epoch, on pictures with squares cut out, while the network still
+# improves; the validation loss is measured after it. So early on the training loss can even lie *above* the validation
+# loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens before the run is half over, as the
+# recorded runs show: the network learns the training images nearly by heart.
 #
 # ## The bar
 #
@@ -547,8 +548,8 @@ plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# The mistakes, the surest first. (On the drawn shapes there may be hardly any others.) Ask of each: would
-# cutout, a shift or a mirror image have helped, or is the label wrong?
+# These are its mistakes, the surest first. (On the drawn shapes there may be hardly more than these.) Ask of each:
+# would cutout, a shift or a mirror image have helped, or is the label wrong?
 #
 # ## Your own picture
 #

@@ -1,6 +1,5 @@
 """What all tests share: two processes, the quick profile, figures without a window, the option `--site`."""
 
-import functools
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 # The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
 os.environ["COURSE_PROFILE"] = "quick"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the last bit was made on a processor
+os.environ["COURSE_DEVICE"] = "cpu"  # what is compared to the last bit was made on a processor
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
 if WORKER:
     os.environ["OMP_NUM_THREADS"] = "1"  # two kernels with two threads each would wait for each other
@@ -32,8 +31,6 @@ def one_thread() -> None:
     """The networks are so small that a second thread brings nothing, and on a busy computer takes most of the time."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-        # As with CUDA above; cached like the original, because torch unwraps it.
-        torch.backends.mps.is_available = functools.cache(lambda: False)
 
 
 @pytest.fixture

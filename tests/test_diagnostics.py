@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from course_utils import data, training
+from course_utils.authoring import gallery
 from course_utils.datasets.cifar import CLASSES
 from course_utils.lab import diagnostics, recipes, records, runs, sweeps, tables
 from course_utils.lab.runs import Outcome
@@ -127,6 +128,21 @@ def test_what_was_examined_is_written_and_read_back(few, record):
     assert (found["dead"]["prep"], found["units"]["prep"]) == (1, 4)
     assert found["filters"].shape == (4, 27)
     assert [len(maps) for maps in found["maps"].values()] == [4, 4, 8, 8]
+
+
+def test_what_a_card_finds_is_found_without_tf32(record, monkeypatch):
+    """As `verify` measures it."""
+    record(TINY)
+    seen, predict = [], training.predict
+
+    def noting(*args, **options):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(training, "predict", noting)
+    diagnostics.examine("tiny")
+    gallery.answers.__wrapped__("tiny", None)
+    assert seen[1:] == ["ieee", "ieee"], "the first is the viewer, on a processor"
 
 
 @pytest.mark.parametrize("other", [{"network": "Sprint"}, {"data": "shapes100"}])

@@ -1,6 +1,7 @@
 """What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
 
 import functools
+import re
 import warnings
 from dataclasses import replace
 
@@ -553,6 +554,31 @@ def test_dropout_that_does_not_know_eval_mode():
     training.evaluate(nn.Sequential(tiny_net(), nn.Dropout(0.5)), shuffled())
     noisy = lambda logits, labels: cross_entropy(logits + torch.rand(()), labels)  # noqa: E731
     training.validate_epoch(tiny_net(), shuffled(), noisy)
+
+
+def test_a_macs_random_numbers_are_known_as_well(monkeypatch):
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([7]))
+    assert first_batch.random_state(torch.device("mps")) == 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB, max allowed: 9.07 GiB)"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+    ids=lambda error: str(error)[:25],
+)
+def test_a_devices_own_troubles_are_no_wrong_batch(error):
+    class Large(nn.Sequential):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(type(error), match=re.escape(str(error))) as raised:
+        training.evaluate(Large(*tiny_net()), shuffled())
+    assert not isinstance(raised.value, first_batch.TrainingError)
 
 
 def test_names_that_other_loaders_use_for_methods():

@@ -355,13 +355,43 @@ def test_a_transfer_counts_only_on_the_weights_it_began_with(tiny):
         runs.trained_network(TINY)
 
 
-def test_a_network_is_tested_in_full_float32_and_with_cudnn(monkeypatch):
-    found = {}
+def test_a_cards_float32_is_no_tf32(empty, monkeypatch):
+    """Neither in the test at the end, nor in a run that is said to be in float32."""
+    convolutions, found = torch.backends.cudnn.conv, []
+    before = convolutions.fp32_precision
 
-    def evaluate(model, loader, **options):
-        flags = torch.backends.cudnn
-        found.update(options, cudnn=flags.enabled, tf32=flags.allow_tf32)
+    def note(*args, precision, **options):
+        found.append((convolutions.fp32_precision, torch.backends.cudnn.enabled, precision))
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "evaluate", evaluate)
-    runs.test_accuracy(nn.Identity(), runs.Loaders(None, None, None, 10))
-    assert found == {"precision": "float32", "six_views": False, "cudnn": True, "tf32": False}
+    for name in ("evaluate", "fit"):
+        monkeypatch.setattr(training, name, note)
+    calls = [
+        lambda: runs.test_accuracy(nn.Identity(), runs.Loaders(None, None, None, 10)),
+        lambda: runs.train(replace(TINY, precision="float32"), 0),
+        lambda: runs.train(replace(TINY, precision="bfloat16"), 0),
+    ]
+    for call in calls:
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert found == [("ieee", True, "float32")] * 2 + [(before, True, "bfloat16")]
+    assert convolutions.fp32_precision == before
+
+
+def test_what_is_skipped_in_float16_leaves_the_momentum_alone():
+    for precision, fused in (("float16", False), ("float32", True)):
+        recipe = replace(
+            TINY, optimizer="SGD", optimizer_args={"lr": 0.1, "momentum": 0.9}, precision=precision
+        )
+        group = runs.build_optimizer(recipe, runs.build_network(recipe, 10)).param_groups[0]
+        assert bool(group["fused"]) == fused
+
+
+@pytest.mark.parametrize(("device", "cards", "said"), [("cuda", 1, "1 card"), ("mps", 0, "0 card")])
+def test_processes_that_would_share_a_card_are_refused(device, cards, said, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(training, "pick_device", lambda: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=f"2 processes cannot share {said}.* set COURSE_DEVICE=cpu"):
+        runs.start()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import training
 from course_utils.data import BatchLoader, ImageSet
+from course_utils.exercises.first_batch import TrainingWarning
 from course_utils.models import CustomResNet, Dropout, SmallNet
 from course_utils.schedules import one_cycle
 from course_utils.transforms import Augment
@@ -252,9 +253,47 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
     ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
 def test_the_fastest_device_is_picked(cuda, mps, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    pretend(monkeypatch, cuda, mps)
     assert training.pick_device().type == expected
+
+
+def pretend(monkeypatch, cuda=False, mps=False, card=(8, 0), macos=15):
+    """That this computer has a graphics card, or is a Mac."""
+    monkeypatch.delenv("COURSE_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: macos >= major)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.14.1"))
+
+
+def test_a_device_that_this_torch_cannot_train_on_is_left_alone(monkeypatch):
+    pretend(monkeypatch, cuda=True, card=(6, 0))
+    with pytest.warns(
+        TrainingWarning, match="has no code for Tesla P100, so the processor trains: an older PyTorch"
+    ):
+        assert training.pick_device().type == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx90a"])  # AMD's
+    assert training.pick_device().type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert training.pick_device().type == "mps"
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.0"))
+    assert training.pick_device().type == "cpu"
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.14.1"))
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: major < 15)
+    assert training.pick_device().type == "cpu"
+
+
+def test_the_device_can_be_named(monkeypatch):
+    pretend(monkeypatch, cuda=True)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert training.pick_device().type == "cpu"
+    monkeypatch.setenv("COURSE_DEVICE", "gpu")
+    with pytest.raises(ValueError, match="unknown device 'gpu' in COURSE_DEVICE: use 'cpu', 'cuda' or 'mps'"):
+        training.pick_device()
 
 
 def test_float16_goes_through_the_scaler_and_learns():

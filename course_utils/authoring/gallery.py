@@ -109,7 +109,8 @@ class Answers:
 def answers(name: str, root: Path | None) -> Answers:
     recipe = recipes.get(name)
     network = runs.trained_network(recipe).to(training.pick_device())
-    shares, _ = training.predict(network, runs.prepare(recipe, 0, root).test, precision="float32")
+    with runs.exact():
+        shares, _ = training.predict(network, runs.prepare(recipe, 0, root).test, precision="float32")
     return Answers(data.load(recipe.data, root)[1], shares)
 
 

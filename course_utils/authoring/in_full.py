@@ -10,6 +10,7 @@ from pathlib import Path
 import jupytext
 from nbformat import NotebookNode, v4
 
+from course_utils import training
 from course_utils.authoring import sync
 from course_utils.lab import machine
 
@@ -48,8 +49,8 @@ def run(name: str) -> None:
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         for out in (out for out in cell.outputs if out.output_type == "stream"):
             out.text = out.text.replace(f"{Path.home()}/", "~/")
-    here = machine.describe()
-    where = f"{here['name']} with {here['threads']} threads, PyTorch {here['torch']}"
+    here, precision = machine.describe(), training.pick_precision(training.pick_device())
+    where = f"{machine.in_words(here, str(precision).removeprefix('torch.'))}, PyTorch {here['torch']}"
     notebook.cells[1].source = (
         f"This is the lesson, run from its first cell to its last in the full profile: "
         f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on {where}. "

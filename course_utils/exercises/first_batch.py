@@ -38,7 +38,7 @@ ADVICE = {
     "to have 3 channels": "channels come before height and width, images.permute(0, 3, 1, 2), and none is alpha",
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
-    "same device": "the loss's weight and other tensors of your own belong on the model's device",
+    "same device|MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
     "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
     "Tensor with more than one value is ambiguous": "a loss is made before it is called: nn.CrossEntropyLoss()",
     "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
@@ -93,7 +93,12 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         yield random_state(images.device)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
-        if isinstance(error, (TrainingError, Diverged, torch.OutOfMemoryError)) or "allocate memory" in said:
+        ours = isinstance(error, (TrainingError, Diverged))
+        if (
+            ours
+            or isinstance(error, torch.AcceleratorError)
+            or re.search("out of memory|allocate memory", said)
+        ):
             raise
         advice = next((f"; {advice}" for words, advice in ADVICE.items() if re.search(words, said)), "")
         raise TrainingError(
@@ -105,6 +110,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
 def random_state(device: torch.device) -> Tensor:
     """Where the random numbers of a device stand; nothing on a device that does not say."""
     states = {"cpu": torch.get_rng_state, "cuda": lambda: torch.cuda.get_rng_state(device)}
+    states["mps"] = torch.mps.get_rng_state
     return states.get(device.type, lambda: torch.empty(0))()
 
 

@@ -1,10 +1,11 @@
-"""Checks of a run's parts, before its first batch: optimizer, schedule, loaders, threads.
+"""Checks of a run's parts, before its first batch: device, optimizer, schedule, loaders, threads.
 
 `fit` calls them, and `lr_range_test` one. What cannot work is a `TrainingError`, what is probably a mistake a
 `TrainingWarning`.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
@@ -151,6 +152,28 @@ def end_of(scheduler) -> int | None:
     if isinstance(scheduler, CosineAnnealingLR):
         return scheduler.T_max + (scheduler.eta_min > 0)  # zero is no rate to train at
     return getattr(scheduler, "total_steps", None)
+
+
+def device() -> torch.device:
+    """What `training.pick_device` picks: what is there, unless this torch cannot train the course's networks on it.
+
+    Its builds leave older graphics cards out. On Apple's processors the gradients of channels-last images fail before
+    torch 2.14 and are wrong before macOS 15 (issues 175189 and 107214 of PyTorch).
+    """
+    if name := os.environ.get("COURSE_DEVICE"):
+        if name not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"unknown device {name!r} in COURSE_DEVICE: use 'cpu', 'cuda' or 'mps'")
+        return torch.device(name)
+    if torch.cuda.is_available():
+        built_for = [int(re.sub(r"\D", "", name)) for name in torch.cuda.get_arch_list() if "sm_" in name]
+        major, minor = torch.cuda.get_device_capability()
+        if 10 * major + minor >= min(built_for, default=0):
+            return torch.device("cuda")
+        found = f"PyTorch {torch.__version__} has no code for {torch.cuda.get_device_name()}, so the processor trains"
+        warn(f"{found}: an older PyTorch may have it, see pytorch.org/get-started/previous-versions")
+    mps = torch.backends.mps
+    apple = mps.is_available() and torch.__version__ >= (2, 14) and mps.is_macos_or_newer(15, 0)
+    return torch.device("mps" if apple else "cpu")
 
 
 def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

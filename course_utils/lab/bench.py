@@ -138,7 +138,9 @@ def fastai(model: nn.Module, loader) -> Callable[[], None]:
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import SGD
+    from fastai.torch_core import default_device
 
+    default_device(False)  # a processor, whatever there is: see `main`
     learner = Learner(DataLoaders(loader, []), model, loss_func=cross_entropy, opt_func=partial(SGD, mom=0.9))
 
     def run() -> None:

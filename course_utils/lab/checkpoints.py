@@ -23,8 +23,8 @@ PROGRESS |= {"T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"}
 class Checkpoint:
     """`fit(…, hooks=[Checkpoint("run.pt")])` goes on from the file if there is one, and otherwise starts anew.
 
-    With a `BatchLoader` and in one process, a run that was cut off gives the same bits as one that was not. That is not
-    promised for a `DataLoader` with a generator of its own or with persistent workers.
+    With a `BatchLoader` and in one process on a CPU, a run that was cut off gives the same bits as one that was not.
+    That is not promised on a graphics card, nor for a `DataLoader` with a generator of its own or persistent workers.
 
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,

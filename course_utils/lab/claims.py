@@ -155,7 +155,7 @@ SESSION_1 = [
     ),
     Claim("S18", "session1/transfer",
         "A frozen ResNet-18 (11,227,812 weights) under a new last layer reaches 25.34 % on CIFAR-100. "
-        "(Its backbone is random, as we first read the project's code; most likely it has ImageNet's weights.)",
+        "(We first read the project's code as leaving the backbone random; most likely it has ImageNet's weights.)",
         *(
             Part(f"if the backbone {how}", Accuracy(recipe), 23.34, 27.34, "25.34 %")
             for how, recipe in [

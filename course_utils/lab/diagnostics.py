@@ -89,7 +89,7 @@ def findings(recipe: Recipe, record: dict[str, Any], root: Path | None = None) -
     with watching(viewer.network, lambda stage, values: maps.update({stage: values[0].float()})):
         viewer.probabilities(drawn(recipe.data))
     network = viewer.network.to(training.pick_device())
-    with watching(network, keep_highest):
+    with watching(network, keep_highest), runs.exact():
         probabilities, labels = training.predict(network, loaders.test, precision="float32")
     dead = {stage: (top <= 0).nonzero().flatten().tolist() for stage, top in highest.items()}
     return {

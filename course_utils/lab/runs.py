@@ -6,7 +6,9 @@ statistics are the first process's, which every evaluation hands to the others. 
 """
 
 import inspect
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,7 @@ def build_loader(
 def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     """The recipe's optimizer over the weights that are trained; `fused` makes its step one pass over each.
 
+    Not in float16: where the first step is skipped, as its gradients overflow, fused momentum begins with garbage.
     Raises ValueError for a name that is none.
     """
     if recipe.optimizer == "Muon":
@@ -112,7 +115,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
         found = f"torch.optim has no {recipe.optimizer!r}; names are like 'SGD' and 'Adam'"
         raise ValueError(f"{recipe.name}: {found}")
     trainable = [p for p in model.parameters() if p.requires_grad]
-    fused = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
+    scaled = training.grad_scaler(model, recipe.precision).is_enabled()
+    fused = {"fused": True} if "fused" in inspect.signature(kind).parameters and not scaled else {}
     return kind(trainable, **recipe.optimizer_args, **fused)
 
 
@@ -195,18 +199,19 @@ def train(
     optimizer = build_optimizer(recipe, model)
     loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
     loaders.train.cutmix = loss_fn  # the loader pastes, and tells the loss what
-    history = training.fit(
-        DistributedDataParallel(model) if world() > 1 else model,
-        loaders.train,
-        loaders.test if recipe.curve_on_test else loaders.validation,
-        loss_fn,
-        optimizer,
-        build_schedule(recipe, optimizer, len(loaders.train)),
-        epochs=recipe.epochs,
-        precision=recipe.precision,
-        hooks=hooks,
-        verbose=rank() == 0,
-    )
+    with exact() if recipe.precision == "float32" else nullcontext():
+        history = training.fit(
+            DistributedDataParallel(model) if world() > 1 else model,
+            loaders.train,
+            loaders.test if recipe.curve_on_test else loaders.validation,
+            loss_fn,
+            optimizer,
+            build_schedule(recipe, optimizer, len(loaders.train)),
+            epochs=recipe.epochs,
+            precision=recipe.precision,
+            hooks=hooks,
+            verbose=rank() == 0,
+        )
     six = test_accuracy(model, loaders, six_views=True) if recipe.six_views else None
     return Outcome(model, history, test_accuracy(model, loaders), six)
 
@@ -216,9 +221,19 @@ def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -
 
     With bfloat16's two to three digits, about a dozen of 10,000 images can go either way.
     """
-    # TF32 is a GPU's less precise float32. Unless told otherwise, this context switches all of cuDNN off.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with exact():
         return training.evaluate(model, loaders.test, precision="float32", six_views=six_views)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """A context in which a graphics card's float32 is float32: else its convolutions round to TF32's three digits."""
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:
@@ -269,11 +284,20 @@ def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
 
 
 def start() -> None:
-    """Join the other processes, if `torchrun` started this one among several."""
-    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        if torch.cuda.is_available():
-            torch.cuda.set_device(rank() % torch.cuda.device_count())
+    """Join the other processes, if `torchrun` started this one among several.
+
+    Raises ValueError where there are more of them than graphics cards, of which Apple's counts as none.
+    """
+    if not distributed.is_torchelastic_launched() or distributed.is_initialized():
+        return
+    device, each = training.pick_device().type, int(os.environ["LOCAL_WORLD_SIZE"])
+    cards = torch.cuda.device_count() if device == "cuda" else 0
+    if device != "cpu" and cards < each:
+        advice = "start as many as there are cards, or set COURSE_DEVICE=cpu"
+        raise ValueError(f"{each} processes cannot share {cards} card(s) that train together: {advice}")
+    distributed.init_process_group("nccl" if cards and distributed.is_nccl_available() else "gloo")
+    if cards:
+        torch.cuda.set_device(rank() % cards)
 
 
 def stop() -> None:
@@ -355,8 +379,8 @@ class AverageHistory:
 class RunCheckpoint(Checkpoint):
     """The checkpoint of a recorded run, with the machines that had a part in it: the last of `machines` is this one.
 
-    Of several processes the first writes, and all read. A run resumed in one process gives the same bits as one that
-    was never cut off. In several that is not promised: all but the first get new random numbers for their dropout.
+    Of several processes the first writes, and all read. A run resumed in one process on a CPU gives the same bits as
+    one that was never cut off. In several that is not promised: all but the first get new random numbers for dropout.
     """
 
     def __init__(self, path: Path, recipe: Recipe, seed: int, here: dict[str, Any]):
