@@ -150,8 +150,7 @@ def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
             counts[channel] += np.bincount(pixels, minlength=256)
     values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
-    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
-    return mean, np.sqrt(variance)
+    return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
 
 
 # --- Batches.

@@ -83,6 +83,7 @@ def fit(
 
     Raises ValueError for more trainable weights than `max_parameters` or parts that do not match, and `Diverged`.
     """
+    parts.check_kinds(model, scheduler, hooks)
     scaler, hooks = grad_scaler(model, precision), list(hooks)
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
     parts.check(run, validation_loader, max_parameters)
@@ -92,7 +93,7 @@ def fit(
     say = print if verbose else lambda *_, **__: None
     say(HEAD, flush=True)
     while len(run.history) < epochs:
-        started, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
+        started, rate = time.perf_counter(), float(optimizer.param_groups[0]["lr"])
         trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler)
         validated = validate_epoch(model, validation_loader, loss_fn, precision)
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -163,7 +164,7 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
     quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
-    images = None
+    images, loader = None, first_batch.iterable(loader)
     for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
         images, labels = first_batch.unpack(batch, weights)
         # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.

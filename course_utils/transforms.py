@@ -179,7 +179,8 @@ def jitter_colours(images: Tensor, light: Tensor) -> Tensor:
 
 def grey(colours: Tensor) -> Tensor:
     """Perceived brightness of (n, H, W, 3) colours: (n, H, W, 1), with the weights of ITU-R BT.601."""
-    return (colours * sent(torch.tensor([0.299, 0.587, 0.114]), colours.device)).sum(3, keepdim=True)
+    weights = sent(torch.from_numpy(np.float32([0.299, 0.587, 0.114])), colours.device)
+    return (colours * weights).sum(3, keepdim=True)
 
 
 def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:

@@ -67,6 +67,16 @@ def two_worst(confusion, count=2, drop_diagonal=True, swap=False):
     return [pair[::-1] if swap else pair for pair in pairs]
 
 
+def by_count(confusion):
+    counts = {confusion[i, j]: (i, j) for i, j in np.ndindex(*confusion.shape) if i != j}
+    return [counts[count] for count in sorted(counts, reverse=True)[:2]]
+
+
+def of_four_classes(confusion):
+    mistakes = confusion - np.diag(np.diag(confusion))
+    return [divmod(int(place), 4) for place in np.argsort(-mistakes, axis=None, kind="stable")[:2]]
+
+
 def skip_the_largest(confusion):
     """As if the diagonal held the largest counts: not where one class is hardly ever right."""
     order = np.argsort(-confusion, axis=None)[len(confusion) :][:2]
@@ -175,6 +185,12 @@ def averaged_by_a_copy(network, images, **how):
     return averaged(copy.deepcopy(network), images, **how)
 
 
+def log_of_softmax(logits, labels, smoothing):
+    """Infinite where a probability is too small for float32."""
+    logs = torch.log(torch.softmax(logits, 1))
+    return -((1 - smoothing) * logs[torch.arange(len(labels)), labels] + smoothing * logs.mean(1)).mean()
+
+
 def but(function, **how):
     """`function` with one thing done differently."""
     return functools.update_wrapper(functools.partial(function, **how), function)
@@ -269,6 +285,7 @@ WRONG = [
     *cases(
         session1.needs_no_bias,
         r"subtract|-=|minus",
+        ((bias_pair(lambda bare, bare_norm, conv, norm: setattr(conv, "bias", None))), "has lost its bias"),
         ((..., ..., None, None), "in place of the three dots"),
         (bias_pair(bias=True), "still has a bias"),
         (bias_pair(stride=2), "the shape (2, 4, 6, 6), found (2, 4, 3, 3): is all else as in `conv`"),
@@ -305,6 +322,8 @@ WRONG = [
         ((skip_the_largest,), "not the commonest"),
         ((mask_each_rows_largest,), "not the commonest"),
         ((each_rows_largest,), "may share a class"),
+        ((by_count,), "may be equally common"),
+        ((of_four_classes,), "there may be five classes"),
         ((lambda confusion: two_worst(confusion / confusion.sum(1, keepdims=True)),), "may share a class"),
     ),
     *cases(
@@ -401,6 +420,12 @@ WRONG = [
         ((lambda *args: smoothed(*args) / 4,), "average over the pictures only"),
         ((lambda *args: -smoothed(*args),), "the sign"),
         ((but(smoothed, reduce=lambda x: x),), "expected one number"),
+        ((lambda *args: smoothed(*args)[None],), "expected one number"),
+        (
+            (lambda logits, labels, _: smoothed(logits, labels, 0.2),),
+            "for small logits and a smoothing of 0.2 alone",
+        ),
+        ((log_of_softmax,), "a log of a softmax"),
         ((lambda *args: 10.0,), "it must sum to 1"),
         (
             (lambda *args: nn.functional.cross_entropy(*args[:2], label_smoothing=args[2]),),
@@ -453,6 +478,8 @@ RIGHT = [
     (session1.finds_confusions, (two_worst,), {}),
     (session2.cycle_rate, (0.00835,), RATE),
     (session2.cycle, (cycle(),), CYCLE),
+    (session2.cycle, (np.concatenate([np.linspace(0.1, 1, 120), np.linspace(1, 0, 120)]),), CYCLE),
+    (session2.cycle, (np.interp(np.linspace(0, 24, 240), [0, 12, 24], [0.1, 1, 0]),), CYCLE),
     (session2.picked_rate, (0.005, RATES, LOSSES), {}),
     (session2.unnormalises, (unnormalise,), {}),
     (session2.crops, (windows,), {}),

@@ -68,6 +68,10 @@ def test_a_solution_whose_tag_is_misspelt_is_refused(solutions):
     solutions.write_text(TEXT.replace('"solution"', '"solutions"'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"sums_solutions\.py: expected the tag `solution` on the cell"):
         exercises.made(solutions.parent)
+    prose = TEXT.replace('[markdown] tags=["solution"]', '[markdown] tags=["Solution"]')
+    solutions.write_text(prose, encoding="utf-8")
+    with pytest.raises(ValueError, match="expected the tag `solution` on the cell\nThe secret is 32"):
+        exercises.made(solutions.parent)
 
 
 def test_both_lessons_have_exercises_that_were_not_run():

@@ -17,16 +17,19 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     IterableDataset,
+    RandomSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )
+from torchvision.transforms import v2
 
-from course_utils import schedules, training, transforms
+from course_utils import data, schedules, training, transforms
 from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import TrainingError, TrainingWarning
-from course_utils.lab import files
+from course_utils.lab import checkpoints, files
 from course_utils.models import SmallNet
 from course_utils.transforms import Augment
 
@@ -426,6 +429,10 @@ def test_an_ensemble_in_a_list_does_not_hear_of_eval_mode():
     ):
         training.evaluate(Ensemble(list), BatchLoader(tiny_set(), 16))
     training.evaluate(Ensemble(nn.ModuleList), BatchLoader(tiny_set(), 16))
+    deeper = Ensemble(lambda models: {"first": [(models[0],)]})
+    deeper.forward = lambda images: deeper.models["first"][0][0](images)
+    with pytest.warns(TrainingWarning, match="Ensemble has networks in a list"):
+        training.evaluate(deeper, BatchLoader(tiny_set(), 16))
 
 
 def test_swapped_arguments_are_named():
@@ -434,6 +441,102 @@ def test_swapped_arguments_are_named():
         TrainingError, match="expected an optimizer, found a function: the order is model, two"
     ):
         training.fit(model, shuffled(), None, sgd(model), cross_entropy, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"model": SmallNet}, "expected a network first, found the class SmallNet"),
+        ({"model": [tiny_net()]}, "expected a network first, found a list"),
+        (
+            {"scheduler": lambda optimizer: None},
+            "expected a scheduler, made with the optimizer, found a function",
+        ),
+        ({"scheduler": lr_scheduler.StepLR}, "expected a scheduler, .* found the class StepLR"),
+        (
+            {"train_loader": tiny_set()},
+            r"expected a loader of batches, found a ImageSet: BatchLoader\(image_set",
+        ),
+        ({"validation_loader": 3}, "expected a loader of batches, found a int"),
+        (
+            {"hooks": checkpoints.Checkpoint("run.pt")},
+            "expected a list of hooks, found a Checkpoint: put it in",
+        ),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
+)
+def test_another_thing_in_a_parts_place(wrong, said):
+    model = tiny_net()
+    given = {"model": model, "train_loader": shuffled(), "validation_loader": None, "loss_fn": cross_entropy}
+    with pytest.raises(TrainingError, match=said):
+        training.fit(**given | {"optimizer": sgd(model), "epochs": 1} | wrong)
+
+
+def test_the_rate_that_a_schedule_has_left():
+    model = tiny_net()
+    optimizer = sgd(model, 0.05)
+    lasting = {"model": model, "optimizer": optimizer, "epochs": 2}
+    assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 1, 0.1), **lasting) == []
+    [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 1, 0.1), **lasting)
+    assert "StepLR goes on from the rate 0.0005 that another schedule left, not from 0.05: if" in message
+    assert fit(shuffled(), **lasting) == [], "a low rate may be meant"
+    optimizer.param_groups[0]["lr"] = 0.0
+    with pytest.raises(TrainingError, match="the optimizer's rate is 0, as after a schedule: make the"):
+        fit(shuffled(), **lasting)
+    for make in (
+        lambda o: lr_scheduler.LinearLR(o, 0.1, total_iters=2),
+        lambda o: lr_scheduler.MultiStepLR(o, [1]),
+        lambda o: lr_scheduler.CosineAnnealingLR(o, 2),
+        lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+        lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.5**epoch),
+    ):
+        assert fit(shuffled(), make=make, epochs=2) == []
+
+
+@pytest.mark.parametrize("bad", [[1.0, torch.inf, 1.0], [0.0, 0.0, 0.0], [1.0, torch.nan, 1.0]])
+def test_weights_of_classes_that_make_no_loss(bad):
+    """One over the count of each class, where a class has no pictures."""
+    for loss_fn in (
+        nn.CrossEntropyLoss(weight=torch.tensor(bad)),
+        functools.partial(cross_entropy, weight=torch.tensor(bad)),
+    ):
+        with pytest.raises(
+            TrainingError, match="the loss's weights of the classes hold (only zeros|NaN or inf)"
+        ):
+            fit(shuffled(), loss_fn=loss_fn)
+    assert fit(shuffled(), loss_fn=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.0, 2.0]))) == []
+
+
+def test_validation_images_that_are_trained_on():
+    whole = tiny_set()
+    rest, held = data.split(whole, 0.25)
+    assert fit(BatchLoader(rest, 16, shuffle=True), validation=BatchLoader(held, 16)) == []
+    [message] = fit(BatchLoader(whole, 16, shuffle=True), validation=BatchLoader(held, 16))
+    assert "24 of 24 validation images are trained on as well: train on the other part" in message
+
+
+def test_what_is_measured_is_each_image_once():
+    dataset = PerImageDataset(tiny_set(), transforms.per_image((0.4,) * 3, (0.2,) * 3, train=False))
+    for options, said in (
+        ({"drop_last": True}, "drop_last leaves 26 out"),
+        (
+            {"sampler": WeightedRandomSampler([1.0] * 96, 96)},
+            "a WeightedRandomSampler draws some of them twice",
+        ),
+        ({"sampler": RandomSampler(dataset, replacement=True)}, "a RandomSampler draws some of them twice"),
+    ):
+        with pytest.warns(TrainingWarning, match=f"what is measured is not each image once: {said}"):
+            training.evaluate(tiny_net(), DataLoader(dataset, 35, **options))
+    for options in ({}, {"shuffle": True}, {"sampler": SubsetRandomSampler(range(35))}):
+        training.evaluate(tiny_net(), DataLoader(dataset, 35, **options))
+    assert fit(DataLoader(dataset, 35, shuffle=True, drop_last=True)) == []
+    training.evaluate(tiny_net(), DataLoader(dataset, 32, drop_last=True))
+
+
+@pytest.mark.parametrize("last", [nn.GELU(), nn.Tanh(), nn.LeakyReLU(), nn.SiLU(), nn.Hardtanh()], ids=repr)
+def test_another_activation_at_the_end(last):
+    [message] = fit(shuffled(), nn.Sequential(tiny_net(), last))
+    assert message.lower().startswith(f"the model ends in a {type(last).__name__.lower()}, but")
 
 
 def test_other_weights_know_nothing_of_the_training_before(tmp_path):
@@ -470,6 +573,8 @@ def test_other_pictures_than_in_training():
     for loader in (shuffled(), shuffled(**scaled)):  # trained on one set, and then on another
         training.train_epoch(model, loader, cross_entropy, sgd(model))
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
+    rounded = {"mean": (0.4004, 0.3996, 0.4), "std": (0.2, 0.2004, 0.2)}
+    training.evaluate(model, BatchLoader(tiny_set(30), 10, **rounded))
     turned = replace(tiny_set(30), classes=[*tiny_set().classes[::-1]])
     with pytest.warns(TrainingWarning, match="have different classes"):
         training.evaluate(model, BatchLoader(turned, 10, **scaled))
@@ -597,6 +702,13 @@ def test_measuring_augmented_or_shuffled_pictures():
     for loader in (moved, DataLoader(PerImageDataset(tiny_set(), transform), 16)):
         with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
             training.evaluate(tiny_net(), loader)
+    flips = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
+    for dataset in (
+        Subset(PerImageDataset(tiny_set(), transform), range(50)),
+        PerImageDataset(tiny_set(), flips),
+    ):
+        with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
+            training.evaluate(tiny_net(), DataLoader(dataset, 16))
     still = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2), train=False)
     training.predict(tiny_net(), DataLoader(PerImageDataset(tiny_set(), still), 16))
     dataset = PerImageDataset(tiny_set(), still)

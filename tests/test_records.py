@@ -117,6 +117,8 @@ def test_what_no_run_writes_is_doubted():
     odd = {"date": "<img>", "precision": "int3", "weights": "0", "machine": HERE | {"commit": "HEAD"}}
     expected = [f"its {name} is none" for name in ("date", "precision", "commit", "weights")]
     assert records.doubts(made(**odd)) == expected
+    better = made() | {"validation_accuracy": 0.99}
+    assert records.doubts(better) == ["its validation accuracy is none"]
 
 
 def test_a_setting_that_is_younger_than_a_record_counts_as_its_default():

@@ -410,3 +410,12 @@ def test_the_courses_networks_get_channels_last_images_from_any_loader():
     ordinary = [(torch.rand(16, 3, 32, 32), torch.arange(16) % 3)] * 2
     training.fit(model, ordinary, ordinary, cross_entropy, sgd(model), epochs=1, verbose=False)
     assert seen == {True}
+
+
+def test_a_rate_in_a_tensor_is_noted_as_it_was():
+    """Torch's tutorial on compiling an optimizer keeps the rate in one; a schedule changes it in place."""
+    model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1))
+    halves = lr_scheduler.StepLR(optimizer, 1, 0.5)
+    history = training.fit(model, loader, None, cross_entropy, optimizer, halves, epochs=3, verbose=False)
+    assert history.learning_rate == pytest.approx([0.1, 0.05, 0.025])

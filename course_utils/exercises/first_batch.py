@@ -12,8 +12,10 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import length_hint
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -28,6 +30,7 @@ from torch.utils.data import (
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
+ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu", "Hardtanh")
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
 # Words of torch's own errors about a batch, and what to do.
@@ -64,6 +67,19 @@ def warn(message: str | None) -> None:
         frame, level = frame.f_back, level + 1
     if message:
         warnings.warn(message, TrainingWarning, stacklevel=level)
+
+
+def iterable(loader):
+    """`loader`, or a TrainingError for what is none."""
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
+        raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
+    return loader
+
+
+def naming(thing) -> str:
+    """What something is, for a message: "the class SmallNet" or "a list"."""
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
 
 
 def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -149,6 +165,12 @@ def check(
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
         warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
+    weight = keywords.get("weight", getattr(loss_fn, "weight", None))
+    if isinstance(weight, Tensor) and not (weight.isfinite().all() and weight.any()):
+        found = "only zeros" if weight.isfinite().all() else "NaN or infinity"
+        raise TrainingError(
+            f"the loss's weights of the classes hold {found}: is there a class without pictures?"
+        )
     if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
     loss_fn = getattr(loss_fn, "func", loss_fn)
@@ -165,9 +187,17 @@ def check(
 
 
 def in_lists(model: nn.Module) -> list[nn.Module]:
-    """The modules in plain lists, which torch does not look into."""
-    lists = [v for part in model.modules() for v in vars(part).values() if isinstance(v, (list, tuple))]
-    return [one for values in lists for one in values if isinstance(one, nn.Module)]
+    """The modules in plain lists and dictionaries, which torch does not look into."""
+    own = ("_modules", "_parameters", "_buffers")
+    todo = [value for part in model.modules() for name, value in vars(part).items() if name not in own]
+    found = []
+    while todo:
+        one = todo.pop()
+        if isinstance(one, nn.Module):
+            found.append(one)
+        elif isinstance(one, (list, tuple, dict)):
+            todo += one.values() if isinstance(one, dict) else one
+    return found
 
 
 def wants_logits(loss_fn) -> bool:
@@ -183,12 +213,14 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
     last = type(logits.grad_fn).__name__.removesuffix("Backward0")  # of the graph, which is there in training
-    if wants_logits(loss_fn) and last in ("Relu", "Sigmoid"):
+    if wants_logits(loss_fn) and last in ACTIVATIONS:
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
     if loss_fn is None and is_shuffled(loader):
         warn("the answers come in a shuffled order: give the loader shuffle=False and no random sampler")
     if not training and augments(loader):
         warn("the images that are measured are augmented: give this loader no augment, or train=False")
+    if not training and (found := not_each_once(loader)):
+        warn(f"what is measured is not each image once: {found}")
     if not training:
         return
     likelihood = loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
@@ -266,12 +298,33 @@ def in_given_order(loader) -> bool:
 
 
 def augments(loader) -> bool:
-    """Whether a `BatchLoader`, or a `PerImageDataset` with `per_image`, changes its images at random."""
+    """Whether a `BatchLoader`, `per_image` or one of torchvision's transforms changes its images at random."""
     ours = getattr(loader, "augment", None)
     if type(ours).__name__ == "Augment":
         return any((ours.padding, ours.flip, ours.hole and ours.hole_chance, ours.jitter))
-    transform = getattr(getattr(loader, "dataset", None), "transform", None)
-    return getattr(getattr(transform, "func", None), "__name__", "") == "_augmented"
+    transform = getattr(whole(getattr(loader, "dataset", None)), "transform", None)
+    steps = [transform, *(getattr(transform, "transforms", None) or ())]
+    random = any(
+        type(step).__name__.startswith(("Random", "ColorJitter", "TrivialAugment")) for step in steps
+    )
+    return random or getattr(getattr(transform, "func", None), "__name__", "") == "_augmented"
+
+
+def not_each_once(loader) -> str:
+    """What keeps a `DataLoader` from giving each image of its dataset once; an empty string if nothing does."""
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
+        return f"a {type(sampler).__name__} draws some of them twice and others never"
+    left_out = length_hint(sampler) % (getattr(loader, "batch_size", 0) or 1) if sampler is not None else 0
+    dropped = left_out and getattr(loader, "drop_last", False) is True
+    return f"drop_last leaves {left_out} out" if dropped else ""
+
+
+def whole(dataset):
+    """The dataset that a `Subset` is a part of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 def are_sorted(labels: Tensor) -> bool:
@@ -314,7 +367,10 @@ def compare(model: nn.Module, loader) -> None:
     """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader)
-    differ = {name for name in ours if None not in (ours[name], theirs[name]) and ours[name] != theirs[name]}
+    both = [name for name in ours if None not in (ours[name], theirs[name])]
+    differ = {name for name in both if ours[name] != theirs[name]}
+    if "scaling" in differ and np.allclose(ours["scaling"], theirs["scaling"], atol=1e-3):
+        differ.remove("scaling")  # rounded numbers
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
@@ -334,9 +390,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def about_images(loader) -> dict:
     """The classes of a loader's images and what it normalises them with; None for what it does not say."""
-    found, std = image_set_of(loader) or getattr(loader, "dataset", None), getattr(loader, "std", None)
-    while isinstance(found, Subset):
-        found = found.dataset
+    found, std = image_set_of(loader) or whole(getattr(loader, "dataset", None)), getattr(loader, "std", None)
     classes = getattr(getattr(found, "image_set", found), "classes", None)
     if not isinstance(classes, (list, tuple)) or getattr(found, "target_transform", None):
         classes = None  # it does not say, or its labels are others

@@ -20,9 +20,19 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from course_utils.exercises.first_batch import TrainingError, compare, image_set_of, note, warn
+from course_utils.exercises.first_batch import TrainingError, compare, image_set_of, naming, note, warn
 
 LONG_WARM_UP = 20  # epochs
+
+
+def check_kinds(model, scheduler, hooks) -> None:
+    """Raise TrainingError where something else stands in a part's place."""
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"expected a network first, found {naming(model)}")
+    if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
+        raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
+    if hasattr(hooks, "start"):
+        raise TrainingError(f"expected a list of hooks, found {naming(hooks)}: put it in brackets")
 
 
 def check(run, validation_loader=None, budget: int | None = None) -> None:
@@ -42,6 +52,9 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
+    if run.scheduler is None and not any(group["lr"] for group in run.optimizer.param_groups):
+        raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
+    check_overlap(image_set_of(run.loader), image_set_of(validation_loader))
     note(run.model, run.loader, anew=True)
     compare(run.model, validation_loader)
     cpus, threads = available_cpus(), torch.get_num_threads()
@@ -62,6 +75,16 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
         warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
 
 
+def check_overlap(ours, theirs) -> None:
+    """Warn where most images of `theirs`, which `data.split` has set aside, are in `ours` as well."""
+    if ours is None or not getattr(theirs, "name", "").endswith(" validation"):
+        return
+    trained_on = {image.tobytes() for image in ours.images}
+    if (found := sum(image.tobytes() in trained_on for image in theirs.images)) > len(theirs) / 2:
+        advice = "train on the other part that data.split gives"
+        warn(f"{found} of {len(theirs)} validation images are trained on as well: {advice}")
+
+
 def check_schedule(run, steps_per_batch: Callable) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if (scheduler := run.scheduler) is None:
@@ -74,6 +97,11 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
     if stays_down(scheduler):
         raise TrainingError(
             f"{name} stays at the rate that another schedule left: make the optimizer anew, too"
+        )
+    if rates := left_by_another(scheduler):
+        warn(
+            f"{name} goes on from the rate {rates[0]:g} that another schedule left, not from {rates[1]:g}: if that is "
+            "not meant, make the optimizer anew"
         )
     end, each = end_of(scheduler), len(run.loader) if per_batch else 1
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
@@ -106,6 +134,18 @@ def stays_down(scheduler) -> bool:
     if not isinstance(scheduler, (CosineAnnealingLR, PolynomialLR)) or scheduler.last_epoch:
         return False
     return max(g["lr"] for g in scheduler.optimizer.param_groups) <= getattr(scheduler, "eta_min", 0)
+
+
+def left_by_another(scheduler) -> tuple[float, float] | None:
+    """For a new scheduler over an optimizer whose rate another has changed: that rate, and the one it should have."""
+    if getattr(scheduler, "last_epoch", None) != 0 or not hasattr(scheduler, "_get_closed_form_lr"):
+        return None
+    rates = zip(
+        (float(g["lr"]) for g in scheduler.optimizer.param_groups),
+        scheduler._get_closed_form_lr(),
+        strict=True,
+    )
+    return next(((there, float(own)) for there, own in rates if abs(there - own) > 1e-6 * abs(own)), None)
 
 
 def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:

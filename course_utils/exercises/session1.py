@@ -191,6 +191,7 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
 @self_check
 def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
     """Whether `bare` (without a bias) and `bare_norm` do in eval mode what `conv` and `norm` do."""
+    refuse(conv.bias is None, "`conv` itself has lost its bias: build a new one, or work on a copy")
     refuse(bare.bias is not None, "the new convolution still has a bias")
     refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
     followed = bare_norm.running_mean.requires_grad
@@ -256,4 +257,7 @@ def finds_confusions(two_worst: Callable[[np.ndarray], list[tuple[int, int]]]) -
     for matrix, right in ((crowded, [(0, 1), (0, 2)]), (crowded.T.copy(), [(1, 0), (2, 0)])):
         pairs = [tuple(int(k) for k in pair) for pair in result_of(two_worst, matrix)]
         refuse(pairs != right, "the commonest two may share a class: compare the counts of the whole matrix")
+    tied = np.array([[9, 0, 0, 0, 0], [0, 9, 4, 0, 0], [0, 1, 9, 0, 0], [0, 0, 2, 9, 4], [0, 0, 0, 0, 9]])
+    pairs = sorted(tuple(int(k) for k in pair) for pair in result_of(two_worst, tied))
+    refuse(pairs != [(1, 2), (3, 4)], "two mistakes may be equally common, and there may be five classes")
     return "the two commonest mistakes, the worst first"
