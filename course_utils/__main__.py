@@ -15,10 +15,10 @@ def list_recipes() -> None:
 
 
 def run(recipe: str, seed: int, root: Path | None) -> None:
-    from course_utils.lab import recipes, runs, sweeps
+    from course_utils.lab import processes, recipes, sweeps
 
     sweeps.run(recipes.get(recipe), seed, root)
-    runs.stop()
+    processes.stop()
 
 
 def table(pattern: str) -> None:

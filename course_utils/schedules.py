@@ -150,7 +150,7 @@ def lr_range_test(
     from course_utils import training
     from course_utils.exercises import first_batch, parts
 
-    parts.check_optimizer(model, optimizer)
+    parts.check_range(model, optimizer, lr_min, lr_max, steps)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
     shares = shares_of(optimizer)

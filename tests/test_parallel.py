@@ -20,7 +20,7 @@ DRIVER = """
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel
     from course_utils import data, models, training
-    from course_utils.lab import recipes, records, runs, sweeps
+    from course_utils.lab import processes, recipes, records, runs, sweeps
 
     torch.set_num_threads(1)
     training.pick_device = lambda: torch.device("cpu")
@@ -68,8 +68,8 @@ DRIVER = """
             attempt()
         except ValueError as error:
             refused.append(str(error))
-    torch.save(found | {"refused": refused}, out / f"{runs.rank()}.pt")
-    runs.stop()
+    torch.save(found | {"refused": refused}, out / f"{processes.rank()}.pt")
+    processes.stop()
 """
 
 

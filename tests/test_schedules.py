@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from course_utils import schedules
-from course_utils.exercises.first_batch import TrainingWarning
+from course_utils.exercises.first_batch import TrainingError, TrainingWarning
 from course_utils.schedules import RangeTest, lr_range_test, one_cycle, rates_of
 
 # The rate at the start of each of the assignment's 24 epochs, as its log printed them.
@@ -203,3 +203,15 @@ def test_step_decay_is_torchs_own():
     assert list(rates[:6]) == pytest.approx([0.1] * 5 + [0.02])
     assert rates[-1] == pytest.approx(0.1 * 0.2**65)
     assert rates[:25].sum() / rates.sum() == pytest.approx(1 - 0.2**5)
+
+
+@pytest.mark.parametrize(
+    ("lr_min", "lr_max", "steps"), [(0.1, 1e-6, 5), (0.0, 0.1, 5), (-1.0, 0.1, 5), (1e-4, 0.1, 1)]
+)
+def test_a_range_that_does_not_rise_is_refused(lr_min, lr_max, steps):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(
+        TrainingError, match="expected rates that rise, from one above 0, in two steps or more, found"
+    ):
+        lr_range_test(model, [], nn.CrossEntropyLoss(), optimizer, lr_min, lr_max, steps)

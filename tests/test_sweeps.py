@@ -12,7 +12,7 @@ from torch import nn
 
 from course_utils import data, models, training
 from course_utils.exercises import first_batch, parts
-from course_utils.lab import machine, recipes, records, runs, sweeps
+from course_utils.lab import machine, processes, recipes, records, runs, sweeps
 from course_utils.lab.files import read_tensors
 from course_utils.lessons import LESSONS, Recipe
 
@@ -394,4 +394,4 @@ def test_processes_that_would_share_a_card_are_refused(device, cards, said, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=f"2 processes cannot share {said}.* set COURSE_DEVICE=cpu"):
-        runs.start()
+        processes.start()

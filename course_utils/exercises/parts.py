@@ -85,6 +85,14 @@ def check_overlap(ours, theirs) -> None:
         warn(f"{found} of {len(theirs)} validation images are trained on as well: {advice}")
 
 
+def check_range(model: nn.Module, optimizer, lr_min: float, lr_max: float, steps: int) -> None:
+    """Raise TrainingError where a range test could not rise, or where `check_optimizer` does."""
+    if not 0 < lr_min < lr_max or steps < 2:
+        found = f"found {lr_min:g} to {lr_max:g} in {steps} step(s)"
+        raise TrainingError(f"expected rates that rise, from one above 0, in two steps or more, {found}")
+    check_optimizer(model, optimizer)
+
+
 def check_schedule(run, steps_per_batch: Callable) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if (scheduler := run.scheduler) is None:

@@ -1,12 +1,9 @@
 """From a recipe and a seed to a trained network: data, loaders, network, optimizer, schedule, and the run itself.
 
-Under `torchrun` a run is shared by several processes with PyTorch's `DistributedDataParallel`: each takes its part of
-every batch, the gradients are averaged, and so all make the same step. BatchNorm sees its process's part; the running
-statistics are the first process's, which every evaluation hands to the others. One network is trained, tested, saved.
+Under `torchrun` several processes share a run, see `processes.py`.
 """
 
 import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn, optim
+from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import data, models, schedules, training, transforms
 from course_utils.data import BatchLoader, ImageSet
-from course_utils.lab import files, machine, recipes, records, sprint
+from course_utils.lab import files, machine, processes, recipes, records, sprint
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.lab.cutmix import CutMix
 from course_utils.lessons import Recipe
@@ -189,19 +186,19 @@ def train(
     loaders = prepare(recipe, seed, root)
     training.seed_everything(seed)
     model = build_network(recipe, loaders.n_classes).to(training.pick_device())
-    hooks = [AverageHistory(), *([checkpoint] if checkpoint else [])]
+    hooks = [processes.AverageHistory(), *([checkpoint] if checkpoint else [])]
     if getattr(model, "whitened", False):
         first = torch.from_numpy(loaders.train.image_set.images[:5000]).to(loaders.train.device)
         model.whiten(transforms.normalise(first, loaders.train.mean, loaders.train.std))
         # Several processes expect gradients of the same weights in every step: there a zero rate alone stops the bias.
-        hooks += [sprint.FreezeFirstLayer()] if world() == 1 else []
-    training.seed_everything(own_seed(seed))  # same initial weights, different dropout
+        hooks += [sprint.FreezeFirstLayer()] if processes.world() == 1 else []
+    training.seed_everything(processes.own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
     loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
     loaders.train.cutmix = loss_fn  # the loader pastes, and tells the loss what
     with exact() if recipe.precision == "float32" else nullcontext():
         history = training.fit(
-            DistributedDataParallel(model) if world() > 1 else model,
+            DistributedDataParallel(model) if processes.world() > 1 else model,
             loaders.train,
             loaders.test if recipe.curve_on_test else loaders.validation,
             loss_fn,
@@ -210,7 +207,7 @@ def train(
             epochs=recipe.epochs,
             precision=recipe.precision,
             hooks=hooks,
-            verbose=rank() == 0,
+            verbose=processes.rank() == 0,
         )
     six = test_accuracy(model, loaders, six_views=True) if recipe.six_views else None
     return Outcome(model, history, test_accuracy(model, loaders), six)
@@ -280,54 +277,6 @@ def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
     return counter.get_total_flops() // 2
 
 
-# ---- several processes; in a single one all of this changes nothing ----
-
-
-def start() -> None:
-    """Join the other processes, if `torchrun` started this one among several.
-
-    Raises ValueError where there are more of them than graphics cards, of which Apple's counts as none.
-    """
-    if not distributed.is_torchelastic_launched() or distributed.is_initialized():
-        return
-    device, each = training.pick_device().type, int(os.environ["LOCAL_WORLD_SIZE"])
-    cards = torch.cuda.device_count() if device == "cuda" else 0
-    if device != "cpu" and cards < each:
-        advice = "start as many as there are cards, or set COURSE_DEVICE=cpu"
-        raise ValueError(f"{each} processes cannot share {cards} card(s) that train together: {advice}")
-    distributed.init_process_group("nccl" if cards and distributed.is_nccl_available() else "gloo")
-    if cards:
-        torch.cuda.set_device(rank() % cards)
-
-
-def stop() -> None:
-    """Leave the other processes."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
-def rank() -> int:
-    """This process's number; 0 is the one that reports and records."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def world() -> int:
-    """How many processes there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def own_seed(seed: int) -> int:
-    return seed + rank() * records.SEEDS
-
-
-def of_first(value: Any) -> Any:
-    """What the first process found, for all of them."""
-    shared = [value]
-    if world() > 1:
-        distributed.broadcast_object_list(shared)
-    return shared[0]
-
-
 class RunLoader(BatchLoader):
     """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
 
@@ -343,37 +292,22 @@ class RunLoader(BatchLoader):
             self.fill = torch.tensor(transforms.mean_colour(hole_fill), dtype=torch.uint8, device=self.device)
         self.small_epochs, self.small_size, self.cutmix_epochs = small_epochs, small_size, cutmix_epochs
         self.cutmix = CutMix()
-        if world() > 1 and min(self.sizes()) < 2 * world():
-            found = f"a batch of {min(self.sizes())} for {world()} processes"
+        if processes.world() > 1 and min(self.sizes()) < 2 * processes.world():
+            found = f"a batch of {min(self.sizes())} for {processes.world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         small, mixed = self.epoch < self.small_epochs, self.epoch < self.cutmix_epochs
-        rng = np.random.default_rng((self.seed, self.epoch, rank(), 1))  # not the one of the crops
+        rng = np.random.default_rng((self.seed, self.epoch, processes.rank(), 1))  # not the one of the crops
         for images, labels in super().__iter__():
             images = sprint.shrink(images, self.small_size) if small else images
-            each = len(labels) // world()
-            part = slice(rank() * each, (rank() + 1) * each)
+            each = len(labels) // processes.world()
+            part = slice(processes.rank() * each, (processes.rank() + 1) * each)
             images, labels = images[part], labels[part]
             if mixed:
                 self.cutmix.paste(images, labels, rng)
             yield images, labels
         self.cutmix.clear()
-
-
-class AverageHistory:
-    """After each epoch the curves are the mean over the processes, each of which saw its part of the images."""
-
-    def start(self, run: Run) -> None:
-        self.device = next(run.model.parameters()).device
-
-    def after_epoch(self, run: Run) -> None:
-        if world() > 1:
-            curves = vars(run.history).values()
-            newest = torch.tensor([curve[-1] for curve in curves], dtype=torch.float64, device=self.device)
-            distributed.all_reduce(newest)
-            for curve, total in zip(curves, newest.tolist(), strict=True):
-                curve[-1] = total / world()
 
 
 class RunCheckpoint(Checkpoint):
@@ -388,19 +322,19 @@ class RunCheckpoint(Checkpoint):
         self.seed, self.machines = seed, [here]
 
     def start(self, run: Run) -> None:
-        for process in range(world()):  # one after another: a damaged file is set aside once
-            if process == rank():
+        for process in range(processes.world()):  # one after another: a damaged file is set aside once
+            if process == processes.rank():
                 super().start(run)
-            of_first(None)
-        if rank():
-            training.seed_everything(own_seed(self.seed) + len(run.history))
+            processes.of_first(None)
+        if processes.rank():
+            training.seed_everything(processes.own_seed(self.seed) + len(run.history))
 
     def restore(self, run: Run, state: dict[str, Any], name: str) -> None:
         super().restore(run, state, name)
         self.machines = [one for one in state["machines"] if one not in self.machines] + self.machines
 
     def after_epoch(self, run: Run) -> None:
-        if rank() == 0:
+        if processes.rank() == 0:
             super().after_epoch(run)
 
     def state(self, run: Run) -> dict[str, Any]:

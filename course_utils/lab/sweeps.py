@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from course_utils import data, training
 from course_utils.datasets import cifar
-from course_utils.lab import files, machine, recipes, records, runs
+from course_utils.lab import files, machine, processes, recipes, records, runs
 from course_utils.lessons import Recipe
 from course_utils.models import count_parameters
 from course_utils.schedules import RangeTest
@@ -33,8 +33,8 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
 
     Raises ValueError in several processes: one that fails alone would go on to another run than the rest.
     """
-    runs.start()
-    if runs.world() > 1:
+    processes.start()
+    if processes.world() > 1:
         raise ValueError(
             "a sweep is for one process: to train with several, start each run on its own, "
             "`torchrun --nproc-per-node=2 -m course_utils run RECIPE --seed 0`"
@@ -70,11 +70,15 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
 
     Raises RuntimeError where another process is at the same run.
     """
-    runs.start()
+    processes.start()
     machine.cap_threads()
-    here = machine.describe(processes=runs.world())  # now: the checkout may have moved on by the run's end
+    here = machine.describe(
+        processes=processes.world()
+    )  # now: the checkout may have moved on by the run's end
     with only_one(recipe, seed):
-        before = runs.of_first(recorded(recipe, seed))  # in here: another process may have just written it
+        before = processes.of_first(
+            recorded(recipe, seed)
+        )  # in here: another process may have just written it
         path = records.path_of(recipe.name, seed)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         if before:
@@ -85,7 +89,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         record = finish(recipe, seed, root, None if before else checkpoint, weights) | {"machine": here}
         if checkpoint.machines[:-1]:
             record["resumed_from"] = checkpoint.machines[:-1]
-        if runs.rank() == 0:
+        if processes.rank() == 0:
             records.write(record, path)
             for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
                 leftover.unlink()
@@ -111,7 +115,7 @@ def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
     lock = records.RECORDED / recipe.name / f"seed{seed}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0) if runs.rank() == 0 else nullcontext():
+        with FileLock(lock, timeout=0) if processes.rank() == 0 else nullcontext():
             yield
     except Timeout:
         raise RuntimeError(f"{recipe.name} seed {seed} is being run by another process") from None
@@ -122,7 +126,7 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
     if recipe.schedule == "range_test":
         return describe_range_test(recipe, seed, runs.range_test(recipe, seed, root), root)
     outcome = runs.train(recipe, seed, root, checkpoint)
-    saved = runs.save_half(outcome.model, weights) if weights and runs.rank() == 0 else None
+    saved = runs.save_half(outcome.model, weights) if weights and processes.rank() == 0 else None
     return describe(recipe, seed, outcome, root) | {"weights": saved}
 
 
@@ -162,7 +166,7 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
         "seed": seed,
         "data": fingerprints(recipe, root),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine.describe(processes=runs.world()),
+        "machine": machine.describe(processes=processes.world()),
         "precision": str(precision).removeprefix("torch."),
         "flops": runs.training_flops(recipe),
         "weights": None,
