@@ -83,7 +83,7 @@ def fit(
 
     Raises ValueError for more trainable weights than `max_parameters` or parts that do not match, and `Diverged`.
     """
-    parts.check_kinds(model, scheduler, hooks)
+    parts.check_kinds(model, train_loader, validation_loader, scheduler, hooks)
     scaler, hooks = grad_scaler(model, precision), list(hooks)
     run = Run(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler, epochs)
     parts.check(run, validation_loader, max_parameters)

@@ -430,6 +430,7 @@ def test_an_ensemble_in_a_list_does_not_hear_of_eval_mode():
         training.evaluate(Ensemble(list), BatchLoader(tiny_set(), 16))
     training.evaluate(Ensemble(nn.ModuleList), BatchLoader(tiny_set(), 16))
     deeper = Ensemble(lambda models: {"first": [(models[0],)]})
+    deeper.models["all"] = deeper.models
     deeper.forward = lambda images: deeper.models["first"][0][0](images)
     with pytest.warns(TrainingWarning, match="Ensemble has networks in a list"):
         training.evaluate(deeper, BatchLoader(tiny_set(), 16))
@@ -446,8 +447,8 @@ def test_swapped_arguments_are_named():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"model": SmallNet}, "expected a network first, found the class SmallNet"),
-        ({"model": [tiny_net()]}, "expected a network first, found a list"),
+        ({"model": SmallNet}, "expected a network first, as SmallNet.. makes one, found the class SmallNet"),
+        ({"model": [tiny_net()]}, "expected a network first, .* found a list"),
         (
             {"scheduler": lambda optimizer: None},
             "expected a scheduler, made with the optimizer, found a function",
@@ -455,9 +456,9 @@ def test_swapped_arguments_are_named():
         ({"scheduler": lr_scheduler.StepLR}, "expected a scheduler, .* found the class StepLR"),
         (
             {"train_loader": tiny_set()},
-            r"expected a loader of batches, found a ImageSet: BatchLoader\(image_set",
+            r"expected a loader of batches, found an ImageSet: BatchLoader\(image_set",
         ),
-        ({"validation_loader": 3}, "expected a loader of batches, found a int"),
+        ({"validation_loader": 3}, "expected a loader of batches, found an int"),
         (
             {"hooks": checkpoints.Checkpoint("run.pt")},
             "expected a list of hooks, found a Checkpoint: put it in",
@@ -467,9 +468,11 @@ def test_swapped_arguments_are_named():
 )
 def test_another_thing_in_a_parts_place(wrong, said):
     model = tiny_net()
-    given = {"model": model, "train_loader": shuffled(), "validation_loader": None, "loss_fn": cross_entropy}
+    loader = shuffled()
+    given = {"model": model, "train_loader": loader, "validation_loader": None, "loss_fn": cross_entropy}
     with pytest.raises(TrainingError, match=said):
         training.fit(**given | {"optimizer": sgd(model), "epochs": 1} | wrong)
+    assert loader.epoch == 0, "before the first batch"
 
 
 def test_the_rate_that_a_schedule_has_left():
@@ -478,7 +481,9 @@ def test_the_rate_that_a_schedule_has_left():
     lasting = {"model": model, "optimizer": optimizer, "epochs": 2}
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 1, 0.1), **lasting) == []
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 1, 0.1), **lasting)
-    assert "StepLR goes on from the rate 0.0005 that another schedule left, not from 0.05: if" in message
+    assert (
+        "StepLR starts at the rate 0.0005, not at 0.05, with which the optimizer began: if that is" in message
+    )
     assert fit(shuffled(), **lasting) == [], "a low rate may be meant"
     optimizer.param_groups[0]["lr"] = 0.0
     with pytest.raises(TrainingError, match="the optimizer's rate is 0, as after a schedule: make the"):
@@ -493,18 +498,56 @@ def test_the_rate_that_a_schedule_has_left():
         assert fit(shuffled(), make=make, epochs=2) == []
 
 
-@pytest.mark.parametrize("bad", [[1.0, torch.inf, 1.0], [0.0, 0.0, 0.0], [1.0, torch.nan, 1.0]])
-def test_weights_of_classes_that_make_no_loss(bad):
+def test_schedulers_that_no_first_rate_can_be_asked_of():
+    def with_another_group(optimizer):
+        scheduler = lr_scheduler.StepLR(optimizer, 3)
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1})
+        return scheduler
+
+    assert fit(shuffled(), make=with_another_group) == []
+    assert fit(shuffled(), make=lambda o: lr_scheduler.LinearLR(o, 1.0, total_iters=0)) == []
+    with pytest.raises(TrainingError, match="ends after 0 epochs"):
+        fit(shuffled(), make=lambda o: lr_scheduler.PolynomialLR(o, 0))
+
+
+def test_a_warm_up_in_a_hook_begins_at_zero():
+    class WarmUp:
+        def start(self, run):
+            run.optimizer.param_groups[0]["lr"] = 0.01
+
+        def after_epoch(self, run): ...
+
+    model = tiny_net()
+    options = {"epochs": 1, "hooks": [WarmUp()], "verbose": False}
+    history = training.fit(model, shuffled(), None, cross_entropy, sgd(model, 0.0), **options)
+    assert history.learning_rate == [0.01]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ([1.0, torch.inf, 1.0], "NaN or inf"),
+        ([0.0, 0.0, 0.0], "only zeros"),
+        ([1.0, torch.nan, 1.0], "NaN or inf"),
+    ],
+)
+def test_weights_of_classes_that_make_no_loss(bad, said):
     """One over the count of each class, where a class has no pictures."""
     for loss_fn in (
         nn.CrossEntropyLoss(weight=torch.tensor(bad)),
         functools.partial(cross_entropy, weight=torch.tensor(bad)),
     ):
-        with pytest.raises(
-            TrainingError, match="the loss's weights of the classes hold (only zeros|NaN or inf)"
-        ):
+        with pytest.raises(TrainingError, match=f"the loss's weights of the classes hold {said}"):
             fit(shuffled(), loss_fn=loss_fn)
     assert fit(shuffled(), loss_fn=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.0, 2.0]))) == []
+
+    class Penalised(nn.Module):
+        weight = torch.tensor(0.0)  # of a penalty, not of classes
+
+        def forward(self, logits, labels):
+            return cross_entropy(logits, labels) + self.weight * logits.square().mean()
+
+    assert fit(shuffled(), loss_fn=Penalised()) == []
 
 
 def test_validation_images_that_are_trained_on():
@@ -533,7 +576,7 @@ def test_what_is_measured_is_each_image_once():
     training.evaluate(tiny_net(), DataLoader(dataset, 32, drop_last=True))
 
 
-@pytest.mark.parametrize("last", [nn.GELU(), nn.Tanh(), nn.LeakyReLU(), nn.SiLU(), nn.Hardtanh()], ids=repr)
+@pytest.mark.parametrize("last", [nn.GELU(), nn.Tanh(), nn.LeakyReLU(inplace=True), nn.SiLU()], ids=repr)
 def test_another_activation_at_the_end(last):
     [message] = fit(shuffled(), nn.Sequential(tiny_net(), last))
     assert message.lower().startswith(f"the model ends in a {type(last).__name__.lower()}, but")
@@ -575,6 +618,7 @@ def test_other_pictures_than_in_training():
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
     rounded = {"mean": (0.4004, 0.3996, 0.4), "std": (0.2, 0.2004, 0.2)}
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **rounded))
+    assert not first_batch.alike(([0.4] * 3, [0.2] * 3), ([0.4], [0.2] * 3)), "of a loader with other shapes"
     turned = replace(tiny_set(30), classes=[*tiny_set().classes[::-1]])
     with pytest.warns(TrainingWarning, match="have different classes"):
         training.evaluate(model, BatchLoader(turned, 10, **scaled))
@@ -703,10 +747,8 @@ def test_measuring_augmented_or_shuffled_pictures():
         with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
             training.evaluate(tiny_net(), loader)
     flips = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
-    for dataset in (
-        Subset(PerImageDataset(tiny_set(), transform), range(50)),
-        PerImageDataset(tiny_set(), flips),
-    ):
+    subset = Subset(PerImageDataset(tiny_set(), transform), range(50))
+    for dataset in (subset, PerImageDataset(tiny_set(), flips)):
         with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
             training.evaluate(tiny_net(), DataLoader(dataset, 16))
     still = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2), train=False)

@@ -118,7 +118,7 @@ def test_what_no_run_writes_is_doubted():
     expected = [f"its {name} is none" for name in ("date", "precision", "commit", "weights")]
     assert records.doubts(made(**odd)) == expected
     better = made() | {"validation_accuracy": 0.99}
-    assert records.doubts(better) == ["its validation accuracy is none"]
+    assert records.doubts(better) == ["its validation accuracy is not the last of its curve"]
 
 
 def test_a_setting_that_is_younger_than_a_record_counts_as_its_default():

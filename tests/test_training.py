@@ -257,43 +257,56 @@ def test_the_fastest_device_is_picked(cuda, mps, expected, monkeypatch):
     assert training.pick_device().type == expected
 
 
-def pretend(monkeypatch, cuda=False, mps=False, card=(8, 0), macos=15):
+def pretend(monkeypatch, cuda=False, mps=False, card=(8, 0), built_for=None, macos=15, version="2.14.1"):
     """That this computer has a graphics card, or is a Mac."""
-    monkeypatch.delenv("COURSE_DEVICE")
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for or ["sm_75", "sm_90a", "compute_120"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: macos >= major)
-    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.14.1"))
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
 
 
-def test_a_device_that_this_torch_cannot_train_on_is_left_alone(monkeypatch):
-    pretend(monkeypatch, cuda=True, card=(6, 0))
-    with pytest.warns(
-        TrainingWarning, match="has no code for Tesla P100, so the processor trains: an older PyTorch"
-    ):
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (
+            {"cuda": True, "card": (6, 0)},
+            "has no code for Tesla P100, so the processor trains: an older PyTorch",
+        ),
+        (
+            {"mps": True, "version": "2.13.0"},
+            "trains from PyTorch 2.14 and macOS 15 on, so here the processor",
+        ),
+        ({"mps": True, "macos": 14}, "trains from PyTorch 2.14 and macOS 15 on, so here the processor"),
+    ],
+    ids=["an old card", "an old torch", "an old macOS"],
+)
+def test_a_device_that_this_torch_cannot_train_on_is_left_alone(there, said, monkeypatch):
+    pretend(monkeypatch, **there)
+    with pytest.warns(TrainingWarning, match=said):
         assert training.pick_device().type == "cpu"
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx90a"])  # AMD's
+
+
+def test_a_card_by_amd_has_other_names(monkeypatch):
+    pretend(monkeypatch, cuda=True, built_for=["gfx90a"])
     assert training.pick_device().type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert training.pick_device().type == "mps"
-    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.0"))
-    assert training.pick_device().type == "cpu"
-    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.14.1"))
-    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: major < 15)
-    assert training.pick_device().type == "cpu"
 
 
 def test_the_device_can_be_named(monkeypatch):
     pretend(monkeypatch, cuda=True)
-    monkeypatch.setenv("COURSE_DEVICE", "cpu")
-    assert training.pick_device().type == "cpu"
-    monkeypatch.setenv("COURSE_DEVICE", "gpu")
-    with pytest.raises(ValueError, match="unknown device 'gpu' in COURSE_DEVICE: use 'cpu', 'cuda' or 'mps'"):
-        training.pick_device()
+    for name in ("cpu", "cuda"):
+        monkeypatch.setenv("COURSE_DEVICE", name)
+        assert training.pick_device().type == name
+    for name, said in (
+        ("gpu", "unknown device 'gpu' in COURSE_DEVICE: use 'cpu', 'cuda'"),
+        ("mps", "finds none here"),
+    ):
+        monkeypatch.setenv("COURSE_DEVICE", name)
+        with pytest.raises(ValueError, match=said):
+            training.pick_device()
 
 
 def test_float16_goes_through_the_scaler_and_learns():

@@ -30,7 +30,15 @@ from torch.utils.data import (
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
-ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu", "Hardtanh")
+ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
+RANDOM = (
+    "Rand",
+    "ColorJitter",
+    "TrivialAugment",
+    "AutoAugment",
+    "AugMix",
+    "ElasticTransform",
+)  # torchvision's
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
 # Words of torch's own errors about a batch, and what to do.
@@ -71,7 +79,7 @@ def warn(message: str | None) -> None:
 
 def iterable(loader):
     """`loader`, or a TrainingError for what is none."""
-    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+    if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
         makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
         raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
     return loader
@@ -79,7 +87,12 @@ def iterable(loader):
 
 def naming(thing) -> str:
     """What something is, for a message: "the class SmallNet" or "a list"."""
-    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+    kind = type(thing).__name__
+    return (
+        f"the class {thing.__name__}"
+        if isinstance(thing, type)
+        else f"a{'n' * (kind[0] in 'AEIOaeio')} {kind}"
+    )
 
 
 def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -109,12 +122,8 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         yield random_state(images.device)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
-        ours = isinstance(error, (TrainingError, Diverged))
-        if (
-            ours
-            or isinstance(error, torch.AcceleratorError)
-            or re.search("out of memory|allocate memory", said)
-        ):
+        passed = isinstance(error, (TrainingError, Diverged, torch.AcceleratorError))
+        if passed or re.search("out of memory|allocate memory", said):
             raise
         advice = next((f"; {advice}" for words, advice in ADVICE.items() if re.search(words, said)), "")
         raise TrainingError(
@@ -160,20 +169,20 @@ def check(
             "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
         )
         warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
-    layers = [layer for one in in_lists(model) for layer in one.modules() if layer.training]
-    if not model.training and any(getattr(layer, "running_mean", None) is not None for layer in layers):
+    if not model.training and any(moves for one in in_lists(model) for moves in moving_norms(one)):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
         warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     weight = keywords.get("weight", getattr(loss_fn, "weight", None))
-    if isinstance(weight, Tensor) and not (weight.isfinite().all() and weight.any()):
+    if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
+        raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
+    loss_fn = getattr(loss_fn, "func", loss_fn)
+    of_classes = wants_logits(loss_fn) or wants_logarithms(loss_fn)
+    if of_classes and isinstance(weight, Tensor) and not (weight.isfinite().all() and weight.any()):
         found = "only zeros" if weight.isfinite().all() else "NaN or infinity"
         raise TrainingError(
             f"the loss's weights of the classes hold {found}: is there a class without pictures?"
         )
-    if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
-        raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
-    loss_fn = getattr(loss_fn, "func", loss_fn)
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
     check_labels(labels, logits.shape[1])
@@ -190,19 +199,29 @@ def in_lists(model: nn.Module) -> list[nn.Module]:
     """The modules in plain lists and dictionaries, which torch does not look into."""
     own = ("_modules", "_parameters", "_buffers")
     todo = [value for part in model.modules() for name, value in vars(part).items() if name not in own]
-    found = []
+    found, seen = [], set()
     while todo:
-        one = todo.pop()
-        if isinstance(one, nn.Module):
+        if isinstance(one := todo.pop(), nn.Module):
             found.append(one)
-        elif isinstance(one, (list, tuple, dict)):
+        elif isinstance(one, (list, tuple, dict)) and id(one) not in seen:  # which may hold itself
+            seen.add(id(one))
             todo += one.values() if isinstance(one, dict) else one
     return found
+
+
+def moving_norms(model: nn.Module) -> list[nn.Module]:
+    """The layers whose running statistics move with every batch: batch norms in train mode."""
+    return [one for one in model.modules() if one.training and getattr(one, "running_mean", None) is not None]
 
 
 def wants_logits(loss_fn) -> bool:
     """Whether `loss_fn` is cross entropy, or None as in `predict`."""
     return loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
+
+
+def wants_logarithms(loss_fn) -> bool:
+    """Whether `loss_fn` is the negative log-likelihood."""
+    return loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
 
 
 def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
@@ -212,19 +231,20 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
-    last = type(logits.grad_fn).__name__.removesuffix("Backward0")  # of the graph, which is there in training
+    last = re.sub(
+        r"Backward\d$", "", type(logits.grad_fn).__name__
+    )  # of the graph, which is there in training
     if wants_logits(loss_fn) and last in ACTIVATIONS:
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
     if loss_fn is None and is_shuffled(loader):
         warn("the answers come in a shuffled order: give the loader shuffle=False and no random sampler")
     if not training and augments(loader):
         warn("the images that are measured are augmented: give this loader no augment, or train=False")
-    if not training and (found := not_each_once(loader)):
+    if torch.is_inference_mode_enabled() and (found := not_each_once(loader)):
         warn(f"what is measured is not each image once: {found}")
     if not training:
         return
-    likelihood = loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
-    if likelihood and (logits.float().logsumexp(1).abs() > 0.1).any():
+    if wants_logarithms(loss_fn) and (logits.float().logsumexp(1).abs() > 0.1).any():
         warn(
             "NLLLoss wants logarithms of probabilities: end the model in log_softmax, or take CrossEntropyLoss"
         )
@@ -303,10 +323,9 @@ def augments(loader) -> bool:
     if type(ours).__name__ == "Augment":
         return any((ours.padding, ours.flip, ours.hole and ours.hole_chance, ours.jitter))
     transform = getattr(whole(getattr(loader, "dataset", None)), "transform", None)
-    steps = [transform, *(getattr(transform, "transforms", None) or ())]
-    random = any(
-        type(step).__name__.startswith(("Random", "ColorJitter", "TrivialAugment")) for step in steps
-    )
+    steps = getattr(transform, "transforms", None)
+    steps = [transform, *(steps if isinstance(steps, (list, tuple, nn.ModuleList)) else ())]
+    random = any(type(step).__name__.startswith(RANDOM) for step in steps)
     return random or getattr(getattr(transform, "func", None), "__name__", "") == "_augmented"
 
 
@@ -369,8 +388,8 @@ def compare(model: nn.Module, loader) -> None:
     theirs = about_images(loader)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if ours[name] != theirs[name]}
-    if "scaling" in differ and np.allclose(ours["scaling"], theirs["scaling"], atol=1e-3):
-        differ.remove("scaling")  # rounded numbers
+    if "scaling" in differ and alike(ours["scaling"], theirs["scaling"]):
+        differ.remove("scaling")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
@@ -378,6 +397,12 @@ def compare(model: nn.Module, loader) -> None:
         found = f"{ours['classes']} and {theirs['classes']}"
         warn(f"training and measuring have different classes, {found}: labels do not agree")
     said |= differ
+
+
+def alike(ours: tuple, theirs: tuple) -> bool:
+    """Whether two means and deviations are the same numbers, but for rounding to three digits."""
+    pairs = zip(ours, theirs, strict=True)
+    return all(len(one) == len(other) and np.allclose(one, other, atol=1e-3) for one, other in pairs)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -394,7 +419,7 @@ def about_images(loader) -> dict:
     classes = getattr(getattr(found, "image_set", found), "classes", None)
     if not isinstance(classes, (list, tuple)) or getattr(found, "target_transform", None):
         classes = None  # it does not say, or its labels are others
-    scaling = (loader.mean.tolist(), std.tolist()) if isinstance(std, Tensor) else None
+    scaling = (loader.mean.flatten().tolist(), std.flatten().tolist()) if isinstance(std, Tensor) else None
     return {"classes": classes and tuple(map(str, classes)), "scaling": scaling}
 
 

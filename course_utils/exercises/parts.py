@@ -20,15 +20,25 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from course_utils.exercises.first_batch import TrainingError, compare, image_set_of, naming, note, warn
+from course_utils.exercises.first_batch import (
+    TrainingError,
+    compare,
+    image_set_of,
+    iterable,
+    naming,
+    note,
+    warn,
+)
 
 LONG_WARM_UP = 20  # epochs
 
 
-def check_kinds(model, scheduler, hooks) -> None:
+def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> None:
     """Raise TrainingError where something else stands in a part's place."""
     if not isinstance(model, nn.Module):
-        raise TrainingError(f"expected a network first, found {naming(model)}")
+        raise TrainingError(f"expected a network first, as SmallNet() makes one, found {naming(model)}")
+    for loader in (train_loader, validation_loader):
+        iterable([] if loader is None else loader)
     if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
         raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
     if hasattr(hooks, "start"):
@@ -48,13 +58,12 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     check_optimizer(run.model, run.optimizer)
     if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
         warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
+    else:
+        check_overlap(image_set_of(run.loader), image_set_of(validation_loader))
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
-    if run.scheduler is None and not any(group["lr"] for group in run.optimizer.param_groups):
-        raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
-    check_overlap(image_set_of(run.loader), image_set_of(validation_loader))
     note(run.model, run.loader, anew=True)
     compare(run.model, validation_loader)
     cpus, threads = available_cpus(), torch.get_num_threads()
@@ -79,10 +88,10 @@ def check_overlap(ours, theirs) -> None:
     """Warn where most images of `theirs`, which `data.split` has set aside, are in `ours` as well."""
     if ours is None or not getattr(theirs, "name", "").endswith(" validation"):
         return
-    trained_on = {image.tobytes() for image in ours.images}
-    if (found := sum(image.tobytes() in trained_on for image in theirs.images)) > len(theirs) / 2:
+    held = {image.tobytes() for image in theirs.images}
+    if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > len(held) / 2:
         advice = "train on the other part that data.split gives"
-        warn(f"{found} of {len(theirs)} validation images are trained on as well: {advice}")
+        warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
 
 
 def check_range(model: nn.Module, optimizer, lr_min: float, lr_max: float, steps: int) -> None:
@@ -96,6 +105,8 @@ def check_range(model: nn.Module, optimizer, lr_min: float, lr_max: float, steps
 def check_schedule(run, steps_per_batch: Callable) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
     if (scheduler := run.scheduler) is None:
+        if all(group["lr"] == 0 for group in run.optimizer.param_groups):
+            raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
         return
     per_batch, name = steps_per_batch(scheduler), type(scheduler).__name__
     if not per_batch and any(map(steps_per_batch, all_of(scheduler))):
@@ -106,11 +117,6 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         raise TrainingError(
             f"{name} stays at the rate that another schedule left: make the optimizer anew, too"
         )
-    if rates := left_by_another(scheduler):
-        warn(
-            f"{name} goes on from the rate {rates[0]:g} that another schedule left, not from {rates[1]:g}: if that is "
-            "not meant, make the optimizer anew"
-        )
     end, each = end_of(scheduler), len(run.loader) if per_batch else 1
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
@@ -119,6 +125,9 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make optimizer and "
             "schedule anew"
         )
+    if rates := left_by_another(scheduler):
+        found = f"at the rate {rates[0]:g}, not at {rates[1]:g}, with which the optimizer began"
+        warn(f"{name} starts {found}: if that is not meant, make the optimizer anew")
     if not per_batch:
         return doubt_epochs(scheduler, needed, length_hint(run.loader))
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
@@ -148,12 +157,13 @@ def left_by_another(scheduler) -> tuple[float, float] | None:
     """For a new scheduler over an optimizer whose rate another has changed: that rate, and the one it should have."""
     if getattr(scheduler, "last_epoch", None) != 0 or not hasattr(scheduler, "_get_closed_form_lr"):
         return None
-    rates = zip(
-        (float(g["lr"]) for g in scheduler.optimizer.param_groups),
-        scheduler._get_closed_form_lr(),
-        strict=True,
-    )
-    return next(((there, float(own)) for there, own in rates if abs(there - own) > 1e-6 * abs(own)), None)
+    try:
+        begin = scheduler._get_closed_form_lr()
+    except ZeroDivisionError:  # of a length of zero
+        return None
+    now = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+    rates = zip(now, map(float, begin), strict=False)  # of a group that was added later it knows nothing
+    return next(((there, own) for there, own in rates if abs(there - own) > 1e-6 * abs(own)), None)
 
 
 def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
@@ -211,6 +221,8 @@ def device() -> torch.device:
     if name := os.environ.get("COURSE_DEVICE"):
         if name not in ("cpu", "cuda", "mps"):
             raise ValueError(f"unknown device {name!r} in COURSE_DEVICE: use 'cpu', 'cuda' or 'mps'")
+        if name != "cpu" and not (torch.cuda if name == "cuda" else torch.backends.mps).is_available():
+            raise ValueError(f"COURSE_DEVICE asks for {name!r}, and PyTorch finds none here: use 'cpu'")
         return torch.device(name)
     if torch.cuda.is_available():
         built_for = [int(re.sub(r"\D", "", name)) for name in torch.cuda.get_arch_list() if "sm_" in name]
@@ -220,8 +232,13 @@ def device() -> torch.device:
         found = f"PyTorch {torch.__version__} has no code for {torch.cuda.get_device_name()}, so the processor trains"
         warn(f"{found}: an older PyTorch may have it, see pytorch.org/get-started/previous-versions")
     mps = torch.backends.mps
-    apple = mps.is_available() and torch.__version__ >= (2, 14) and mps.is_macos_or_newer(15, 0)
-    return torch.device("mps" if apple else "cpu")
+    if mps.is_available():
+        if torch.__version__ >= (2, 14) and mps.is_macos_or_newer(15, 0):
+            return torch.device("mps")
+        warn(
+            "Apple's graphics processor trains from PyTorch 2.14 and macOS 15 on, so here the processor does"
+        )
+    return torch.device("cpu")
 
 
 def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

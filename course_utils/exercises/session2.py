@@ -135,12 +135,14 @@ def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
             check_sum(network, drawn(2, 8, 6, 6), (c_out, 6 // stride), f"block(8, {c_out}, {stride})")
         extra, stays = count_parameters(network.shortcut), (c_out, stride) == (8, 1)
         refuse(stays and extra > 0, "where the shape stays, the shortcut is x itself: it needs no weights")
-        refuse(extra > 11 * c_out, "the shortcut is more than a 1×1 convolution: that is a second branch")
+        wide = any(getattr(one, "kernel_size", None) == (3, 3) for one in network.shortcut.modules())
+        refuse(
+            wide or extra > 11 * c_out, "the shortcut is more than a 1×1 convolution: that is a second branch"
+        )
         check_branch(network.branch)
-        convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-        biased = any(layer.bias is not None for layer in convolutions)
+        biased = any(isinstance(one, nn.Conv2d) and one.bias is not None for one in network.modules())
         refuse(biased, "a convolution has a bias: the task asks for all of them without")
-        first, _ = (layer for layer in convolutions if layer.kernel_size == (3, 3))
+        first, _ = (one for one in network.branch.modules() if getattr(one, "kernel_size", None) == (3, 3))
         refuse(first.stride != (stride, stride), "the first of the two convolutions is to take the stride")
     return "shapes agree, and the way around the branch is as short as it can be"
 
@@ -189,15 +191,11 @@ def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     with Counted() as counted:
         found = result_of(smoothed, logits, labels, smoothing)
     refuse(nn.functional.cross_entropy in counted.functions, "that is torch's own: the task is to write it")
-    several = isinstance(found, Tensor) and found.ndim > 0
-    refuse(several, "expected one number, found a tensor of several: average over the batch")
+    shape = tuple(found.shape) if isinstance(found, Tensor) else ()
+    refuse(shape != (), f"expected one number, found a tensor of shape {shape}: average over the batch")
 
     def loss(logits: Tensor, smoothing: float = smoothing, **how) -> float:
         return float(nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, **how))
-
-    others = (
-        "right for small logits and a smoothing of 0.2 alone: is there a number in it, or a log of a softmax?"
-    )
 
     mistakes = {
         "that is the loss without smoothing": loss(logits, smoothing=0.0),
@@ -214,7 +212,8 @@ def smooths_labels(smoothed: Callable[[Tensor, Tensor, float], Tensor]) -> str:
         again = smoothed(logits.clone().requires_grad_(), labels, smoothing)
     learns = isinstance(again, Tensor) and again.requires_grad
     sure = 100 * drawn(6, 7)
-    compare(result_of(smoothed, sure, labels, 0.05), loss(sure, 0.05), others, {})
+    unlike = "not so with another smoothing and large logits: is there a number in it, or an overflow?"
+    compare(result_of(smoothed, sure, labels, 0.05), loss(sure, 0.05), unlike, {})
     refuse(not learns, "the value is right, but no gradient leads back to the logits: nothing learns from it")
     return "the same as nn.CrossEntropyLoss"
 

@@ -142,11 +142,11 @@ def doubts(record: dict[str, Any]) -> list[str]:
         "commit": commit is None or re.fullmatch(r"[0-9a-f]{12}\+?", str(commit)),
         "weights": record["weights"] is None or re.fullmatch("[0-9a-f]{64}", record["weights"]),
     }
-    curves, end = record["history"], record["validation_accuracy"]
-    found["validation accuracy"] = end is None or end == curves["validation_accuracy"][-1]
     planned, made = record["recipe"].get("epochs", 0), len(record["history"].get("seconds", []))
+    end, curve = record["validation_accuracy"], record["history"].get("validation_accuracy", [])
+    other = ["its validation accuracy is not the last of its curve"] if end not in (None, *curve[-1:]) else []
     short = [f"its recipe has {planned} epochs, its curves have {made}"] if planned != made else []
-    return [f"its {name} is none" for name, sound in found.items() if not sound] + short
+    return [f"its {name} is none" for name, sound in found.items() if not sound] + other + short
 
 
 def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:

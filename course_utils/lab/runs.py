@@ -224,7 +224,7 @@ def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """A context in which a graphics card's float32 is float32: else its convolutions round to TF32's three digits."""
+    """A context in which a graphics card's convolutions compute in float32; else they round to TF32's three digits."""
     convolutions = torch.backends.cudnn.conv
     before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     try:

@@ -72,13 +72,11 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     """
     processes.start()
     machine.cap_threads()
-    here = machine.describe(
-        processes=processes.world()
-    )  # now: the checkout may have moved on by the run's end
+    # Now, because the checkout may have moved on by the run's end.
+    here = machine.describe(processes=processes.world())
     with only_one(recipe, seed):
-        before = processes.of_first(
-            recorded(recipe, seed)
-        )  # in here: another process may have just written it
+        # In here, because another process may have just written it.
+        before = processes.of_first(recorded(recipe, seed))
         path = records.path_of(recipe.name, seed)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         if before:
