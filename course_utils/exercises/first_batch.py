@@ -134,8 +134,8 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
 
 def random_state(device: torch.device) -> Tensor:
     """Where the random numbers of a device stand; nothing on a device that does not say."""
-    states = {"cpu": torch.get_rng_state, "cuda": lambda: torch.cuda.get_rng_state(device)}
-    states["mps"] = torch.mps.get_rng_state
+    on_card = {"cuda": lambda: torch.cuda.get_rng_state(device), "mps": torch.mps.get_rng_state}
+    states = {"cpu": torch.get_rng_state, **on_card}
     return states.get(device.type, lambda: torch.empty(0))()
 
 
@@ -180,9 +180,7 @@ def check(
     of_classes = wants_logits(loss_fn) or wants_logarithms(loss_fn)
     if of_classes and isinstance(weight, Tensor) and not (weight.isfinite().all() and weight.any()):
         found = "only zeros" if weight.isfinite().all() else "NaN or infinity"
-        raise TrainingError(
-            f"the loss's weights of the classes hold {found}: is there a class without pictures?"
-        )
+        raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
     check_labels(labels, logits.shape[1])
@@ -231,9 +229,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
-    last = re.sub(
-        r"Backward\d$", "", type(logits.grad_fn).__name__
-    )  # of the graph, which is there in training
+    last = re.sub(r"Backward\d$", "", type(logits.grad_fn).__name__)  # there is a graph in training alone
     if wants_logits(loss_fn) and last in ACTIVATIONS:
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
     if loss_fn is None and is_shuffled(loader):
@@ -334,9 +330,9 @@ def not_each_once(loader) -> str:
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
         return f"a {type(sampler).__name__} draws some of them twice and others never"
-    left_out = length_hint(sampler) % (getattr(loader, "batch_size", 0) or 1) if sampler is not None else 0
-    dropped = left_out and getattr(loader, "drop_last", False) is True
-    return f"drop_last leaves {left_out} out" if dropped else ""
+    drops = getattr(loader, "drop_last", False) is True and isinstance(loader.batch_size, int)
+    left_out = length_hint(sampler) % loader.batch_size if drops else 0
+    return f"drop_last leaves {left_out} out" if left_out else ""
 
 
 def whole(dataset):
