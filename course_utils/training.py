@@ -164,7 +164,7 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
     quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
-    images, loader = None, first_batch.iterable(loader)
+    images, loader = None, parts.iterable(loader)
     for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
         images, labels = first_batch.unpack(batch, weights)
         # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.

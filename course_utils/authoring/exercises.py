@@ -43,9 +43,7 @@ def exercises(solutions: Path) -> NotebookNode:
             cell.source = with_stubs(cell.source, solutions.name)
             tags = [tag for tag in cell.metadata.pop("tags") if tag not in (TAG, FOLDED)]
             cell.metadata.update({"tags": tags} if tags else {})
-        elif MARK.search(cell.source) or any(
-            tag.lower().startswith(TAG) for tag in cell.metadata.get("tags", [])
-        ):
+        elif MARK.search(cell.source) or TAG in " ".join(cell.metadata.get("tags", [])).lower():
             raise ValueError(f"{solutions.name}: expected the tag `{TAG}` on the cell\n{cell.source}")
     return notebook
 

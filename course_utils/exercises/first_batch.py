@@ -31,14 +31,7 @@ from torch.utils.data import (
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
-RANDOM = (
-    "Rand",
-    "ColorJitter",
-    "TrivialAugment",
-    "AutoAugment",
-    "AugMix",
-    "ElasticTransform",
-)  # torchvision's
+RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
 
 # Words of torch's own errors about a batch, and what to do.
@@ -75,24 +68,6 @@ def warn(message: str | None) -> None:
         frame, level = frame.f_back, level + 1
     if message:
         warnings.warn(message, TrainingWarning, stacklevel=level)
-
-
-def iterable(loader):
-    """`loader`, or a TrainingError for what is none."""
-    if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
-        makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
-        raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
-    return loader
-
-
-def naming(thing) -> str:
-    """What something is, for a message: "the class SmallNet" or "a list"."""
-    kind = type(thing).__name__
-    return (
-        f"the class {thing.__name__}"
-        if isinstance(thing, type)
-        else f"a{'n' * (kind[0] in 'AEIOaeio')} {kind}"
-    )
 
 
 def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -134,8 +109,8 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
 
 def random_state(device: torch.device) -> Tensor:
     """Where the random numbers of a device stand; nothing on a device that does not say."""
-    on_card = {"cuda": lambda: torch.cuda.get_rng_state(device), "mps": torch.mps.get_rng_state}
-    states = {"cpu": torch.get_rng_state, **on_card}
+    states = {"cpu": torch.get_rng_state, "mps": torch.mps.get_rng_state}
+    states["cuda"] = lambda: torch.cuda.get_rng_state(device)
     return states.get(device.type, lambda: torch.empty(0))()
 
 
@@ -151,6 +126,21 @@ def check(
         if labels.device.type == "cpu" != images.device.type:
             check_labels(labels, logits.shape[1])
         return
+    check_logits(images, labels, logits)
+    if not model.training:
+        check_eval_mode(model, moved=not torch.equal(random, random_state(images.device)))
+    check_loss_fn(loss_fn, labels, logits.shape[1])
+    if isinstance(later := getattr(loader, "labels", None), Tensor):
+        check_labels(later, logits.shape[1])
+    if torch.is_inference_mode_enabled():
+        compare(model, loader)
+    else:
+        note(model, loader)
+    doubt(images, labels, logits, getattr(loss_fn, "func", loss_fn), loader, model.training)
+
+
+def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
+    """Raise TrainingError where `logits` are not two or more numbers for each image, and Diverged for NaN."""
     if not isinstance(logits, Tensor):
         found = f"found a {type(logits).__name__}: pick the tensor of logits in the model's forward"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes), {found}")
@@ -164,17 +154,24 @@ def check(
         raise Diverged(
             f"the model returns NaN: {advice}; if it is new, look for a division or a root in forward"
         )
-    if not model.training and not torch.equal(random, random_state(images.device)):
-        advice = (
-            "if not meant, give functional dropout training=self.training, and keep layers in nn.ModuleList"
-        )
-        warn(f"{type(model).__name__} draws random numbers in eval mode: {advice}")
-    if not model.training and any(moves for one in in_lists(model) for moves in moving_norms(one)):
+
+
+def check_eval_mode(model: nn.Module, moved: bool) -> None:
+    """Warn of a network in which something is still in train mode: it has `moved` the random numbers, or will move."""
+    name = type(model).__name__
+    if moved:
+        advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
+        warn(f"{name} draws random numbers in eval mode: if not meant, {advice}")
+    if hidden_norms(model):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
-        warn(f"{type(model).__name__} has networks in a list, where eval mode does not reach them: {advice}")
+        warn(f"{name} has networks in a list, where eval mode does not reach them: {advice}")
+
+
+def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
+    """Raise TrainingError where `loss_fn` sums, where its weights make no loss, and for `labels` it cannot take."""
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
-    weight = keywords.get("weight", getattr(loss_fn, "weight", None))
-    if keywords.get("reduction", getattr(loss_fn, "reduction", "mean")) == "sum":
+    reduction, weight = (keywords.get(name, getattr(loss_fn, name, None)) for name in ("reduction", "weight"))
+    if reduction == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
     loss_fn = getattr(loss_fn, "func", loss_fn)
     of_classes = wants_logits(loss_fn) or wants_logarithms(loss_fn)
@@ -183,33 +180,22 @@ def check(
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
-    check_labels(labels, logits.shape[1])
-    if isinstance(later := getattr(loader, "labels", None), Tensor):
-        check_labels(later, logits.shape[1])
-    if torch.is_inference_mode_enabled():
-        compare(model, loader)
-    else:
-        note(model, loader)
-    doubt(images, labels, logits, loss_fn, loader, model.training)
+    check_labels(labels, n_classes)
 
 
-def in_lists(model: nn.Module) -> list[nn.Module]:
-    """The modules in plain lists and dictionaries, which torch does not look into."""
+def hidden_norms(model: nn.Module) -> list[nn.Module]:
+    """Batch norms in train mode in plain lists and dictionaries, which torch does not look into."""
     own = ("_modules", "_parameters", "_buffers")
     todo = [value for part in model.modules() for name, value in vars(part).items() if name not in own]
     found, seen = [], set()
     while todo:
         if isinstance(one := todo.pop(), nn.Module):
-            found.append(one)
+            norms = (layer for layer in one.modules() if getattr(layer, "running_mean", None) is not None)
+            found += [norm for norm in norms if norm.training]
         elif isinstance(one, (list, tuple, dict)) and id(one) not in seen:  # which may hold itself
             seen.add(id(one))
             todo += one.values() if isinstance(one, dict) else one
     return found
-
-
-def moving_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers whose running statistics move with every batch: batch norms in train mode."""
-    return [one for one in model.modules() if one.training and getattr(one, "running_mean", None) is not None]
 
 
 def wants_logits(loss_fn) -> bool:
@@ -384,7 +370,7 @@ def compare(model: nn.Module, loader) -> None:
     theirs = about_images(loader)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if ours[name] != theirs[name]}
-    if "scaling" in differ and alike(ours["scaling"], theirs["scaling"]):
+    if "scaling" in differ and are_close(ours["scaling"], theirs["scaling"]):
         differ.remove("scaling")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
@@ -395,10 +381,9 @@ def compare(model: nn.Module, loader) -> None:
     said |= differ
 
 
-def alike(ours: tuple, theirs: tuple) -> bool:
-    """Whether two means and deviations are the same numbers, but for rounding to three digits."""
-    pairs = zip(ours, theirs, strict=True)
-    return all(len(one) == len(other) and np.allclose(one, other, atol=1e-3) for one, other in pairs)
+def are_close(ours: list[float], theirs: list[float]) -> bool:
+    """Whether these are the same numbers, but for rounding to three digits."""
+    return len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -415,7 +400,7 @@ def about_images(loader) -> dict:
     classes = getattr(getattr(found, "image_set", found), "classes", None)
     if not isinstance(classes, (list, tuple)) or getattr(found, "target_transform", None):
         classes = None  # it does not say, or its labels are others
-    scaling = (loader.mean.flatten().tolist(), std.flatten().tolist()) if isinstance(std, Tensor) else None
+    scaling = loader.mean.flatten().tolist() + std.flatten().tolist() if isinstance(std, Tensor) else None
     return {"classes": classes and tuple(map(str, classes)), "scaling": scaling}
 
 

@@ -20,15 +20,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from course_utils.exercises.first_batch import (
-    TrainingError,
-    compare,
-    image_set_of,
-    iterable,
-    naming,
-    note,
-    warn,
-)
+from course_utils.exercises import first_batch
+from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
 
 LONG_WARM_UP = 20  # epochs
 
@@ -43,6 +36,22 @@ def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> Non
         raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
     if hasattr(hooks, "start"):
         raise TrainingError(f"expected a list of hooks, found {naming(hooks)}: put it in brackets")
+
+
+def iterable(loader):
+    """`loader`, or a TrainingError for what is none."""
+    if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
+        raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
+    return loader
+
+
+def naming(thing) -> str:
+    """What something is, for a message: "the class SmallNet" or "a list"."""
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}"
+    kind = type(thing).__name__
+    return f"a{'n' * (kind[0] in 'AEIOaeio')} {kind}"
 
 
 def check(run, validation_loader=None, budget: int | None = None) -> None:
@@ -64,8 +73,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
-    note(run.model, run.loader, anew=True)
-    compare(run.model, validation_loader)
+    first_batch.note(run.model, run.loader, anew=True)
+    first_batch.compare(run.model, validation_loader)
     cpus, threads = available_cpus(), torch.get_num_threads()
     if threads > cpus and next(run.model.parameters()).device.type == "cpu":
         warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
@@ -113,10 +122,6 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         raise TrainingError(
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
         )
-    if stays_down(scheduler):
-        raise TrainingError(
-            f"{name} stays at the rate that another schedule left: make the optimizer anew, too"
-        )
     end, each = end_of(scheduler), len(run.loader) if per_batch else 1
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
@@ -126,6 +131,10 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             "schedule anew"
         )
     if rates := left_by_another(scheduler):
+        falls = isinstance(scheduler, (CosineAnnealingLR, PolynomialLR))
+        if falls and rates[0] <= getattr(scheduler, "eta_min", 0):
+            left = "stays at the rate that another schedule left"
+            raise TrainingError(f"{name} {left}: make the optimizer anew, too")
         found = f"at the rate {rates[0]:g}, not at {rates[1]:g}, with which the optimizer began"
         warn(f"{name} starts {found}: if that is not meant, make the optimizer anew")
     if not per_batch:
@@ -144,13 +153,6 @@ def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
         warn(f"{name} steps by epochs, and hardly rises in {epochs}: {advice}")
     if period > epochs and batches > 1 and period % batches == 0:
         warn(f"{name}'s {period} steps are epochs; the run has {epochs}: divide batches by len(loader)")
-
-
-def stays_down(scheduler) -> bool:
-    """Whether a cosine or a polynomial starts at its lowest rate; it goes on from the one that it finds."""
-    if not isinstance(scheduler, (CosineAnnealingLR, PolynomialLR)) or scheduler.last_epoch:
-        return False
-    return max(g["lr"] for g in scheduler.optimizer.param_groups) <= getattr(scheduler, "eta_min", 0)
 
 
 def left_by_another(scheduler) -> tuple[float, float] | None:
@@ -235,9 +237,7 @@ def device() -> torch.device:
     if mps.is_available():
         if torch.__version__ >= (2, 14) and mps.is_macos_or_newer(15, 0):
             return torch.device("mps")
-        warn(
-            "Apple's graphics processor trains from PyTorch 2.14 and macOS 15 on, so here the processor does"
-        )
+        warn("Apple's graphics processor trains from PyTorch 2.14 and macOS 15 on: here the processor does")
     return torch.device("cpu")
 
 
