@@ -21,6 +21,7 @@ def record(name: str, seed: int, percent: float, curve=(), seconds=10.0, machine
         "history": {
             "validation_accuracy": curve,
             "train_loss": [3.0] * len(curve),
+            "validation_loss": [4 - (value or 0) for value in curve],
             "learning_rate": [0.1] * len(curve),
             "seconds": [1000.0] + [seconds] * (len(curve) - 1),  # a pause in the first epoch
         },

@@ -63,6 +63,15 @@ def test_a_part_stays_inside_its_side(middle, area, expected):
     assert (found.start, found.stop) == expected
 
 
+def test_a_range_test_knows_what_was_pasted(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        runs.schedules, "lr_range_test", lambda model, loader, loss_fn, *_, **__: seen.update(vars())
+    )
+    runs.range_test(replace(QUICK, schedule="range_test", schedule_args={"steps": 3}), 0)
+    assert seen["loss_fn"] is seen["loader"].cutmix
+
+
 def test_the_loss_is_torchs_with_each_label_weighted_by_its_area():
     torch.manual_seed(0)
     logits, labels, other = (

@@ -9,7 +9,7 @@ from made_up import write
 from matplotlib.figure import Figure
 
 from course_utils.authoring import diagrams
-from course_utils.lab import figures, published, tables
+from course_utils.lab import figures, published, records, tables
 from course_utils.lab.verdicts import NOT_RUN
 
 SOURCE, BEST, WITHOUT = "smallnet-source", "smallnet-best", "smallnet-no-dropout"
@@ -19,6 +19,7 @@ DRAWN = {
     "accuracies": lambda: figures.accuracies({"a": SOURCE, "b": BEST}, mark=("the source", 50.48)),
     "bars": lambda: figures.bars(figures.HEADLINE),
     "curves": lambda: figures.curves({"a": SOURCE, "b": BEST}),
+    "losses": lambda: figures.losses({"a": SOURCE, "b": BEST}),
     "range test": lambda: figures.range_test("resnet-lr-range"),
     "weights": lambda: figures.against("weights", "cifar100"),
     "minutes": lambda: figures.against("minutes", "cifar10"),
@@ -81,6 +82,17 @@ def test_seeds_are_thin_lines_behind_their_mean(empty):
     (axes,) = figures.curves({"a for $5": SOURCE, "b": WITHOUT}).axes
     last = {(float(line.get_ydata()[-1]), line.get_linewidth() < 1) for line in axes.lines}
     assert last == {(51.0, False), (50.0, True), (52.0, True), (40.0, False)}
+
+
+def test_a_panel_of_losses_has_the_mean_of_both_over_the_seeds(empty):
+    write(SOURCE, 50.0, 52.0)
+    write(WITHOUT, 40.0)
+    recorded = records.of_recipe(SOURCE)
+    first, second = figures.losses({"a": SOURCE, "waiting": BEST, "b": WITHOUT}).axes
+    assert (first.get_title(), second.get_title()) == ("a", "b")
+    for line, curve in zip(first.lines, ("train_loss", "validation_loss"), strict=True):
+        both = [run["history"][curve] for run in recorded]
+        np.testing.assert_allclose(line.get_ydata(), np.mean(both, axis=0))
 
 
 def test_others_curves_stand_beside_ours():

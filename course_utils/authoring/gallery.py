@@ -7,7 +7,7 @@ pictures of a figure in one image, `gallery/NAME.webp`, and its words in `galler
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -47,9 +47,6 @@ class Figure:
     beside: int = 1
     networks: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        self.alt = " ".join(self.alt.split())
-
 
 def write(root: Path | None = None) -> None:
     """Draw every figure anew; needs both data sets and the saved weights."""
@@ -57,7 +54,8 @@ def write(root: Path | None = None) -> None:
     words = {}
     for name, draw in FIGURES.items():
         figure = draw(root)
-        words[name] = asdict(replace(figure, groups=[])) | {
+        words[name] = vars(figure) | {
+            "alt": " ".join(figure.alt.split()),
             "networks": {one: records.of_recipe(one)[0]["weights"] for one in figure.networks},
             "groups": [{k: v for k, v in vars(one).items() if k != "pictures"} for one in figure.groups],
         }
@@ -79,16 +77,13 @@ def save(pictures: list[np.ndarray], path: Path) -> None:
 # ---- what the networks say ----
 
 
-@dataclass
 class Answers:
     """The test images of a data set, and what a network says of them: probabilities float32 (n, n_classes)."""
 
-    test: data.ImageSet
-    shares: np.ndarray
-
-    def __post_init__(self) -> None:
-        self.labels, self.said, self.sure = self.test.labels, self.shares.argmax(1), self.shares.max(1)
-        self.of_label = self.shares[np.arange(len(self.labels)), self.labels]
+    def __init__(self, test: data.ImageSet, shares: np.ndarray):
+        self.test, self.labels = test, test.labels
+        self.said, self.sure = shares.argmax(1), shares.max(1)
+        self.of_label = shares[np.arange(len(test)), test.labels]
 
     def name(self, label: int) -> str:
         return self.test.classes[label].replace("_", " ")
@@ -217,13 +212,8 @@ def augmentation_100(root: Path | None) -> Figure:
 
 def augmentation_10(root: Path | None) -> Figure:
     images, mean = originals("resnet-best", "cat truck ship frog", root)
-    versions = {
-        "original": images,
-        "crop": augmented(images, mean, 4, 0, 0, 0),
-        "flip": augmented(images, mean, 0, 1, 0, 0),
-        "cutout": augmented(images, mean, 0, 0, 8, 1),
-        "all three": augmented(images, mean, 4, 1, 8, 1),
-    }
+    settings = {"crop": (4, 0, 0, 0), "flip": (0, 1, 0, 0), "cutout": (0, 0, 8, 1), "all three": (4, 1, 8, 1)}
+    versions = {"original": images} | {name: augmented(images, mean, *one) for name, one in settings.items()}
     alt = """Four pictures of CIFAR-10, each beside its changed versions: cropped, it is shifted by some pixels
         and a border of one colour appears; flipped, it is its mirror image; with cutout, a grey square of 8
         by 8 pixels hides a part of it."""
@@ -234,7 +224,7 @@ def first_batch(root: Path | None) -> Figure:
     loader = runs.prepare(recipes.get("resnet-lr-range"), 0, root).train
     images, _ = next(iter(loader))
     pixels = images[:64].permute(0, 2, 3, 1) * loader.std + loader.mean  # back from normalised
-    pictures = (255 * pixels).round().to(torch.uint8).numpy()
+    pictures = (255 * pixels).round().to(torch.uint8).cpu().numpy()
     alt = """64 training pictures of CIFAR-10 in random order, animals and vehicles side by side. Many are
         shifted, so that a border of one colour shows, and about half have a grey square cut out of them."""
     group = Group("", pictures, [""] * len(pictures), columns=16, narrow=8)
@@ -252,11 +242,8 @@ def feature_maps(root: Path | None) -> Figure:
         if values.ndim == 3:  # the dense layer has no maps
             side = values.shape[1]
             shares = (values.clamp(min=0) / values.max()).sqrt().numpy()  # the root shows weak values, too
-            tiles = (
-                np.uint8(255 * colormaps["magma"](shares)[..., :3])
-                .repeat(32 // side, 1)
-                .repeat(32 // side, 2)
-            )
+            tiles = colormaps["magma"](shares, bytes=True)[..., :3]
+            tiles = tiles.repeat(32 // side, 1).repeat(32 // side, 2)
             title = f"{stage.capitalize()}: {len(values)} maps of {side} × {side}"
             wide = 16 if side > 4 else 32
             groups.append(Group(title, tiles, [""] * len(tiles), columns=wide, narrow=wide // 2))

@@ -74,10 +74,7 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
         advice = "run this in the course's folder"
         raise RuntimeError(f"no notebook in {notebooks} imports course_utils: {advice}")
     out.mkdir(parents=True, exist_ok=True)
-    for path, copy in copies.items():
-        sync.refuse_lost_edits(path, copy)
-    for path, copy in copies.items():
-        sync.write(path, sync.with_outputs(copy, path) if path.exists() else copy)
+    sync.update(copies, setup=False)
     return list(copies)
 
 

@@ -38,9 +38,9 @@ def lessons(folder: Path) -> dict[Path, NotebookNode]:
     return {text.with_suffix(".ipynb"): jupytext.read(text) for text in sorted(folder.glob("*.py"))}
 
 
-def update(made: dict[Path, NotebookNode]) -> None:
-    """Write each of `made` to its path, with the set-up cell of the configured repository and the outputs it had."""
-    found = repository.configured()
+def update(made: dict[Path, NotebookNode], setup: bool = True) -> None:
+    """Write each of `made` to its path with the outputs it had and, if `setup`, the configured repository's cell."""
+    found = repository.configured() if setup else None
     for path, notebook in made.items():
         refuse_lost_edits(path, notebook)
     for path, notebook in made.items():

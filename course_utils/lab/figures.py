@@ -156,6 +156,24 @@ def curves(
 
 
 @closed
+def losses(names: Mapping[str, str]) -> Figure | Html:
+    """A panel for each of `{label: recipe}` that was run: training and validation loss, means over its seeds."""
+    recorded = {label: runs for label, name in names.items() if (runs := runs_of(name))}
+    if not recorded:
+        return missing(*names.values())
+    layout = {"sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, panels = plt.subplots(1, len(recorded), figsize=(plots.WIDTH, 2.9), **layout)
+    for panel, (label, runs) in zip(panels[0], recorded.items(), strict=True):
+        for curve, which in {"train_loss": "training", "validation_loss": "validation"}.items():
+            values = np.mean(np.array([run["history"][curve] for run in runs], float), axis=0)
+            panel.plot(np.arange(1, len(values) + 1), values, label=which)
+        panel.set(title=plots.wrap(label, 12), xlabel="epoch")
+    panels[0, 0].set_ylabel(plots.LOSS)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@closed
 def range_test(name: str) -> Figure | Html:
     """The first recorded range test of a recipe, marked where each of two rules would start."""
     if not (recorded := runs_of(name)):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.exercises.first_batch import forget, loaded, saved, unwrap
-from course_utils.lab.records import sha256
+from course_utils.lab import records
 
 MARK, DIGITS = b"sha256:", 64
 
@@ -34,7 +33,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     first difference. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
-    loaded(model, sha256(Path(path).expanduser()))
+    loaded(model, records.sha256(Path(path).expanduser()))
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
@@ -85,16 +84,7 @@ def write_tensors(state: dict[str, Any], path: Path | str) -> str:
     length = len(MARK) + DIGITS  # of the comment: torch leaves it out, and counts 0 in the last two bytes
     body = buffer.getvalue()[:-2] + length.to_bytes(2, "little") + MARK
     content = body + hashlib.sha256(body).hexdigest().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    records.write_bytes(content, path)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -7,15 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # a page that names a record's machine does not wait for torch
-    from torch import device as Device
+from typing import Any
 
 
-def describe(device: "Device | None" = None, processes: int = 1) -> dict[str, Any]:
+def describe(device: Any = None, processes: int = 1) -> dict[str, Any]:
     """What a run's seconds depend on, and which code it ran; by default on the device that the course picks."""
-    import torch
+    import torch  # here: a page that names a record's machine does not wait for it
 
     from course_utils import training
 

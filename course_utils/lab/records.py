@@ -58,17 +58,24 @@ def sha256(path: Path) -> str:
 def write(record: dict[str, Any], path: Path) -> None:
     """Write a record whole or not at all."""
     check(record, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(json.dumps(record, indent=1) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
     """Write a file whole or not at all, or leave it alone if it says the same; `sync` and `examine` use it as well."""
-    if path.exists() and path.read_bytes() == text.encode():
-        return
-    partial = path.with_name(path.name + ".partial")
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file so that a crash leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

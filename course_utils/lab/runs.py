@@ -47,8 +47,8 @@ def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     """
     path = records.weights_of(recipe.name, seed)
     if not path.exists():
-        advice = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
-        raise FileNotFoundError(f"{path} is not there: {advice}")
+        again = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
+        raise FileNotFoundError(f"{path} is not there: restore it, or delete its record, and {again}")
     record = path.with_suffix(".json")
     if record.exists() and records.read(record)["weights"] not in (None, records.sha256(path)):
         advice = "restore it, or delete both and run again"
@@ -184,14 +184,11 @@ def train(
     """Run `recipe` with `seed` from data to test accuracy; with a `checkpoint`, resumable."""
     machine.keep_freed_memory()
     loaders = prepare(recipe, seed, root)
-    training.seed_everything(seed)
-    model = build_network(recipe, loaders.n_classes).to(training.pick_device())
+    model = new_network(recipe, seed, loaders)
     hooks = [processes.AverageHistory(), *([checkpoint] if checkpoint else [])]
-    if getattr(model, "whitened", False):
-        first = torch.from_numpy(loaders.train.image_set.images[:5000]).to(loaders.train.device)
-        model.whiten(transforms.normalise(first, loaders.train.mean, loaders.train.std))
-        # Several processes expect gradients of the same weights in every step: there a zero rate alone stops the bias.
-        hooks += [sprint.FreezeFirstLayer()] if processes.world() == 1 else []
+    # Several processes expect gradients of the same weights in every step: there a zero rate alone stops the bias.
+    if getattr(model, "whitened", False) and processes.world() == 1:
+        hooks.append(sprint.FreezeFirstLayer())
     training.seed_everything(processes.own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
     loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
@@ -211,6 +208,17 @@ def train(
         )
     six = test_accuracy(model, loaders, six_views=True) if recipe.six_views else None
     return Outcome(model, history, test_accuracy(model, loaders), six)
+
+
+def new_network(recipe: Recipe, seed: int, loaders: Loaders) -> nn.Module:
+    """The recipe's network before its first step, on the data's device; a first layer that whitens has been set."""
+    training.seed_everything(seed)
+    loader = loaders.train
+    model = build_network(recipe, loaders.n_classes).to(loader.device)
+    if getattr(model, "whitened", False):
+        first = torch.from_numpy(loader.image_set.images[:5000]).to(loader.device)
+        model.whiten(transforms.normalise(first, loader.mean, loader.std))
+    return model
 
 
 def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -> float:
@@ -236,13 +244,10 @@ def exact() -> Iterator[None]:
 def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:
     """The learning-rate range test of a recipe whose schedule is "range_test"."""
     loaders = prepare(recipe, seed, root)
-    training.seed_everything(seed)
-    model = build_network(recipe, loaders.n_classes).to(training.pick_device())
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    optimizer = build_optimizer(recipe, model)
-    return schedules.lr_range_test(
-        model, loaders.train, loss_fn, optimizer, **recipe.schedule_args, precision=recipe.precision
-    )
+    model = new_network(recipe, seed, loaders)
+    loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
+    settings = {**recipe.schedule_args, "precision": recipe.precision}
+    return schedules.lr_range_test(model, loaders.train, loss_fn, build_optimizer(recipe, model), **settings)
 
 
 def training_flops(recipe: Recipe) -> int:
