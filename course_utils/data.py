@@ -41,7 +41,8 @@ class ImageSet:
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            found = f"{images.dtype} {images.shape}"
+            advice = ": for pixels in [0, 1], take (255 * images).round().astype(np.uint8)"
+            found = f"{images.dtype} {images.shape}{advice if images.dtype.kind == 'f' else ''}"
             raise ValueError(f"{self.name}: expected images uint8 (n, height, width, 3), found {found}")
         if labels.dtype != np.int64 or labels.ndim != 1:
             raise ValueError(f"{self.name}: expected labels int64 (n,), found {labels.dtype} {labels.shape}")
@@ -140,10 +141,8 @@ def _shuffled_places(image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of red, green and blue over all pixels, scaled to [0, 1]: float64 (3,) each.
-
-    Counting how often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
-    """
+    """Mean and standard deviation of red, green and blue over all pixels, scaled to [0, 1]: float64 (3,) each."""
+    # How often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(image_set), 1000):
         for channel, pixels in enumerate(image_set.images[start : start + 1000].reshape(-1, 3).T):

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a network is trained, but for the seed."""
+    """Everything that decides how a network is trained, apart from the seed."""
 
     name: str
     about: str

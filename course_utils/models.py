@@ -19,8 +19,8 @@ class Dropout(nn.Module):
     """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
 
     `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
-    costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide: `p`
-    is rounded to the nearest 1/256 (0.1 becomes 0.1016). What survives is scaled by 1 / (1 - the rounded p) on average.
+    costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide, with
+    `p` rounded to the nearest 1/256 (0.1 becomes 0.1016). Survivors are scaled by 1 / (1 - the rounded p) on average.
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
 
@@ -47,17 +47,17 @@ def keep_mask(x: Tensor, threshold: int) -> Tensor:
     In half precision, the scale may lie between two representable numbers: 1.113 between 1.109 and 1.117 in
     bfloat16. Then some of the 256 draws get the one and the rest the other, so that the average is exact.
     """
-    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
-    draws.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
-    draws, survivors = draws.view(torch.uint8)[: x.numel()], 256 - threshold
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
+    draws, survivors = words.view(torch.uint8)[: x.numel()], 256 - threshold
     mask, scale = torch.empty(x.numel(), dtype=x.dtype, device=x.device), 256 / survivors
     torch.ge(draws, threshold, out=mask)  # compares and converts in one pass
     if x.element_size() > 2:
         mask.mul_(scale)
     else:
-        step = torch.finfo(x.dtype).eps * 2 ** math.floor(math.log2(scale))  # between neighbours
-        lower = math.floor(scale / step) * step
-        larger = round((256 - survivors * lower) / step)
+        step = torch.finfo(x.dtype).eps * 2 ** math.floor(math.log2(scale))  # from a number to the next
+        lower = math.floor(scale / step) * step  # the last number that is not above the scale
+        larger = round((256 - survivors * lower) / step)  # how many of the 256 draws get the next one
         mask.mul_(lower).add_(torch.gt(draws, 255 - larger), alpha=step)
     # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
     channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
     Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · activation. With the defaults it has exactly 996,376
-    weights; `widths=(32, 64), hidden=200` is the two-layer network the session starts from. `separable` makes all
+    weights; `widths=(32, 64), hidden=200` is the two-stage network that the session starts from. `separable` makes all
     convolutions but the first separable (Howard et al., "MobileNets", arXiv:1704.04861). The source has its ReLU
     before the pooling. After it, a ReLU has a quarter of the work and the same output, since it keeps the order of
     values. GELU does not (it falls before it rises), so pooling last would be a different network.
@@ -111,24 +111,25 @@ class SmallNet(nn.Module):
 
 
 def activation_layer(name: str) -> nn.Module:
-    if not hasattr(nn, name):
+    if not isinstance(name, str) or not hasattr(nn, name):
         raise ValueError(f"unknown activation {name!r}: use the name of a torch.nn layer, e.g. 'GELU'")
     return getattr(nn, name)()
 
 
 def conv_bn_relu(c_in: int, c_out: int, *, pool: bool = False, bias: bool = True) -> nn.Sequential:
     """Conv 3×3 · BatchNorm · ReLU; with `pool`, MaxPool 2 before BatchNorm keeps a quarter of the values."""
-    conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias), [nn.MaxPool2d(2)] if pool else []
+    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)
+    pooling = [nn.MaxPool2d(2)] if pool else []
     return nn.Sequential(conv, *pooling, nn.BatchNorm2d(c_out), nn.ReLU())
 
 
 def residual_branch(channels: int, *, dropout: float = 0.0, bias: bool = True) -> nn.Sequential:
     """R: two Conv · BN · ReLU that keep the shape, so that their output can be added to their input."""
-    layers = [layer for _ in range(2) for layer in conv_bn_relu(channels, channels, bias=bias)]
+    halves = [conv_bn_relu(channels, channels, bias=bias) for _ in range(2)]
     if dropout:  # in one place with the ReLU before it, so that the weights keep their names in saved files
-        for place in (2, 5):
-            layers[place] = nn.Sequential(layers[place], nn.Dropout2d(dropout))
-    return nn.Sequential(*layers)
+        for half in halves:
+            half[2] = nn.Sequential(half[2], nn.Dropout2d(dropout))
+    return nn.Sequential(*halves[0], *halves[1])
 
 
 class CustomResNet(nn.Module):
@@ -138,7 +139,7 @@ class CustomResNet(nn.Module):
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` is the chance of a feature map to be zeroed, after each layer and inside the branches (0.01 behind the
     assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
-    steps from saturating the softmax. `head_scale` multiplies the head's first weights.
+    steps from saturating the softmax. `head_scale` multiplies the head's initial weights and bias.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -169,10 +170,10 @@ class CustomResNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """The values that the last layer classifies, (N, widths[-1])."""
+        """The values that the last layer classifies, (n, widths[-1])."""
         x = self.add_branch(self.residual1, self.layer1(self.prep(images)))
         x = self.layer2(x)
-        if self.residual2:
+        if self.residual2 is not None:
             x = self.add_branch(self.residual2, x)
         x = self.add_branch(self.residual3, self.layer3(x))
         return self.pool(x)
@@ -238,8 +239,7 @@ class Sprint(nn.Module):
         patches = nn.functional.unfold(images.cpu(), 2).transpose(1, 2).reshape(-1, 12).double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
-        self.patches.weight.copy_(torch.cat([filters, -filters]))
-        self.patches.weight.requires_grad_(False)
+        self.patches.weight.copy_(torch.cat([filters, -filters])).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images).amax((2, 3)))
@@ -254,10 +254,10 @@ class Residual(nn.Sequential):
 
 def plain_conv(c_in: int, c_out: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
     """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without the convolution's bias and the norm's scale."""
-    conv, pooling = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), [nn.MaxPool2d(2)] if pool else []
-    norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages settle in a few hundred steps
+    pooling = [nn.MaxPool2d(2)] if pool else []
+    norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages follow within ten steps
     norm.weight.requires_grad_(False)
-    return [conv, *pooling, norm, activation_layer(activation)]
+    return [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
 
 
 class SixViews(nn.Module):
@@ -348,7 +348,7 @@ def resnet18_backbone() -> nn.Module:
 
 
 def headless(model: SmallNet | CustomResNet) -> nn.Module:
-    """A copy of `model` that returns what its last layer gets: `head`, or the end of a `head` in sequence."""
+    """A copy of `model` without its last layer (`head`, or the last of a `head` in sequence): features (n, k)."""
     backbone = copy.deepcopy(model)
     if not hasattr(backbone, "head"):
         raise ValueError(f"expected a network with a last layer called head, found {type(model).__name__}")

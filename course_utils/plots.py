@@ -96,7 +96,7 @@ def worst_mistakes(images, labels, probabilities, classes: Sequence[str], n: int
 
     `images` uint8 (N, H, W, 3), `labels` (N,), `probabilities` (N, n_classes) as `training.predict` gives them.
     """
-    probabilities = check_probabilities(probabilities)
+    probabilities = check_probabilities(probabilities, classes)
     if not len(images) == len(labels) == len(probabilities):
         found = f"{len(images)} images, {len(labels)} labels, {len(probabilities)} answers"
         raise ValueError(f"expected a label and an answer for each image, found {found}")
@@ -112,7 +112,7 @@ def worst_mistakes(images, labels, probabilities, classes: Sequence[str], n: int
 @styled
 def prediction_bars(image, probabilities, classes: Sequence[str], top: int = 5) -> Figure:
     """One `image`, uint8 (H, W, 3), beside its `top` classes by `probabilities` (n_classes,)."""
-    probabilities = check_probabilities(probabilities)
+    probabilities = check_probabilities(probabilities, classes)
     best = np.argsort(-probabilities, kind="stable")[:top]
     size = {"figsize": (WIDTH, 2.3), "width_ratios": (1, 1.6), "layout": "constrained"}
     figure, (left, right) = plt.subplots(1, 2, **size)
@@ -159,9 +159,9 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     latest = max(runs, key=lambda run: run["date"])
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
-    seeds = "seed" + "s" * (len(runs) > 1) + " " + ", ".join(str(run["seed"]) for run in runs)
-    made = f"{seeds}; {', '.join({run['machine']['name']: 0 for run in runs})}, {latest['date']}"
-    title = f"Recorded: {recipe['name']} on {recipe['data']}, {made}"
+    seeds = ("seeds " if len(runs) > 1 else "seed ") + ", ".join(str(run["seed"]) for run in runs)
+    machines = ", ".join(dict.fromkeys(run["machine"]["name"] for run in runs))  # each once, in their order
+    title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {machines}, {latest['date']}"
     measured_on = "test" if recipe["curve_on_test"] else "validation"
     figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
     if smoothing := recipe.get("label_smoothing"):  # which raises the lowest loss that can be reached
@@ -302,8 +302,8 @@ def bars(axes: Axes, names: list[str], percents: np.ndarray) -> None:
 
 def mark(axes: Axes, marks: Mapping[str, float] | None) -> None:
     """A dashed vertical at each mark, and its label in a legend below the axes."""
-    for (label, x), colour in zip((marks or {}).items(), len(marks or {}) * COLOURS[1:], strict=False):
-        axes.axvline(x, color=colour, linestyle="--", label=dollars(label))
+    for k, (label, x) in enumerate((marks or {}).items()):
+        axes.axvline(x, color=COLOURS[1 + k % (len(COLOURS) - 1)], linestyle="--", label=dollars(label))
     if marks:
         axes.figure.legend(loc="outside lower left")
 
@@ -329,8 +329,10 @@ def say(text: str) -> Figure:
     return figure
 
 
-def check_probabilities(values: np.ndarray) -> np.ndarray:
+def check_probabilities(values: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     values = np.asarray(values, dtype=float)
+    if values.shape[-1] != len(classes):
+        raise ValueError(f"expected names for {values.shape[-1]} classes, found {len(classes)}")
     if values.min() < 0 or not np.allclose(values.sum(-1), 1, atol=0.02):  # bfloat16's rounding
         raise ValueError("expected probabilities that sum to 1; for logits, take the softmax first")
     return values

@@ -30,7 +30,7 @@ def one_cycle(
 ) -> "LambdaLR":
     """Straight lines from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end` at the end, step by step.
 
-    `lr_end` defaults to `lr_min`: the cycle without annihilation. `lr_end=0` anneals to nothing. Of the optimizer's own
+    `lr_end` defaults to `lr_min`; with `lr_end=0` the rate falls to nothing ("annihilation"). Of the optimizer's own
     rates only their ratios count: the highest becomes `lr_max`. Raises ValueError where peak or rates are out of order.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
@@ -38,10 +38,10 @@ def one_cycle(
 
     if not 0 < peak_epoch < epochs:
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
-    if not 0 <= lr_min <= lr_max or lr_max == 0:
-        raise ValueError(f"expected rates that rise from lr_min to lr_max, found {lr_min:g} and {lr_max:g}")
-    corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
+    if not 0 <= lr_min <= lr_max or lr_max == 0 or not rates[2] >= 0:
+        raise ValueError(f"expected rates that rise from lr_min to lr_max, found {rates}, none below 0")
+    corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
     scheduler = LambdaLR(optimizer, lambda step: float(np.interp(step, corners, rates)) / lr_max)
@@ -51,7 +51,7 @@ def one_cycle(
 
 
 def shares_of(optimizer: "Optimizer") -> list[float]:
-    """The first rate of each of its groups of weights, over the highest."""
+    """Each group's initial rate over the highest of them; 1.0 for all where that is 0."""
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     return [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
@@ -143,23 +143,23 @@ def lr_range_test(
 ) -> RangeTest:
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
-    It ends once the loss is not finite or four times its lowest. Model and optimizer are put back; the loader's order
-    and torch's random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad range.
+    It ends once the loss is not finite or four times its lowest. Model, optimizer and loss are put back; the loader's
+    order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad range.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training
     from course_utils.exercises import first_batch, parts
 
     parts.check_range(model, optimizer, lr_min, lr_max, steps)
-    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    kept = [part for part in (model, optimizer, loss_fn) if hasattr(part, "state_dict")]
+    before = copy.deepcopy([part.state_dict() for part in kept])
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
     shares = shares_of(optimizer)
     endless = (batch for _ in count() for batch in training.batches(loader, model, "range test"))
-    rising = zip(np.geomspace(lr_min, lr_max, steps), endless, strict=False)
     with training.evaluating(model):  # each module is put back into its mode
         model.train()
         try:
-            for rate, batch in rising:
+            for rate, batch in zip(np.geomspace(lr_min, lr_max, steps), endless, strict=False):
                 for group, share in zip(optimizer.param_groups, shares, strict=True):
                     group["lr"] = rate * share
                 _, loss = training.forward(model, *batch, loss_fn, precision, None if losses else loader)
@@ -172,8 +172,8 @@ def lr_range_test(
                 rates.append(rate)
                 losses.append(found)
         finally:
-            model.load_state_dict(before[0])
-            optimizer.load_state_dict(before[1])
+            for part, state in zip(kept, before, strict=True):
+                part.load_state_dict(state)
             optimizer.zero_grad()
     if not losses:
         raise ValueError(f"the loss is not finite at the lowest rate, {lr_min:g}: look at the inputs")

@@ -52,7 +52,7 @@ class History:
 
 @dataclass
 class Run:
-    """What a run's future depends on. Hooks get it: `start(run)` first, `after_epoch(run)` after each epoch."""
+    """The parts of a run. Hooks get it: `start(run)` first, to restore them, `after_epoch(run)` after each epoch."""
 
     model: nn.Module
     loader: Iterable
@@ -92,12 +92,12 @@ def fit(
     parts.check_schedule(run, steps_per_batch)
     say = print if verbose else lambda *_, **__: None
     say(HEAD, flush=True)
-    while len(run.history) < epochs:
+    while len(run.history) < run.epochs:  # a hook may end it early
         started, rate = time.perf_counter(), float(optimizer.param_groups[0]["lr"])
         trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler)
         validated = validate_epoch(model, validation_loader, loss_fn, precision)
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(validated[scheduler.mode == "max"])  # the loss, or the accuracy
+            scheduler.step(validated[1] if scheduler.mode == "max" else validated[0])  # accuracy, or loss
         elif scheduler and not steps_per_batch(scheduler):
             scheduler.step()
         run.history.append(*trained, *validated, rate, time.perf_counter() - started)
@@ -154,7 +154,7 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
         for images, labels in batches(loader, model, "predict"):
             logits, _ = forward(model, images, labels, None, precision, None if found else loader)
             found.append((logits.float().softmax(1).cpu(), labels.cpu()))
-    return tuple(torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return tuple(torch.cat(pieces).numpy() for pieces in zip(*found, strict=True))
 
 
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -190,9 +190,9 @@ class Totals:
     loss = hits = images = batches = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss = self.loss + loss.detach().float() * len(labels)
+        self.loss += loss.detach().float() * len(labels)
         labels = labels.to(logits.device, non_blocking=logits.is_cuda)
-        self.hits = self.hits + (logits.detach().argmax(1) == labels).sum()
+        self.hits += (logits.detach().argmax(1) == labels).sum()
         self.images, self.batches = self.images + len(labels), self.batches + 1
         if self.batches % 50 == 0:
             self.means()

@@ -74,7 +74,7 @@ def _transformed(transform: Callable, image: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """One batch's random choices, one entry per image (int64, but `flip` is bool and `light` is float32).
+    """One batch's random choices, an entry an image: int64 (n,), but `flip` is bool (n,) and `light` float32 (n, 3).
 
     `top` and `left` say where the crop starts in the padded image, `hole_top` and `hole_left` where the hole starts in
     the cropped and flipped one, -1 for none. `light` has three factors: of brightness, contrast and saturation.
@@ -92,8 +92,8 @@ class Draws:
 class Augment:
     """Crop, flip, colour jitter and hole for a whole batch at once, drawn independently for each image.
 
-    `padding` and `hole` are in pixels, `flip` and `hole_chance` probabilities; the factors of `jitter_colours` go
-    `jitter`, at most 1, away from 1. Zero switches a step off. `Augment()` is the assignment's pipeline.
+    `padding` and `hole` are in pixels, `flip` and `hole_chance` probabilities; each factor of
+    `jitter_colours` is drawn within `jitter` of 1. Zero switches a step off. `Augment()` is the assignment's pipeline.
 
     With `alternate` an image is flipped at random in the first epoch and then in every second one, so that none is
     seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
@@ -126,7 +126,7 @@ class Augment:
     def __call__(self, padded: Tensor, indices: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """The images `indices` of the `padded` store with `draws` applied: `uint8` (n, size, size, 3).
 
-        Both stay on the CPU wherever the store is: asking a GPU which images to flip would mean waiting for it.
+        `indices`, int64 (n,), and `draws` are on the CPU: to ask a GPU which images to flip would be to wait for it.
         """
         size, device = padded.shape[1] - 2 * self.padding, padded.device
         images = crop(padded, *(sent(one, device) for one in (indices, draws.top, draws.left)), size)
@@ -138,12 +138,12 @@ class Augment:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; a copy to CUDA goes on while Python does, as waiting for it means for all steps before."""
+    """`tensor` on `device`. Python does not wait for a copy to CUDA: it would have to wait for all steps before."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
-    """`uint8` (N, H, W, 3) images with a border of `padding` pixels in the colour `fill`."""
+    """`uint8` (N, H, W, 3) images with a border of `padding` pixels in the colour `fill`, uint8 (3,)."""
     n, height, width, channels = images.shape
     padded = fill.expand(n, height + 2 * padding, width + 2 * padding, channels).contiguous()
     padded[:, padding : padding + height, padding : padding + width] = images
@@ -151,13 +151,11 @@ def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
 
 
 def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Cut a `size` × `size` window at (`top`, `left`) out of each of the images `indices`, in one gather.
-
-    The window view has an entry for every possible corner and owns no memory: it is the same pixels in other strides.
-    """
+    """Cut the `size` × `size` window at (`top`, `left`), int64 (n,), out of the images `indices`, in one gather."""
     padded = padded.contiguous()  # which the strides below count on
     n, height, width, channels = padded.shape
     image, row, pixel, _ = padded.stride()
+    # An entry for every possible corner, without memory of its own: the same pixels in other strides.
     shape = (n, height - size + 1, width - size + 1, size, size * channels)
     windows = padded.as_strided(shape, (image, row, pixel, row, 1))
     return windows[indices, top, left].view(-1, size, size, channels)
@@ -184,7 +182,7 @@ def grey(colours: Tensor) -> Tensor:
 
 
 def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor) -> Tensor:
-    """Paint a `size` × `size` square at (`top`, `left`) in the colour `fill`, in place; -1 leaves an image whole."""
+    """Paint a `size` × `size` square of `fill` at (`top`, `left`), int64 (n,), in place; -1 leaves an image whole."""
     image = (top >= 0).nonzero().squeeze(1)
     square = torch.arange(size, device=top.device)
     rows = top[image, None] + square

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from course_utils.exercises import self_check, session1, session2
@@ -44,6 +45,20 @@ def put_one_mode_back(network, images, labels):
     found = measure(network, images, labels, after=False)
     network.training = mode
     return found
+
+
+def functional():
+    """A network of 100 classes whose activation is no module."""
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3072, 100)
+
+        def forward(self, x):
+            return nn.functional.gelu(self.layer(x.flatten(1)))
+
+    return Functional()
 
 
 def bias_pair(change=lambda bare, bare_norm, conv, norm: None, bias=False, **options):
@@ -120,6 +135,17 @@ def windows(padded, top, left, size):
     return padded[images, (top[:, None] + square)[:, :, None], (left[:, None] + square)[:, None, :]]
 
 
+def with_norm_itself():
+    bare, _, conv, norm = bias_pair()
+    norm.running_mean -= conv.bias.data
+    return bare, norm, conv, norm
+
+
+def one_by_one_in_numpy(padded, top, left, size):
+    places = zip(padded.numpy(), top.tolist(), left.tolist(), strict=True)
+    return torch.from_numpy(np.stack([image[y : y + size, x : x + size] for image, y, x in places]))
+
+
 def one_by_one(padded, top, left, size):
     places = zip(padded, top, left, strict=True)
     return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
@@ -173,6 +199,14 @@ def smoothed(
     target = torch.full(logits.shape, smoothing / spread(k))
     target[torch.arange(n), labels] = 1 - smoothing + (smoothing / k if spread(k) == k else 0)
     return reduce(-(target * logits.log_softmax(1)).sum(1))
+
+
+def interval(changed, baseline, ddof=1, factor=None, root=True, swap=False, of_rows=False):
+    difference, n = changed - baseline, len(changed)
+    spread = np.hypot(changed.std(ddof=1), baseline.std(ddof=1)) if of_rows else difference.std(ddof=ddof)
+    half = (factor or stats.t.ppf(0.975, n - 1)) * spread / (n**0.5 if root else 1)
+    ends = difference.mean() - half, difference.mean() + half
+    return ends[::-1] if swap else ends
 
 
 def averaged(network, images, axis=3, guard=torch.no_grad, mode=False, of=lambda logits: logits):
@@ -287,6 +321,8 @@ WRONG = [
         r"subtract|-=|minus",
         ((bias_pair(lambda bare, bare_norm, conv, norm: setattr(conv, "bias", None))), "has lost its bias"),
         ((..., ..., None, None), "in place of the three dots"),
+        (bias_pair(lambda bare, bare_norm, conv, norm: conv.bias.zero_()), "has lost its bias"),
+        (with_norm_itself(), "`bare_norm` is `norm` itself"),
         (bias_pair(bias=True), "still has a bias"),
         (bias_pair(stride=2), "the shape (2, 4, 6, 6), found (2, 4, 3, 3): is all else as in `conv`"),
         (bias_pair(dilation=2, padding=1), "the output differs"),
@@ -324,6 +360,7 @@ WRONG = [
         ((each_rows_largest,), "may share a class"),
         ((by_count,), "may be equally common"),
         ((of_four_classes,), "there may be five classes"),
+        ((lambda confusion: 12,), "expected two pairs, found 0"),
         ((lambda confusion: two_worst(confusion / confusion.sum(1, keepdims=True)),), "may share a class"),
     ),
     *cases(
@@ -381,6 +418,7 @@ WRONG = [
         ((lambda padded, top, left, size: padded[:, :, :size],), "one window an image"),
         ((lambda padded, top, left, size: padded[:, -size:, -size:],), "some pixels differ"),
         ((one_by_one,), "cut one by one"),
+        ((one_by_one_in_numpy,), "cut one by one"),
     ),
     *cases(
         session2.residual_block,
@@ -439,6 +477,21 @@ WRONG = [
         ((but(smoothed, classes=lambda logits, labels: int(labels.max()) + 1),), "it must sum to 1"),
     ),
     *cases(
+        session2.seed_by_seed,
+        r"ddof=1|ppf",
+        ((but(interval, ddof=0),), "look for ddof"),
+        ((but(interval, root=False),), "the mean of n of them varies less"),
+        ((but(interval, factor=1.96),), "for many runs"),
+        ((but(interval, factor=stats.t.ppf(0.975, 4)),), "n pairs leave n - 1"),
+        ((but(interval, factor=stats.t.ppf(0.975, 2)),), "a number in it"),
+        ((but(interval, of_rows=True),), "take the differences first"),
+        ((but(interval, swap=True),), "the upper end comes first"),
+        ((lambda changed, baseline: interval(baseline, changed),), "the wrong way round"),
+        ((lambda changed, baseline: (changed - baseline).mean(),), "expected two numbers"),
+        ((lambda changed, baseline: ((changed - baseline).mean(), interval(changed, baseline)),), "a number"),
+        ((but(interval, factor=2.5),), "not this interval"),
+    ),
+    *cases(
         session2.averages_flips,
         r"flip\(|axis 3|dims",
         ((but(averaged, axis=2),), "on their heads"),
@@ -475,6 +528,7 @@ RIGHT = [
     (session1.measures, (measure,), {}),
     (session1.needs_no_bias, bias_pair(), {}),
     (session1.within_budget, (SMALL, SMALL, 300_000, 0.5, 0.1), {}),
+    (session1.within_budget, (functional(), SmallNet(activation="GELU"), 400_000, 0.5, 0.1), {}),
     (session1.finds_confusions, (two_worst,), {}),
     (session2.cycle_rate, (0.00835,), RATE),
     (session2.cycle, (cycle(),), CYCLE),
@@ -489,6 +543,8 @@ RIGHT = [
     (session2.residual_block, (block(but(branch, before=lambda: nn.Conv2d(8, 8, 1, bias=False))),), {}),
     (session2.residual_block, (block(but(branch, after=nn.ReLU)),), {}),  # as in the course's own network
     (session2.smooths_labels, (smoothed,), {}),
+    (session2.seed_by_seed, (interval,), {}),
+    (session2.seed_by_seed, (lambda *rows: np.array(interval(*rows)),), {}),
     (session2.averages_flips, (averaged,), {}),
     (session2.averages_flips, (averaged_by_a_copy,), {}),
 ]

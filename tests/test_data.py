@@ -37,6 +37,7 @@ def contents(one: data.ImageSet) -> set[tuple[bytes, int]]:
             {"images": np.zeros((6, 8, 8, 3))},
             "noise train: expected images uint8 (n, height, width, 3), found float64",
         ),
+        ({"images": np.zeros((6, 8, 8, 3))}, "take (255 * images).round().astype(np.uint8)"),
         ({"images": np.zeros((6, 3, 8, 8), np.uint8)}, "found uint8 (6, 3, 8, 8)"),
         ({"images": np.zeros((6, 8, 8), np.uint8)}, "found uint8 (6, 8, 8)"),
         ({"labels": np.zeros(6, np.uint8)}, "expected labels int64 (n,), found uint8 (6,)"),

@@ -30,7 +30,7 @@ from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import TrainingError, TrainingWarning
 from course_utils.lab import checkpoints, files
-from course_utils.models import SmallNet
+from course_utils.models import SmallNet, TransferNet, headless
 from course_utils.transforms import Augment
 
 cross_entropy = nn.functional.cross_entropy
@@ -574,6 +574,104 @@ def test_what_is_measured_is_each_image_once():
         training.evaluate(tiny_net(), DataLoader(dataset, 35, **options))
     assert fit(DataLoader(dataset, 35, shuffle=True, drop_last=True)) == []
     training.evaluate(tiny_net(), DataLoader(dataset, 32, drop_last=True))
+
+    class Batches(list):
+        drop_last = True  # of somebody's own, without a batch_size
+
+    training.evaluate(tiny_net(), Batches(batches([0, 1, 2] * 16)))
+
+
+def test_a_loader_that_tells_its_scaling_in_another_way_is_not_asked():
+    class Scaled(list):
+        mean, std = (0.4, 0.4, 0.4), torch.full((3,), 0.2)
+
+    model, loader = tiny_net(), Scaled(batches([0, 1, 2] * 16))
+    assert fit(loader, model, validation=loader) == []
+
+
+def test_a_collate_function_that_returns_nothing():
+    with pytest.raises(
+        TrainingError, match=r"two tensors .* found a NoneType .* let the loader's collate_fn"
+    ):
+        training.evaluate(tiny_net(), [None])
+
+
+def test_a_schedule_that_fit_is_not_given():
+    def forgotten(optimizer):
+        schedules.one_cycle(optimizer, 2, 6, 0.001, 0.1, peak_epoch=1)
+
+    [message] = fit(shuffled(), make=forgotten, epochs=2)
+    assert "a schedule was made for this optimizer, but not given to fit: the rate stays at 0.001" in message
+    assert fit(shuffled(), make=forgotten) == []  # as in a loop over epochs that steps it
+    assert fit(shuffled(), epochs=2) == []
+
+
+def test_validating_on_what_is_trained_on():
+    images = tiny_set()
+    loader = BatchLoader(images, 16, shuffle=True)
+    [message] = fit(loader, validation=BatchLoader(images, 32))
+    assert "the images that validate are those that train" in message
+    assert fit(loader, validation=loader) == []  # as meant, to see whether it learns at all
+
+
+def test_a_frozen_part_that_fit_would_put_back_into_train_mode():
+    model = tiny_net()
+    model[:4].requires_grad_(False).eval()
+    optimizer = torch.optim.SGD(model[5].parameters(), lr=0.01)
+    [message] = fit(shuffled(), model, optimizer=optimizer)
+    assert "the averages of frozen batch norms move: TransferNet keeps them in eval mode" in message
+    assert fit(shuffled(), model, optimizer=optimizer) == []  # in train mode, as somebody may want it
+    transfer = TransferNet(3, headless(SmallNet(3, widths=(4, 8), hidden=8)), n_features=8)
+    assert fit(shuffled(), transfer, optimizer=torch.optim.SGD(transfer.head.parameters(), lr=0.01)) == []
+
+
+def test_pixels_that_are_nearly_black():
+    [message] = fit([(PIXELS / 255, LABELS)])
+    assert "the inputs stay below 0.0039: were pixels divided by 255 twice" in message
+
+
+@pytest.mark.parametrize("trained_on_bytes", [True, False])
+def test_a_loader_of_torchs_that_normalises_differently(trained_on_bytes):
+    """It does not say what it does to the pixels, so their spread has to."""
+    images = tiny_set()
+    mean, std = data.channel_stats(images)
+    plain = TensorDataset(
+        torch.from_numpy(images.images).permute(0, 3, 1, 2) / 255, torch.from_numpy(images.labels)
+    )
+    loaders = DataLoader(plain, 48), BatchLoader(tiny_set(), 48, mean=mean, std=std)
+    first, second = loaders if trained_on_bytes else loaders[::-1]
+    model = tiny_net()
+    assert fit(first, model, validation=first if trained_on_bytes else None) == []
+    with pytest.warns(TrainingWarning, match="training and measuring normalise differently"):
+        training.evaluate(model, second)
+    training.evaluate(model, first)
+    [message] = fit(first, model, validation=second, epochs=2)
+    assert "normalise differently" in message
+
+
+def test_training_without_a_loader():
+    with pytest.raises(TrainingError, match="expected a loader of batches, found a NoneType"):
+        fit(None, make=lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6))
+
+
+def test_a_stream_of_batches_has_no_length_for_its_schedule():
+    class Pictures(IterableDataset):
+        def __iter__(self):
+            yield from zip(PIXELS, LABELS, strict=True)
+
+    loader = DataLoader(Pictures(), 16)
+    assert fit(loader, make=lambda optimizer: schedules.one_cycle(optimizer, 1, 2, 0.01, 0.1, 0.5)) == []
+
+
+def test_the_class_of_an_optimizer_is_none():
+    with pytest.raises(TrainingError, match="expected an optimizer, found the class SGD"):
+        fit(shuffled(), optimizer=torch.optim.SGD)
+
+
+def test_a_loss_that_learns_may_have_an_argument_filled_in():
+    model, loss_fn = tiny_net(), Learned()
+    optimizer = torch.optim.SGD([*model.parameters(), loss_fn.scale], lr=0.01)
+    assert fit(shuffled(), model, functools.partial(loss_fn), optimizer=optimizer) == []
 
 
 @pytest.mark.parametrize("last", [nn.GELU(), nn.Tanh(), nn.LeakyReLU(inplace=True), nn.SiLU()], ids=repr)

@@ -86,6 +86,12 @@ def test_a_photograph_is_turned_upright_as_pillow_turns_it(tmp_path, orientation
     np.testing.assert_array_equal(read_picture(path)[inside], expected[inside])
 
 
+def test_twelve_bits_in_sixteen_are_not_shown_as_black(tmp_path):
+    path = save(Image.fromarray(np.full((40, 40), 4000, np.uint16)), tmp_path / "scan.png")
+    with pytest.raises(ValueError, match="come up to 4000 of 65,535, nearly black: save it with 8 bits"):
+        read_picture(path)
+
+
 BEYOND, NONE = b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"  # an offset beyond the end, and no EXIF at all
 AS_TEXT = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abc\0\0\0\0\0"
 

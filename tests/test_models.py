@@ -103,6 +103,8 @@ def test_separable_convolutions_have_a_filter_a_channel_and_then_mix_them():
 def test_unknown_activation_names_the_place_to_look():
     with pytest.raises(ValueError, match=r"unknown activation 'Rellu': use the name of a torch\.nn layer"):
         SmallNet(activation="Rellu")
+    with pytest.raises(ValueError, match="use the name of a"):
+        SmallNet(activation=nn.GELU)
 
 
 def test_the_networks_dropout_stands_in_eight_places_and_changes_no_name():

@@ -311,6 +311,8 @@ def test_most_confused_pairs_are_shares_of_the_true_class():
         (r"found uint8 \(2, 32, 32, 3\), 3 labels", lambda: plots.show_images(IMAGES[:2], LABELS[:3])),
         (r"found uint8 \(0, 32, 32, 3\)", lambda: plots.show_images(IMAGES[:0])),
         ("for logits, take the softmax", lambda: plots.prediction_bars(IMAGES[0], [-1, 0, 0, 2], CLASSES)),
+        ("names for 4 classes, found 5", lambda: plots.prediction_bars(IMAGES[0], PROBABILITIES[0], "abcde")),
+        ("names for 4 classes, found 3", lambda: plots.worst_mistakes(IMAGES, LABELS, PROBABILITIES, "abc")),
         ("for logits", lambda: plots.worst_mistakes(IMAGES, LABELS, 2 * PROBABILITIES, CLASSES)),
     ],
 )

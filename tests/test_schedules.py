@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_training import Learned
 from torch import nn
 
 from course_utils import schedules
@@ -67,6 +68,8 @@ def test_a_range_test_keeps_them_as_well():
 def test_one_cycle_rises(rates):
     with pytest.raises(ValueError, match="expected rates that rise from lr_min to lr_max, found"):
         rates_of(lambda o: one_cycle(o, 24, 98, *rates, peak_epoch=5), 1)
+    with pytest.raises(ValueError, match="found .*, none below 0"):
+        rates_of(lambda o: one_cycle(o, 24, 98, 0.01, 0.1, peak_epoch=5, lr_end=-0.01), 1)
 
 
 def test_one_cycle_corners_and_annihilation():
@@ -119,6 +122,14 @@ def test_range_test_restores_model_and_optimizer():
     assert not optimizer.state
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters()), "the next step would add to them"
+
+
+def test_range_test_restores_a_loss_that_learns():
+    model, loader = problem()
+    loss_fn = Learned()
+    optimizer = torch.optim.SGD([*model.parameters(), loss_fn.scale], lr=0.5)
+    lr_range_test(model, loader, loss_fn, optimizer, 1e-3, 1, 60, "float32")
+    assert loss_fn.scale == 1
 
 
 def test_range_test_covers_the_range_and_suggests_before_the_minimum():

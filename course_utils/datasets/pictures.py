@@ -46,7 +46,12 @@ def read_picture(path: str | Path) -> np.ndarray:
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Grey of sixteen bits in eight (Pillow's own conversion cuts off at 255), and colours that can be averaged."""
     if picture.mode.startswith("I"):
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
+        values = np.asarray(picture).clip(0, 65535)
+        if values.max() < 4096:
+            raise ValueError(
+                f"its pixels come up to {values.max()} of 65,535, nearly black: save it with 8 bits"
+            )
+        return Image.fromarray((values // 256).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("its pixels are 32-bit floats, expected 8 or 16 bits")
     if picture.mode == "RGB" and "transparency" not in picture.info:

@@ -30,6 +30,8 @@ from torch.utils.data import (
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
+SMALLEST_INPUT = 0.02  # what is the brightest pixel in [0, 1] of a whole batch
+ALIKE = 2.5  # up to this ratio the spreads of two batches of pixels may differ by chance
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
 RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
@@ -74,7 +76,8 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Images and labels of what a loader gave; TrainingError where a network with these `weights` cannot take them."""
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if not pair or not all(isinstance(part, Tensor) for part in batch):
-        parts = [part if isinstance(batch, dict) else type(part).__name__ for part in list(batch)[:3]]
+        some = list(batch)[:3] if isinstance(batch, (tuple, list, dict, Tensor)) else []
+        parts = [part if isinstance(batch, dict) else type(part).__name__ for part in some]
         found = f"found a {type(batch).__name__} of {parts}: let the loader's collate_fn return the two"
         raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
@@ -123,7 +126,7 @@ def check(
     one there would end the session, and checking on the GPU itself would mean waiting for it.
     """
     if loader is None:
-        if labels.device.type == "cpu" != images.device.type:
+        if labels.device.type == "cpu" and images.device.type != "cpu":
             check_labels(labels, logits.shape[1])
         return
     check_logits(images, labels, logits)
@@ -133,9 +136,9 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        compare(model, loader)
+        compare(model, loader, images)
     else:
-        note(model, loader)
+        note(model, loader, images)
     doubt(images, labels, logits, getattr(loss_fn, "func", loss_fn), loader, model.training)
 
 
@@ -150,14 +153,13 @@ def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
     if logits.isnan().any():
-        advice = "if it was trained before, make it and its optimizer anew and lower the learning rate"
-        raise Diverged(
-            f"the model returns NaN: {advice}; if it is new, look for a division or a root in forward"
-        )
+        old = "if it was trained before, make it and its optimizer anew and lower the learning rate"
+        new = "if it is new, look for a division or a root in forward"
+        raise Diverged(f"the model returns NaN: {old}; {new}")
 
 
 def check_eval_mode(model: nn.Module, moved: bool) -> None:
-    """Warn of a network in which something is still in train mode: it has `moved` the random numbers, or will move."""
+    """Warn of a network in which something is still in train mode: it has `moved` the random numbers, or norms will."""
     name = type(model).__name__
     if moved:
         advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
@@ -190,12 +192,11 @@ def hidden_norms(model: nn.Module) -> list[nn.Module]:
     found, seen = [], set()
     while todo:
         if isinstance(one := todo.pop(), nn.Module):
-            norms = (layer for layer in one.modules() if getattr(layer, "running_mean", None) is not None)
-            found += [norm for norm in norms if norm.training]
+            found += one.modules()
         elif isinstance(one, (list, tuple, dict)) and id(one) not in seen:  # which may hold itself
             seen.add(id(one))
             todo += one.values() if isinstance(one, dict) else one
-    return found
+    return [layer for layer in found if layer.training and getattr(layer, "running_mean", None) is not None]
 
 
 def wants_logits(loss_fn) -> bool:
@@ -212,6 +213,10 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     """Warn of what is probably a mistake in a first batch that can be computed."""
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
+    elif largest < SMALLEST_INPUT:
+        warn(
+            f"the inputs stay below {largest:.2g}: were pixels divided by 255 twice, or cast to whole numbers?"
+        )
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
@@ -227,9 +232,8 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     if not training:
         return
     if wants_logarithms(loss_fn) and (logits.float().logsumexp(1).abs() > 0.1).any():
-        warn(
-            "NLLLoss wants logarithms of probabilities: end the model in log_softmax, or take CrossEntropyLoss"
-        )
+        advice = "end the model in log_softmax, or take CrossEntropyLoss"
+        warn(f"NLLLoss wants logarithms of probabilities: {advice}")
     if are_sorted(labels) and in_given_order(loader):
         found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
         warn(f"the first {found}: give the training loader shuffle=True")
@@ -258,13 +262,13 @@ def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
     nodes = graph_of(loss)
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
         return  # a function of somebody's own, as of gradient checkpointing, may hide a part
-    reached = {
-        id(node.variable) for node in nodes if isinstance(getattr(node, "variable", None), nn.Parameter)
-    }
+    leaves = [getattr(node, "variable", None) for node in nodes]
+    reached = {id(leaf) for leaf in leaves if isinstance(leaf, nn.Parameter)}
     if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
         advice = "does forward leave them out, or detach what they give?"
         warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
-    own = {id(p) for part in (model, loss_fn) if isinstance(part, nn.Module) for p in part.parameters()}
+    holders = model, loss_fn, getattr(loss_fn, "func", None)  # the last of a functools.partial
+    own = {id(p) for one in holders if isinstance(one, nn.Module) for p in one.parameters()}
     if reached - own:
         advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
         warn(f"{len(reached - own)} tensors that are trained belong to no module: {advice}")
@@ -316,8 +320,8 @@ def not_each_once(loader) -> str:
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
         return f"a {type(sampler).__name__} draws some of them twice and others never"
-    drops = getattr(loader, "drop_last", False) is True and isinstance(loader.batch_size, int)
-    left_out = length_hint(sampler) % loader.batch_size if drops else 0
+    drops, size = getattr(loader, "drop_last", False) is True, getattr(loader, "batch_size", None)
+    left_out = length_hint(sampler) % size if drops and isinstance(size, int) else 0
     return f"drop_last leaves {left_out} out" if left_out else ""
 
 
@@ -340,11 +344,13 @@ TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
 SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file
 
 
-def note(model: nn.Module, loader, anew: bool = False) -> None:
+def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
     """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
     network, about = unwrap(model), about_images(loader)
-    if anew or network not in TRAINED_ON or TRAINED_ON[network][0] != about:
+    if anew or network not in TRAINED_ON or TRAINED_ON[network][0] | {"spread": None} != about:
         TRAINED_ON[network] = about, set()
+    if TRAINED_ON[network][0]["spread"] is None:
+        TRAINED_ON[network][0]["spread"] = spread_of(images)
 
 
 def forget(model: nn.Module) -> None:
@@ -364,14 +370,17 @@ def loaded(model: nn.Module, digest: str) -> None:
         TRAINED_ON[unwrap(model)] = known[0], set()
 
 
-def compare(model: nn.Module, loader) -> None:
+def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
-    theirs = about_images(loader)
+    theirs = about_images(loader) | {"spread": spread_of(images)}
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if ours[name] != theirs[name]}
     if "scaling" in differ and are_close(ours["scaling"], theirs["scaling"]):
         differ.remove("scaling")
+    if "scaling" not in both and "spread" in both and far_apart(ours["spread"], theirs["spread"]):
+        differ.add("scaling")  # of a loader that does not say what it does
+    differ.discard("spread")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
@@ -386,6 +395,16 @@ def are_close(ours: list[float], theirs: list[float]) -> bool:
     return len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3)
 
 
+def spread_of(images: Tensor | None) -> float | None:
+    """The standard deviation of a batch's pixels; None where it has too few images to say much."""
+    return None if images is None or len(images) < FEWEST_LABELS else float(images.float().std())
+
+
+def far_apart(ours: float, theirs: float) -> bool:
+    """Whether one spread of pixels is `ALIKE` times the other or more, as with pixels in [0, 1] and normalised ones."""
+    return not ours / ALIKE < theirs < ours * ALIKE
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -396,12 +415,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def about_images(loader) -> dict:
     """The classes of a loader's images and what it normalises them with; None for what it does not say."""
-    found, std = image_set_of(loader) or whole(getattr(loader, "dataset", None)), getattr(loader, "std", None)
-    classes = getattr(getattr(found, "image_set", found), "classes", None)
-    if not isinstance(classes, (list, tuple)) or getattr(found, "target_transform", None):
+    dataset = whole(getattr(loader, "dataset", loader))  # a `BatchLoader` has its `ImageSet` itself
+    classes = getattr(getattr(dataset, "image_set", dataset), "classes", None)
+    if not isinstance(classes, (list, tuple)) or getattr(dataset, "target_transform", None):
         classes = None  # it does not say, or its labels are others
-    scaling = loader.mean.flatten().tolist() + std.flatten().tolist() if isinstance(std, Tensor) else None
-    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling}
+    both = [getattr(loader, name, None) for name in ("mean", "std")]
+    known = all(isinstance(one, Tensor) for one in both)
+    scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
+    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling, "spread": None}
 
 
 def image_set_of(loader):

@@ -30,8 +30,8 @@ def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> Non
     """Raise TrainingError where something else stands in a part's place."""
     if not isinstance(model, nn.Module):
         raise TrainingError(f"expected a network first, as SmallNet() makes one, found {naming(model)}")
-    for loader in (train_loader, validation_loader):
-        iterable([] if loader is None else loader)
+    for loader in (train_loader, *([] if validation_loader is None else [validation_loader])):
+        iterable(loader)
     if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
         raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
     if hasattr(hooks, "start"):
@@ -63,11 +63,12 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
     if not hasattr(run.optimizer, "param_groups"):
         order = "the order is model, two loaders, loss, optimizer, scheduler"
-        raise TrainingError(f"expected an optimizer, found a {type(run.optimizer).__name__}: {order}")
+        raise TrainingError(f"expected an optimizer, found {naming(run.optimizer)}: {order}")
     check_optimizer(run.model, run.optimizer)
+    check_frozen(run.model)
     if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
         warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
-    else:
+    elif validation_loader is not run.loader:  # which may be meant
         check_overlap(image_set_of(run.loader), image_set_of(validation_loader))
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
@@ -80,13 +81,24 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         warn(f"{threads} threads share {cpus} CPU(s), which is slower: call torch.set_num_threads({cpus})")
 
 
+def check_frozen(model: nn.Module) -> None:
+    """Warn of frozen batch norms in eval mode that do not stay in it when the model is put into train mode."""
+    norms = [layer for layer in model.modules() if getattr(layer, "running_mean", None) is not None]
+    still = [
+        norm for norm in norms if not norm.training and not any(p.requires_grad for p in norm.parameters())
+    ]
+    if model.training and any(norm.training for norm in still if model.train()):
+        advice = "TransferNet keeps them in eval mode"
+        warn(f"fit puts all layers into train mode, and the averages of frozen batch norms move: {advice}")
+
+
 def check_optimizer(model: nn.Module, optimizer) -> None:
     """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
     share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
-    if not trainable & held or (left_out and strangers):
+    if trainable.isdisjoint(held) or (left_out and strangers):
         advice = "make the optimizer anew, after the model"
         raise TrainingError(f"the optimizer holds {share}, and {len(strangers)} of another model: {advice}")
     if left_out:
@@ -94,12 +106,14 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
 
 
 def check_overlap(ours, theirs) -> None:
-    """Warn where most images of `theirs`, which `data.split` has set aside, are in `ours` as well."""
+    """Warn where `theirs` has the images of `ours`, or most of it, if `data.split` has set it aside."""
+    if ours is not None and ours.images is getattr(theirs, "images", None):
+        warn("the images that validate are those that train, and say nothing about others: see data.split")
     if ours is None or not getattr(theirs, "name", "").endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
     if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > len(held) / 2:
-        advice = "train on the other part that data.split gives"
+        advice = "train on the other part that data.split gives, and look for copies among the pictures"
         warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
 
 
@@ -116,13 +130,17 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
     if (scheduler := run.scheduler) is None:
         if all(group["lr"] == 0 for group in run.optimizer.param_groups):
             raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
+        first = run.optimizer.param_groups[0]
+        if "initial_lr" in first and not run.optimizer.state and run.epochs > 1:
+            rate = f"the rate stays at {float(first['lr']):g}"
+            warn(f"a schedule was made for this optimizer, but not given to fit: {rate}")
         return
     per_batch, name = steps_per_batch(scheduler), type(scheduler).__name__
     if not per_batch and any(map(steps_per_batch, all_of(scheduler))):
         raise TrainingError(
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
         )
-    end, each = end_of(scheduler), len(run.loader) if per_batch else 1
+    end, each = end_of(scheduler), length_hint(run.loader) if per_batch else 1
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(
@@ -193,10 +211,8 @@ def all_of(scheduler) -> Iterator:
 
 def period_of(scheduler) -> int:
     """The largest number of steps among a scheduler's settings."""
-    counts = [
-        getattr(scheduler, name, 0) or 0
-        for name in ("step_size", "total_steps", "total_iters", "T_max", "T_0")
-    ]
+    names = ("step_size", "total_steps", "total_iters", "T_max", "T_0")
+    counts = [getattr(scheduler, name, 0) or 0 for name in names]
     return max(*counts, *getattr(scheduler, "milestones", ()), *getattr(scheduler, "_milestones", ()))
 
 

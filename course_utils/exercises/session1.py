@@ -191,7 +191,9 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
 @self_check
 def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
     """Whether `bare` (without a bias) and `bare_norm` do in eval mode what `conv` and `norm` do."""
-    refuse(conv.bias is None, "`conv` itself has lost its bias: build a new one, or work on a copy")
+    lost = conv.bias is None or not conv.bias.any()
+    refuse(lost, "`conv` itself has lost its bias: build a new one, or work on a copy")
+    refuse(bare_norm is norm, "`bare_norm` is `norm` itself, which has to stay as it is: build a new one")
     refuse(bare.bias is not None, "the new convolution still has a bias")
     refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
     followed = bare_norm.running_mean.requires_grad
@@ -222,10 +224,8 @@ def within_budget(network: nn.Module, start: nn.Module, budget: int, accuracy: f
     refuse(shape != (2, 100), f"expected 100 logits a picture, found the shape {shape} for two pictures")
     over = count_parameters(network) - budget
     refuse(over > 0, f"{over:,} weights over the budget: see what the first dense layer takes of it")
-    same = activations(network) == activations(start)
-    refuse(
-        not same, "another activation than the starting network's: the gain would not be the budget's alone"
-    )
+    other = activations(network) - activations(start)
+    refuse(other, "another activation than the starting network's: the gain would not be the budget's alone")
     gain = accuracy - to_beat
     refuse(gain <= 0, "no better than the starting network: is the budget where features are found?")
     refuse(gain < 0.10, "better by less than ten points, which another seed might do as well")
@@ -241,7 +241,8 @@ def activations(network: nn.Module) -> set[str]:
 def finds_confusions(two_worst: Callable[[np.ndarray], list[tuple[int, int]]]) -> str:
     """Whether `two_worst(confusion)` gives the (true, predicted) pairs of the two commonest mistakes, worst first."""
     matrix = np.array([[50, 7, 2, 0], [1, 60, 4, 8], [12, 3, 5, 1], [0, 9, 5, 40]])
-    answer = list(result_of(two_worst, matrix))
+    found = result_of(two_worst, matrix)
+    answer = list(found) if np.iterable(found) else []
     refuse(len(answer) != 2, f"expected two pairs, found {len(answer)}")
     shapes, advice = set(map(np.shape, answer)), "np.unravel_index makes them of a flat matrix's places"
     refuse(shapes != {(2,)}, f"expected pairs (true, predicted): {advice}")
