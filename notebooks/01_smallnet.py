@@ -69,7 +69,7 @@ recipe = lessons.for_lesson("smallnet")
 # The drawn set and CIFAR-100 both hold 32×32 colour pictures in 100 classes. The test set is put aside until the end.
 # Every choice on the way is made on a **validation** set: a tenth of the training images, the same share of each class,
 # drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
-# `data.load(recipe.data)`. What is printed further down goes on naming the set that the lesson was written for.)
+# `data.load(recipe.data)`. Later cells still print the name of the original data set.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -185,7 +185,8 @@ network = Network()
 # dense layer's outputs, its *neurons*.)
 #
 # * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
-# * batch normalisation has two numbers a channel, a scale and a shift;
+# * batch normalisation, once it has normalised a channel, multiplies it by a learned *scale* and adds a learned *shift*:
+#   two numbers a channel;
 # * a dense layer from $n$ to $m$ values has $nm$ weights and $m$ biases.
 
 
@@ -493,8 +494,8 @@ for run in recorded:
 #
 # A network memorises fastest when it has few pictures. Take 500, of ten classes, and train a network on them until it
 # knows them all; one with half the channels is enough. The accuracy on these 500 is measured at the end, without
-# dropout and on the plain pictures, so that it can be compared with the validation accuracy. The difference between the
-# two is the gap.
+# dropout and on the plain pictures, so that it can be compared with the validation accuracy. Their difference is the
+# gap again, this time in accuracy.
 
 # %%
 ten_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
@@ -576,9 +577,9 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# On the drawn shapes augmentation is slower at first: hardly any picture is seen twice, so they take longer to learn.
-# It pays off later, when the network without it has nothing left to learn from its 500 pictures. Dropout, mild here,
-# changes much less. (On CIFAR the three curves end within two points.)
+# With augmentation hardly any picture is seen twice, so the network learns more slowly at first, and still learns when
+# the one without has nothing left to learn from its 500. Dropout, mild here, changes much less. (That is how the drawn
+# shapes come out. On CIFAR, 15 epochs are too few for it to show: the three curves end within two points.)
 #
 # **On all of CIFAR-100**, a remedy takes longer to pay off. Here are recorded runs of this session's recipe, on average
 # over their seeds. Training accuracy is measured during training, with dropout on.
@@ -659,8 +660,8 @@ plt.show()
 # ## Transfer: start from a network that has learned something
 #
 # Back to ten classes with fifty pictures each. Take the network that you trained above on all hundred classes, but
-# without its last layer (the *backbone*), **freeze** its weights, and train a new last layer. Its features were learned
-# for other classes; are they of use?
+# without its last layer (the *backbone*). **Freeze** its weights, so that training leaves them as they are, and train a
+# new last layer, the *head*. Its features were learned for other classes; are they of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)
@@ -678,9 +679,10 @@ trainable = count_parameters(transfer, trainable=True)
 print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
-# As a control, do exactly the same with a backbone of **random** weights. The project had none: it froze a ResNet-18,
-# got 25 % on CIFAR-100, where a guess is 1 %, and took that for what transfer learning is worth. (Those are other
-# classes than the ten below, and another network; the book's page on transfer works out which weights it probably had.)
+# As a control, do exactly the same with a backbone of **random** weights. The project had none: it froze a ResNet-18, a
+# well-known network of 18 layers, got 25 % on CIFAR-100, where a guess is 1 %, and took that for what transfer learning
+# is worth. (Those are other classes than the ten below, and another network; the book's page on transfer works out
+# which weights it probably had.)
 
 
 # %% tags=["nbval-ignore-output", "slide-output"]

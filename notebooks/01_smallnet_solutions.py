@@ -82,9 +82,9 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value after the first convolution was computed from 3×3 pixels. And one value after all **three**
-# stages of the lesson's SmallNet: how many pixels wide is the square that it was computed from? Count every convolution
-# and every pooling.
+# One value after the first convolution was computed from 3×3 pixels. And one value after all **three** stages of the
+# lesson's SmallNet: how many pixels wide is the square that it was computed from? Count every convolution and every
+# pooling. (The book's page *Convolutions* shows how; try it on paper first.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -120,9 +120,9 @@ checks.receptive_field(side, SmallNet().features)
 # %% [markdown]
 # ## 3. The dead epochs
 #
-# Somebody plans 120 epochs with a rate of 0.04 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**, as in
-# the lesson, when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of the 120
-# epochs are dead?
+# Somebody plans 120 epochs with a rate of 0.04 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**
+# when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of the 120 epochs are
+# dead?
 
 
 # %% tags=["hide-cell", "solution"]
@@ -302,8 +302,9 @@ with torch.no_grad():
 print("the same output:", torch.allclose(before, after, atol=1e-3))
 
 # %% [markdown]
-# So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in **eval**
-# mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again; weights and statistics are copied.
+# So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in
+# **eval** mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again. Copy weights and
+# statistics; one of the statistics still knows about the bias.
 
 # %% tags=["hide-cell", "solution"]
 # <solution>

@@ -18,8 +18,8 @@
 #
 # Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of
 # them**. What matters, then, is how the pictures are fed in and at which rate the network learns. The assignment fixed
-# that, too; you will see each choice, and may change it. (Trained as its log says, the network stops just short of the
-# bar. You will see why, and what clears it.)
+# that, too; you will see each choice, and may change it. (The project published its *log*: settings, rates and
+# accuracies. Trained as it says, the network stops just short of the bar. You will see why, and what clears it.)
 #
 # After this session you can
 #
@@ -246,7 +246,8 @@ assert x.shape == (2, 10)
 # %% [markdown]
 # Each layer has a quarter of the positions and twice the channels of the one before, so that layers 1 to 3 take the
 # same number of multiplications, 75 million a picture (counted before the pooling, as the convolution comes first: 32 ·
-# 32 · 64 · 128 · 9 in layer 1). So does each residual part with its two convolutions; only prep takes far fewer.
+# 32 · 64 · 128 · 9 in layer 1). So does each residual block with its two convolutions; only the first convolution,
+# *prep*, takes far fewer.
 #
 # The package calls this network `CustomResNet`. The published count is 6,575,370 weights. Give the package's network
 # your network's weights, and it gives the same answers.
@@ -309,9 +310,11 @@ print(f"{len(train_loader)} batches of {recipe.batch_size} an epoch")
 # ## Which learning rate?
 #
 # Start far too low, raise the rate a little with every batch, and watch the loss. While the rate is too low nothing
-# happens; then the loss falls; then it explodes. The test ends by putting the network back as it was.
+# happens; then the loss falls; then it explodes. (The quick profile stops at 0.1, where it has only begun to rise.) The
+# optimizer is Adam, whose rate is about how far a weight moves in a step. The test ends by putting the network back as
+# it was.
 
-# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Loss against learning rate on a logarithmic scale: flat at low rates, falling, then rising steeply; a mark shows the suggested rate, a tenth of the lowest point's."}}
+# %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Loss against learning rate on a logarithmic scale: flat at low rates, falling, then turning up; a mark shows the suggested rate, a tenth of the lowest point's."}}
 train_loader.epoch = 0  # the same order of pictures every time
 found = schedules.lr_range_test(
     untrained,
@@ -450,8 +453,8 @@ plt.show()
 # %% [markdown]
 # The training loss is an average over the whole epoch, on pictures with squares cut out, while the network still
 # improves; the validation loss is measured after it. So early on the training loss can even lie *above* the validation
-# loss. On the drawn shapes the two stay close together. On CIFAR-10 a gap opens before the run is half over, as the
-# recorded runs show: the network learns the training images nearly by heart.
+# loss. On the drawn shapes the two are close together from the second epoch on. On CIFAR-10 a gap opens before the run
+# is half over, as the recorded runs show: the network learns the training images nearly by heart.
 #
 # ## The bar
 #

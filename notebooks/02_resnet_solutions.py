@@ -19,7 +19,8 @@
 # %% [markdown]
 # # Session 2: exercises
 #
-# Eight exercises on what Session 2 taught: the schedule, the pictures on their way in, the residual block, the loss.
+# Eight exercises on what Session 2 taught: the schedule, the pictures on their way in, the residual block, the loss,
+# and how far to trust a result.
 #
 # Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that begins
 # with *correct*. A wrong one stops with a line that says what is wrong and where to look; it never gives the answer away,
@@ -38,6 +39,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 
 from course_utils import data, plots, schedules, training
@@ -49,11 +51,11 @@ from course_utils.transforms import pad
 device = training.pick_device()
 
 # %% [markdown]
-# ## 1. The rate by hand
+# ## 1. Two cycles
 #
-# A cycle of 30 epochs rises in a straight line from 0.0001 to 0.01, which it reaches when 6 epochs are over, and falls
-# in a straight line back to 0.0001 at the very end. At which rate does **epoch 11** begin? (The first epoch is epoch
-# 1.)
+# **By hand.** A cycle of 30 epochs rises in a straight line from 0.0001 to 0.01, which it reaches when 6 epochs are
+# over, and falls in a straight line back to 0.0001 at the very end. At which rate does **epoch 11** begin? (The first
+# epoch is epoch 1.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -86,11 +88,10 @@ checks.cycle_rate(
 )
 
 # %% [markdown]
-# ## 2. Move the peak
-#
-# The assignment's cycle peaks at epoch 5 of 24 and ends where it began. Make another one: the peak at epoch **12**, and down
-# to **zero** at the end. `rates` holds one rate a step, 98 steps an epoch. The start and the peak stay at $3.2 \cdot 10^{-6}$
-# and $3.2 \cdot 10^{-4}$.
+# **In code.** The assignment's cycle peaks at epoch 5 of 24 and ends where it began. Make another one: the peak at
+# epoch **12**, and down to **zero** at the end. `rates` holds one rate a step, 98 steps an epoch. The start and the
+# peak stay at $3.2 \cdot 10^{-6}$ and $3.2 \cdot 10^{-4}$. (`help(schedules.one_cycle)` says how to set the end;
+# `np.interp` does it, too.)
 
 # %%
 length = {"epochs": 24, "steps_per_epoch": 98}
@@ -151,7 +152,7 @@ print(f"sum of the rates, new to old: {ratio:.3f}")
 # </details>
 
 # %% [markdown]
-# ## 3. Pick a rate
+# ## 2. Pick a rate
 #
 # A range test gave this curve. (It is not measured but made up from three pieces: flat, falling, exploding, and some noise.)
 
@@ -185,7 +186,7 @@ lr_max = test_rates[np.argmin(test_losses)] / 10
 checks.picked_rate(lr_max, test_rates, test_losses)
 
 # %% [markdown]
-# ## 4. Put the colours back
+# ## 3. Put the colours back
 #
 # The loader turns `uint8` pixels (N, 32, 32, 3) into normalised floats (N, 3, 32, 32). To look at what the network sees, you
 # have to go back: `unnormalise(batch, mean, std)` returns the pixels, every one exactly as it was. `mean` and `std` are
@@ -229,7 +230,7 @@ plots.show_images(np.concatenate([and_back.numpy(), train_set.images[:8]]))
 plt.show()
 
 # %% [markdown]
-# ## 5. Crop with one index
+# ## 4. Crop with one index
 #
 # Each image of a batch is to be cropped at its own place. With a loop:
 
@@ -283,7 +284,7 @@ gathered = crop_batch(padded, top, left, 32)
 print("the loop and the gather agree:", torch.equal(looped, gathered))
 
 # %% [markdown]
-# ## 6. A residual block that changes the shape
+# ## 5. A residual block that changes the shape
 #
 # The lesson's residual branches keep the shape, so that $X + R(X)$ is a plain sum. The networks of He et al. also have
 # blocks that halve the picture and double the channels. Then $X$ no longer fits, and a 1×1 convolution with the same
@@ -333,7 +334,7 @@ class Block(nn.Module):
 # No ReLU comes after the sum here. One that did would cut the way around: what is negative would not come through. (He
 # et al. put one there in their first paper on residual networks and moved it away in the second.)
 #
-# The assignment avoids the question: its convolution and pooling change the shape *before* the residual part.
+# The assignment avoids the question: its convolution and pooling change the shape *before* the residual block.
 #
 # </details>
 
@@ -341,7 +342,7 @@ class Block(nn.Module):
 checks.residual_block(Block)
 
 # %% [markdown]
-# ## 7. Smooth the labels
+# ## 6. Smooth the labels
 #
 # With label smoothing, the target is no longer 1 for the true class and 0 elsewhere: a share `smoothing` is taken from
 # the true class and spread evenly over **all** classes, the true one included. Write it, for logits (N, K) and labels
@@ -376,7 +377,7 @@ def smoothed_cross_entropy(logits, labels, smoothing):
 checks.smooths_labels(smoothed_cross_entropy)
 
 # %% [markdown]
-# ## 8. Ask twice, mirrored
+# ## 7. Ask twice, mirrored
 #
 # A mirrored shape is the same shape. So show the network each picture and its mirror image, and average its **logits**.
 # `flip_averaged(network, images)` does this in eval mode and without recording anything for a backward pass, for images
@@ -436,6 +437,74 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 # Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right. With twelve
 # against two, a point in all, mirroring very likely helps; with sixty against fifty, a point as well, it may be chance.
 # Then repeat it with another seed.
+#
+# </details>
+#
+# ## 8. Is it better?
+#
+# Here are recorded accuracies on CIFAR-100's test images, in per cent: the project's recipe of Session 1 with the seeds
+# 0, 1 and 2, and the same seeds with one thing changed.
+
+# %%
+project = np.array([51.07, 51.08, 49.87])
+with_gelu = np.array([53.37, 53.42, 53.13])  # GELU in the place of ReLU
+ten_more_epochs = np.array([51.29, 51.61, 50.72])
+
+# %% [markdown]
+# Both changes look better in every pair. How sure can you be? Write `interval(changed, baseline)`, which returns the
+# two ends of the 95 % interval of the mean difference, for $n$ pairs of runs:
+#
+# $$\bar d \pm t_n \, \frac{s}{\sqrt n}$$
+#
+# $d$ are the differences seed by seed, $\bar d$ is their mean, and $s$ their standard deviation, computed with $n - 1$
+# in the denominator. $t_n$ is 1.96 for very many runs and larger for few, because few do not tell $s$ well:
+# `stats.t.ppf(0.975, n - 1)`.
+
+
+# %% tags=["hide-cell", "solution"]
+def interval(changed, baseline):
+    # <solution>
+    # stub: ...
+    differences = changed - baseline
+    n = len(differences)
+    t = stats.t.ppf(0.975, n - 1)
+    half = t * differences.std(ddof=1) / n**0.5
+    return differences.mean() - half, differences.mean() + half
+    # </solution>
+
+
+# %% [markdown] tags=["solution"]
+# <details><summary><b>The reasoning</b></summary>
+#
+# Runs with the same seed share their split and the order of the pictures, and so part of their luck: seed 2 is the
+# worst of the three in every row. The difference within a seed is free of that part. Whoever takes the two means first,
+# and then each row's own spread, gets an interval twice as wide for the ten epochs.
+#
+# </details>
+
+# %% tags=["hide-output"]
+checks.seed_by_seed(interval)
+
+# %% [markdown]
+# Suppose that "better" means one point or more, as in the book. Guess before you run the next cell: which of the two
+# changes is better, and what happens if you had stopped after two seeds?
+
+# %%
+changes = {"GELU": with_gelu, "10 more epochs": ten_more_epochs}
+for name, changed in changes.items():
+    for n in (3, 2):
+        low, high = interval(changed[:n], project[:n])
+        print(f"{name:14s}  {n} seeds: from {low:5.2f} to {high:5.2f} points")
+
+# %% [markdown]
+# <details><summary><b>An answer</b></summary>
+#
+# With three seeds, GELU's interval lies above one point: *better* holds. The ten epochs' interval has one point inside,
+# and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
+#
+# With two seeds $t_n$ is 12.7, not 4.3, and the interval of the ten epochs is two and a half times as wide. GELU's is
+# *narrower*, but only because two of its differences happen to agree: an interval from few runs is subject to chance
+# itself. That is why one decides how many seeds to run before looking at any.
 #
 # </details>
 #

@@ -139,7 +139,7 @@ plt.show()
 #
 # The same run at a hundred times the rate.
 
-# %% mystnb={"image": {"alt": "Training loss of exhibit 1 beside the healthy run: it starts far above that of a guess and falls back to it, no further."}}
+# %% mystnb={"image": {"alt": "Training loss of exhibit 1 beside the healthy run: it starts above that of a guess and falls back to it, no further."}}
 ruined_model = new_model()
 rate_too_high = train(
     ruined_model,
@@ -214,15 +214,15 @@ for size in (1, 8, 64, 500):
 #
 # Training pictures are normalised. The validation loader, written on another day, only scales to [0, 1].
 
-# %% mystnb={"image": {"alt": "Validation accuracy of exhibit 3 beside the healthy run: low from the first epoch on, and jumping about."}}
+# %% mystnb={"image": {"alt": "Validation accuracy of exhibit 3 beside the healthy run: far below it from the first epoch on."}}
 plain_validation_loader = BatchLoader(validation_set, 500)
 not_normalised = train(new_model(), train_loader(), plain_validation_loader)
 beside_healthy("validation_accuracy", {"not normalised": not_normalised})
 
 # %% [markdown]
 # **How to recognise it.** Training is not touched at all; only the measurement is wrong. That looks like overfitting,
-# but overfitting comes late, when the training loss is low. Here the validation is off from the first epoch on, and
-# jumps about.
+# but overfitting comes late, when the training loss is low. Here the validation is far too low from the first epoch on,
+# while the training loss falls as it should.
 
 # %% tags=["nbval-ignore-output"]
 print(f"training loss, healthy:        {healthy.train_loss[-1]:.4f}")
@@ -461,7 +461,7 @@ plt.show()
 # **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The
 # confusion matrix says more: look at the rows of the two striped classes.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: the rows of the two striped classes are nearly the same."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: in the rows of both striped classes the same wrong answers come up, and one of the two stripes is hardly ever said."}}
 turned_model = texture_models["turned"]
 probabilities, truth = training.predict(turned_model, texture_validation_loader)
 confusion = plots.confusion_matrix(truth, probabilities.argmax(1), 4)
@@ -469,9 +469,9 @@ plots.confusion(confusion, names, title="Trained on turned pictures")
 plt.show()
 
 # %% [markdown]
-# The two rows are nearly the same: whatever the stripes, the network gives the same answers, most often one of the two.
-# These are the classes that the augmentation turns into each other. (It mixes up stripes and dots as well, which no
-# turn explains: after four epochs it is also simply behind.)
+# In both rows the same answers come up, whatever the stripes, and one of the two is hardly ever given: the network has
+# stopped telling them apart. These are the classes that the augmentation turns into each other. (It mixes up stripes
+# and dots as well, which no turn explains: after four epochs it is also simply behind.)
 #
 # **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can
 # the network.
@@ -521,7 +521,7 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little
 # gradient through below zero, so that a unit can come back.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: only with ReLU does the run without one fall behind."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: the run with ReLU and without one ends lowest."}}
 gelu = partial(SmallNet, activation="GELU")
 healthy_gelu = train(new_model(gelu), train_loader())
 with_gelu = train(new_model(gelu), train_loader(), start=1)
@@ -535,9 +535,9 @@ beside_healthy(
 )
 
 # %% [markdown]
-# With GELU the run ends about as high whether the cycle starts low or at its peak; with ReLU it does not. So what the
-# missing warm-up costs, it most likely costs by way of dead units. Session 1's network, trained with the project's
-# recipe, has this failure: the book's page *Inside the network* counts its dead units.
+# Starting at the peak costs more with ReLU than with GELU. That fits dead units as a cause, but 500 pictures and one
+# seed do not prove it. Session 1's network, trained with the project's recipe, has this failure: the book's page
+# *Inside the network* counts its dead units.
 #
 # **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
