@@ -68,8 +68,9 @@ recipe = lessons.for_lesson("smallnet")
 #
 # The drawn set and CIFAR-100 both hold 32×32 colour pictures in 100 classes. The test set is put aside until the end.
 # Every choice on the way is made on a **validation** set: a tenth of the training images, the same share of each class,
-# drawn with a fixed seed. (For pictures of your own, put `data.from_folder("path")` in place of
-# `data.load(recipe.data)`. Later cells still print the name of the original data set.)
+# drawn with a fixed seed. (Pictures of your own? Put at least 700 into `path/CLASS/`, a folder for each class, and
+# write `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later cells still
+# print the name of the original data set, and the parts on ten classes keep their own data.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -177,7 +178,8 @@ class Network(nn.Module):
 network = Network()
 
 # %% [markdown]
-# `forward` says how pictures become answers. That is all you have to write: PyTorch works out the gradients from it.
+# `forward` says how pictures become answers. That is all you have to write: PyTorch works out from it how each weight
+# should change.
 #
 # ## The budget, by hand
 #
@@ -353,11 +355,11 @@ first = int(np.argmax(planned < smallest_change)) + 1
 print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
-# As long as the gradients do not grow, the sum of the rates bounds how far the weights can travel, and 99.97 % of it
-# lies in the first 25 epochs. From epoch 61 on, a gradient of 1 (a large one) moves a weight of 0.01 by so little that
-# float32 rounds it away: the last 270 epochs, 45 minutes of the hour, compute gradients and throw them away. (Momentum,
-# explained below, puts that off by ten epochs.) Those between 25 and 60 are of hardly more use. **A schedule belongs to
-# a number of epochs: change one, and you must change the other.**
+# 99.97 % of the sum lies in the first 25 epochs: after them the weights hardly move. From epoch 61 on they do not move
+# at all: even a gradient of 1, a large one, changes a weight of 0.01 by so little that float32 rounds it away. The last
+# 270 epochs, 45 minutes of the hour, compute gradients and throw them away: these epochs are *dead*. (Momentum,
+# explained below, puts that off by ten epochs.) **A schedule belongs to a number of epochs: change one, and you must
+# change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with
 # its own numbers. The schedule itself is PyTorch's `StepLR`.
@@ -466,8 +468,8 @@ plt.show()
 #
 # ## The full run, as recorded
 #
-# Whatever you have just trained on, here is this recipe on CIFAR-100. It was run before and recorded, and
-# `python -m course_utils run smallnet-source` runs it again.
+# Whatever you have just trained on, here is this recipe on CIFAR-100. It was run before and recorded. (To run it again,
+# type `python -m course_utils run smallnet-source` in a terminal in the course's folder.)
 
 # %% tags=["remove-input"] mystnb={"image": {"alt": "Recorded on CIFAR-100 over 25 epochs: the losses fall in steps when the rate drops after epochs 5 and 10, then are nearly flat, and the training loss ends far below the validation loss."}}
 recorded = records.of_recipe("smallnet-source")
@@ -564,8 +566,8 @@ if recipe.data == "shapes100":
     assert after > before
 
 # %% [markdown]
-# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. (On CIFAR it gained
-# nothing in 15 epochs.) Here are the curves.
+# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. Here are the
+# curves.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: a curve without a remedy, one with dropout and one with augmentation."}}
 variants = {
@@ -736,8 +738,10 @@ else:
 # %% [markdown]
 # ## Your own picture
 #
-# Set `my_picture` to the path of any picture: a photograph, a drawing, a screenshot. It is cut to a square and shrunk to
-# 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by code.
+# Set `my_picture` to the path of a picture, with forward slashes on Windows, too: `"C:/Users/me/cat.jpg"`. It may be a
+# photograph, a drawing or a screenshot, as PNG, JPEG or WebP (save a phone's HEIC as JPEG first). It is cut to a square
+# and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by
+# code.
 #
 # In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with
 # the course, that network looks instead; the line above the figure says which it was.

@@ -120,9 +120,9 @@ checks.receptive_field(side, SmallNet().features)
 # %% [markdown]
 # ## 3. The dead epochs
 #
-# Somebody plans 120 epochs with a rate of 0.04 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**
-# when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of the 120 epochs are
-# dead?
+# Somebody plans 120 epochs with a rate of 0.04 that is multiplied by 0.2 after every 8 epochs. Call an epoch **dead**,
+# as in the lesson, when its rate is so low that a gradient of 1 cannot change a weight of 0.01 in float32. How many of
+# the 120 epochs are dead?
 
 
 # %% tags=["hide-cell", "solution"]
