@@ -1,7 +1,6 @@
 """What each lesson trains: every setting of a run by name, in a quick profile and in a full one.
 
-Read it beside a lesson. The quick profile keeps the form of the full one and shrinks its cost: shapes drawn by code
-for CIFAR, fewer epochs, and for the ResNet a quarter of the channels.
+Read it beside a lesson. The quick profile is the full one made cheap: drawn shapes, fewer epochs, a narrower ResNet.
 """
 
 import json

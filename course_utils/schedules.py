@@ -40,7 +40,8 @@ def one_cycle(
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
     if not 0 <= lr_min <= lr_max or lr_max == 0 or not rates[2] >= 0:
-        raise ValueError(f"expected rates that rise from lr_min to lr_max, found {rates}, none below 0")
+        found = f"found {lr_min:g}, {lr_max:g}, and {rates[2]:g} at the end"
+        raise ValueError(f"expected rates that rise from lr_min to lr_max, {found}: none may be below 0")
     corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
@@ -151,7 +152,8 @@ def lr_range_test(
     from course_utils.exercises import first_batch, parts
 
     parts.check_range(model, optimizer, lr_min, lr_max, steps)
-    kept = [part for part in (model, optimizer, loss_fn) if hasattr(part, "state_dict")]
+    learning = (model, optimizer, getattr(loss_fn, "func", loss_fn))  # the last of a functools.partial
+    kept = [part for part in learning if hasattr(part, "state_dict") and not isinstance(part, type)]
     before = copy.deepcopy([part.state_dict() for part in kept])
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)
     shares = shares_of(optimizer)

@@ -101,7 +101,7 @@ def fit(
         elif scheduler and not steps_per_batch(scheduler):
             scheduler.step()
         run.history.append(*trained, *validated, rate, time.perf_counter() - started)
-        say(run.history.last_line(epochs), flush=True)
+        say(run.history.last_line(run.epochs), flush=True)
         for hook in hooks:
             hook.after_epoch(run)
     return run.history

@@ -448,7 +448,7 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 # %%
 project = np.array([51.07, 51.08, 49.87])
 with_gelu = np.array([53.37, 53.42, 53.13])  # GELU in the place of ReLU
-ten_more_epochs = np.array([51.29, 51.61, 50.72])
+twice_the_epochs = np.array([51.29, 51.61, 50.72])  # 50 in the place of 25
 
 # %% [markdown]
 # Both changes look better in every pair. How sure can you be? Write `interval(changed, baseline)`, which returns the
@@ -478,7 +478,7 @@ def interval(changed, baseline):
 #
 # Runs with the same seed share their split and the order of the pictures, and so part of their luck: seed 2 is the
 # worst of the three in every row. The difference within a seed is free of that part. Whoever takes the two means first,
-# and then each row's own spread, gets an interval twice as wide for the ten epochs.
+# and then each row's own spread, gets an interval two and a half times as wide for the 50 epochs.
 #
 # </details>
 
@@ -487,22 +487,22 @@ checks.seed_by_seed(interval)
 
 # %% [markdown]
 # Suppose that "better" means one point or more, as in the book. Guess before you run the next cell: which of the two
-# changes is better, and what happens if you had stopped after two seeds?
+# changes is better than the baseline, and what would you have said after two seeds?
 
 # %%
-changes = {"GELU": with_gelu, "10 more epochs": ten_more_epochs}
+changes = {"GELU": with_gelu, "50 epochs": twice_the_epochs}
 for name, changed in changes.items():
     for n in (3, 2):
         low, high = interval(changed[:n], project[:n])
-        print(f"{name:14s}  {n} seeds: from {low:5.2f} to {high:5.2f} points")
+        print(f"{name:9s}  {n} seeds: from {low:5.2f} to {high:5.2f} points")
 
 # %% [markdown]
 # <details><summary><b>An answer</b></summary>
 #
-# With three seeds, GELU's interval lies above one point: *better* holds. The ten epochs' interval has one point inside,
-# and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
+# With three seeds, GELU's interval lies above one point: *better* holds. The interval of the 50 epochs has one point
+# inside, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
 #
-# With two seeds $t_n$ is 12.7, not 4.3, and the interval of the ten epochs is two and a half times as wide. GELU's is
+# With two seeds $t_n$ is 12.7, not 4.3, and the interval of the 50 epochs is two and a half times as wide. GELU's is
 # *narrower*, but only because two of its differences happen to agree: an interval from few runs is subject to chance
 # itself. That is why one decides how many seeds to run before looking at any.
 #

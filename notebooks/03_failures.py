@@ -461,7 +461,7 @@ plt.show()
 # **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The
 # confusion matrix says more: look at the rows of the two striped classes.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: in the rows of both striped classes the same wrong answers come up, and one of the two stripes is hardly ever said."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: in the rows of both striped classes the same answers come up, and one of the two stripes is hardly ever said."}}
 turned_model = texture_models["turned"]
 probabilities, truth = training.predict(turned_model, texture_validation_loader)
 confusion = plots.confusion_matrix(truth, probabilities.argmax(1), 4)

@@ -141,11 +141,6 @@ def with_norm_itself():
     return bare, norm, conv, norm
 
 
-def one_by_one_in_numpy(padded, top, left, size):
-    places = zip(padded.numpy(), top.tolist(), left.tolist(), strict=True)
-    return torch.from_numpy(np.stack([image[y : y + size, x : x + size] for image, y, x in places]))
-
-
 def one_by_one(padded, top, left, size):
     places = zip(padded, top, left, strict=True)
     return torch.stack([image[y : y + size, x : x + size] for image, y, x in places])
@@ -418,7 +413,6 @@ WRONG = [
         ((lambda padded, top, left, size: padded[:, :, :size],), "one window an image"),
         ((lambda padded, top, left, size: padded[:, -size:, -size:],), "some pixels differ"),
         ((one_by_one,), "cut one by one"),
-        ((one_by_one_in_numpy,), "cut one by one"),
     ),
     *cases(
         session2.residual_block,
@@ -484,6 +478,8 @@ WRONG = [
         ((but(interval, factor=1.96),), "for many runs"),
         ((but(interval, factor=stats.t.ppf(0.975, 4)),), "n pairs leave n - 1"),
         ((but(interval, factor=stats.t.ppf(0.975, 2)),), "a number in it"),
+        ((but(interval, factor=stats.t.ppf(0.975, 2) * (4 / 3) ** 0.5),), "that is for three pairs"),
+        ((but(interval, factor=stats.t.ppf(0.95, 3)),), "2.5 % on either side"),
         ((but(interval, of_rows=True),), "take the differences first"),
         ((but(interval, swap=True),), "the upper end comes first"),
         ((lambda changed, baseline: interval(baseline, changed),), "the wrong way round"),

@@ -23,6 +23,7 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import v2
 
 from course_utils import data, schedules, training, transforms
@@ -601,7 +602,10 @@ def test_a_schedule_that_fit_is_not_given():
         schedules.one_cycle(optimizer, 2, 6, 0.001, 0.1, peak_epoch=1)
 
     [message] = fit(shuffled(), make=forgotten, epochs=2)
-    assert "a schedule was made for this optimizer, but not given to fit: the rate stays at 0.001" in message
+    assert (
+        "a schedule was made for this optimizer, but fit was not given it and will not step it: the rate is 0.001"
+        in message
+    )
     assert fit(shuffled(), make=forgotten) == []  # as in a loop over epochs that steps it
     assert fit(shuffled(), epochs=2) == []
 
@@ -612,6 +616,10 @@ def test_validating_on_what_is_trained_on():
     [message] = fit(loader, validation=BatchLoader(images, 32))
     assert "the images that validate are those that train" in message
     assert fit(loader, validation=loader) == []  # as meant, to see whether it learns at all
+    dataset = PerImageDataset(images, transforms.per_image((0.4,) * 3, (0.2,) * 3, train=False))
+    halves = (SubsetRandomSampler(range(half, 96, 2)) for half in (0, 1))
+    first, second = (DataLoader(dataset, 16, sampler=half) for half in halves)
+    assert fit(first, validation=second) == []
 
 
 def test_a_frozen_part_that_fit_would_put_back_into_train_mode():
@@ -623,6 +631,11 @@ def test_a_frozen_part_that_fit_would_put_back_into_train_mode():
     assert fit(shuffled(), model, optimizer=optimizer) == []  # in train mode, as somebody may want it
     transfer = TransferNet(3, headless(SmallNet(3, widths=(4, 8), hidden=8)), n_features=8)
     assert fit(shuffled(), transfer, optimizer=torch.optim.SGD(transfer.head.parameters(), lr=0.01)) == []
+
+
+def test_a_norm_that_never_moves_is_not_in_question():
+    model = nn.Sequential(FrozenBatchNorm2d(3).eval(), *tiny_net())
+    assert fit(shuffled(), model, optimizer=torch.optim.SGD(model[1:].parameters(), lr=0.01)) == []
 
 
 def test_pixels_that_are_nearly_black():
@@ -642,11 +655,14 @@ def test_a_loader_of_torchs_that_normalises_differently(trained_on_bytes):
     first, second = loaders if trained_on_bytes else loaders[::-1]
     model = tiny_net()
     assert fit(first, model, validation=first if trained_on_bytes else None) == []
-    with pytest.warns(TrainingWarning, match="training and measuring normalise differently"):
+    said = (
+        "the pixels spread by .*, those that trained the network by .*: if that is not meant, normalise both"
+    )
+    with pytest.warns(TrainingWarning, match=said):
         training.evaluate(model, second)
     training.evaluate(model, first)
     [message] = fit(first, model, validation=second, epochs=2)
-    assert "normalise differently" in message
+    assert "normalise both alike" in message
 
 
 def test_training_without_a_loader():

@@ -68,7 +68,7 @@ def test_a_range_test_keeps_them_as_well():
 def test_one_cycle_rises(rates):
     with pytest.raises(ValueError, match="expected rates that rise from lr_min to lr_max, found"):
         rates_of(lambda o: one_cycle(o, 24, 98, *rates, peak_epoch=5), 1)
-    with pytest.raises(ValueError, match="found .*, none below 0"):
+    with pytest.raises(ValueError, match="found 0.01, 0.1, and -0.01 at the end: none may be below 0"):
         rates_of(lambda o: one_cycle(o, 24, 98, 0.01, 0.1, peak_epoch=5, lr_end=-0.01), 1)
 
 
@@ -130,6 +130,13 @@ def test_range_test_restores_a_loss_that_learns():
     optimizer = torch.optim.SGD([*model.parameters(), loss_fn.scale], lr=0.5)
     lr_range_test(model, loader, loss_fn, optimizer, 1e-3, 1, 60, "float32")
     assert loss_fn.scale == 1
+
+
+def test_range_test_takes_no_class_for_a_loss():
+    model, loader = problem()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with pytest.raises(TrainingError, match="a loss is made before it is called"):
+        lr_range_test(model, loader, nn.CrossEntropyLoss, optimizer, 1e-3, 1, 60, "float32")
 
 
 def test_range_test_covers_the_range_and_suggests_before_the_minimum():

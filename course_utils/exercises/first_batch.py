@@ -30,7 +30,7 @@ from torch.utils.data import (
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
-SMALLEST_INPUT = 0.02  # what is the brightest pixel in [0, 1] of a whole batch
+SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
 ALIKE = 2.5  # up to this ratio the spreads of two batches of pixels may differ by chance
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
 RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
@@ -159,7 +159,7 @@ def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
 
 
 def check_eval_mode(model: nn.Module, moved: bool) -> None:
-    """Warn of a network in which something is still in train mode: it has `moved` the random numbers, or norms will."""
+    """Warn of a network that is partly in train mode: random numbers were drawn (`moved`), or a list holds norms."""
     name = type(model).__name__
     if moved:
         advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
@@ -213,7 +213,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     """Warn of what is probably a mistake in a first batch that can be computed."""
     if (largest := float(images.abs().max())) >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
-    elif largest < SMALLEST_INPUT:
+    elif 0 < largest < SMALLEST_INPUT:
         warn(
             f"the inputs stay below {largest:.2g}: were pixels divided by 255 twice, or cast to whole numbers?"
         )
@@ -360,14 +360,15 @@ def forget(model: nn.Module) -> None:
 
 def saved(model: nn.Module, digest: str) -> None:
     """Remember what the weights in a file were trained on."""
-    SAVED[digest] = TRAINED_ON.get(unwrap(model))
+    about, _ = TRAINED_ON.get(unwrap(model), ({}, set()))
+    SAVED[digest] = dict(about)
 
 
 def loaded(model: nn.Module, digest: str) -> None:
     """`model` has the weights of a file now, and was trained on what they were trained on, if that is known."""
     forget(model)
     if known := SAVED.get(digest):
-        TRAINED_ON[unwrap(model)] = known[0], set()
+        TRAINED_ON[unwrap(model)] = dict(known), set()
 
 
 def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
@@ -378,12 +379,14 @@ def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     differ = {name for name in both if ours[name] != theirs[name]}
     if "scaling" in differ and are_close(ours["scaling"], theirs["scaling"]):
         differ.remove("scaling")
-    if "scaling" not in both and "spread" in both and far_apart(ours["spread"], theirs["spread"]):
-        differ.add("scaling")  # of a loader that does not say what it does
-    differ.discard("spread")
+    if "scaling" in both or not ("spread" in both and far_apart(ours["spread"], theirs["spread"])):
+        differ.discard("spread")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
+    if "spread" in differ - said:  # of a loader that does not say what it does to them
+        found = f"the pixels spread by {theirs['spread']:.2g}, those that trained the network by {ours['spread']:.2g}"
+        warn(f"{found}: if that is not meant, normalise both alike")
     if "classes" in differ - said:
         found = f"{ours['classes']} and {theirs['classes']}"
         warn(f"training and measuring have different classes, {found}: labels do not agree")
@@ -402,7 +405,7 @@ def spread_of(images: Tensor | None) -> float | None:
 
 def far_apart(ours: float, theirs: float) -> bool:
     """Whether one spread of pixels is `ALIKE` times the other or more, as with pixels in [0, 1] and normalised ones."""
-    return not ours / ALIKE < theirs < ours * ALIKE
+    return max(ours, theirs) > ALIKE * min(ours, theirs)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -69,7 +69,7 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
         warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
     elif validation_loader is not run.loader:  # which may be meant
-        check_overlap(image_set_of(run.loader), image_set_of(validation_loader))
+        check_overlap(run.loader, validation_loader)
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
@@ -83,13 +83,19 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
 
 def check_frozen(model: nn.Module) -> None:
     """Warn of frozen batch norms in eval mode that do not stay in it when the model is put into train mode."""
-    norms = [layer for layer in model.modules() if getattr(layer, "running_mean", None) is not None]
-    still = [
-        norm for norm in norms if not norm.training and not any(p.requires_grad for p in norm.parameters())
-    ]
-    if model.training and any(norm.training for norm in still if model.train()):
-        advice = "TransferNet keeps them in eval mode"
-        warn(f"fit puts all layers into train mode, and the averages of frozen batch norms move: {advice}")
+    still = [layer for layer in model.modules() if is_frozen_norm(layer) and not layer.training]
+    if model.training and still:
+        model.train()  # as fit is about to do
+        if any(norm.training for norm in still):
+            advice = "TransferNet keeps them in eval mode"
+            warn(
+                f"fit puts all layers into train mode, and the averages of frozen batch norms move: {advice}"
+            )
+
+
+def is_frozen_norm(layer: nn.Module) -> bool:
+    weights = [*layer.parameters()] if getattr(layer, "running_mean", None) is not None else []
+    return bool(weights) and not any(weight.requires_grad for weight in weights)
 
 
 def check_optimizer(model: nn.Module, optimizer) -> None:
@@ -105,11 +111,16 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
         warn(f"the optimizer trains {share}: if that is meant, call requires_grad_(False) on the others")
 
 
-def check_overlap(ours, theirs) -> None:
-    """Warn where `theirs` has the images of `ours`, or most of it, if `data.split` has set it aside."""
-    if ours is not None and ours.images is getattr(theirs, "images", None):
+def check_overlap(loader, validation_loader) -> None:
+    """Warn where both load all of one image set, or most of what `data.split` has set aside is trained on."""
+    ours, theirs = image_set_of(loader), image_set_of(validation_loader)
+    if ours is None or theirs is None:
+        return
+    if ours.images is theirs.images and not any(
+        hasattr(one, "sampler") for one in (loader, validation_loader)
+    ):
         warn("the images that validate are those that train, and say nothing about others: see data.split")
-    if ours is None or not getattr(theirs, "name", "").endswith(" validation"):
+    if not theirs.name.endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
     if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > len(held) / 2:
@@ -131,9 +142,10 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         if all(group["lr"] == 0 for group in run.optimizer.param_groups):
             raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
         first = run.optimizer.param_groups[0]
-        if "initial_lr" in first and not run.optimizer.state and run.epochs > 1:
-            rate = f"the rate stays at {float(first['lr']):g}"
-            warn(f"a schedule was made for this optimizer, but not given to fit: {rate}")
+        stepped = getattr(run.optimizer, "_opt_called", False)  # since the schedule was made
+        if "initial_lr" in first and not stepped and run.epochs > 1:
+            found = f"fit was not given it and will not step it: the rate is {float(first['lr']):g}"
+            warn(f"a schedule was made for this optimizer, but {found}")
         return
     per_batch, name = steps_per_batch(scheduler), type(scheduler).__name__
     if not per_batch and any(map(steps_per_batch, all_of(scheduler))):

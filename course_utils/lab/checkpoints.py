@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Checkpoint:
 def describe(run: training.Run) -> dict[str, Any]:
     """What must be the same when a run goes on: the settings of each of its parts, without its progress."""
     device = next(run.model.parameters()).device
-    loader = {"batches": len(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
+    loader = {"batches": length_hint(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
     if images := getattr(getattr(run.loader, "dataset", None), "image_set", None):
         loader["contents"] = cifar.fingerprint(images.images, images.labels)
     groups = [
