@@ -12,6 +12,7 @@ window.RUNS = {
  "sprint-no-identity": {"about": "the sprint from filters that are all random", "data": "cifar10", "held": "validation", "training": [[57.0, 76.6, 82.5, 86.6, 89.2, 92.0, 94.6, 97.1]], "other": []},
  "sprint-random-flips": {"about": "the sprint with flips by chance in every epoch", "data": "cifar10", "held": "validation", "training": [[59.4, 77.6, 83.1, 87.5, 90.1, 92.8, 95.4, 97.4]], "other": []},
  "sprint-plain-border": {"about": "the sprint with shifts that uncover the mean colour", "data": "cifar10", "held": "validation", "training": [[59.3, 77.1, 83.0, 86.8, 89.3, 92.0, 94.7, 97.3]], "other": []},
+ "sprint-no-jitter": {"about": "the sprint in its own colours", "data": "cifar10", "held": "validation", "training": [[59.4, 77.4, 83.2, 86.7, 89.4, 92.1, 94.8, 97.4]], "other": []},
  "sprint-no-smoothing": {"about": "the sprint without label smoothing", "data": "cifar10", "held": "validation", "training": [[58.6, 76.6, 82.3, 86.2, 89.0, 91.5, 94.4, 96.9]], "other": []},
  "sprint-large": {"about": "the sprint on images of 32×32 pixels throughout", "data": "cifar10", "held": "validation", "training": [[61.4, 81.0, 84.4, 87.4, 89.7, 92.2, 94.9, 97.2]], "other": []},
  "sprint-relu": {"about": "the sprint with ReLU for GELU", "data": "cifar10", "held": "validation", "training": [[59.1, 76.7, 82.3, 86.4, 88.9, 91.3, 94.1, 96.5]], "other": []},
