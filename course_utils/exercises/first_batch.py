@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import length_hint
+from operator import eq, length_hint
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch.utils.data import (
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
-ALIKE = 2.5  # up to this ratio the spreads of two batches of pixels may differ by chance
+ALIKE = 2.5  # up to this ratio the spreads of two batches of pixels may differ by chance; normalising makes it four
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
 RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
 FEWEST_LABELS = 32  # that many labels in class order are no coincidence
@@ -371,20 +371,30 @@ def loaded(model: nn.Module, digest: str) -> None:
         TRAINED_ON[unwrap(model)] = dict(known), set()
 
 
+def are_close(ours: list[float], theirs: list[float]) -> bool:
+    """Whether these are the same numbers, but for rounding to three digits."""
+    return len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3)
+
+
+def are_alike(ours: float, theirs: float) -> bool:
+    return max(ours, theirs) <= ALIKE * min(ours, theirs)
+
+
+AGREE = {"scaling": are_close, "spread": are_alike, "classes": eq}
+
+
 def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader) | {"spread": spread_of(images)}
     both = [name for name in ours if None not in (ours[name], theirs[name])]
-    differ = {name for name in both if ours[name] != theirs[name]}
-    if "scaling" in differ and are_close(ours["scaling"], theirs["scaling"]):
-        differ.remove("scaling")
-    if "scaling" in both or not ("spread" in both and far_apart(ours["spread"], theirs["spread"])):
+    differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
+    if "scaling" in both:  # says more
         differ.discard("spread")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
-    if "spread" in differ - said:  # of a loader that does not say what it does to them
+    if "spread" in differ - said:
         found = f"the pixels spread by {theirs['spread']:.2g}, those that trained the network by {ours['spread']:.2g}"
         warn(f"{found}: if that is not meant, normalise both alike")
     if "classes" in differ - said:
@@ -393,19 +403,9 @@ def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     said |= differ
 
 
-def are_close(ours: list[float], theirs: list[float]) -> bool:
-    """Whether these are the same numbers, but for rounding to three digits."""
-    return len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3)
-
-
 def spread_of(images: Tensor | None) -> float | None:
     """The standard deviation of a batch's pixels; None where it has too few images to say much."""
     return None if images is None or len(images) < FEWEST_LABELS else float(images.float().std())
-
-
-def far_apart(ours: float, theirs: float) -> bool:
-    """Whether one spread of pixels is `ALIKE` times the other or more, as with pixels in [0, 1] and normalised ones."""
-    return max(ours, theirs) > ALIKE * min(ours, theirs)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -98,6 +98,10 @@ def test_the_front_door_leads_to_the_welcome_and_the_search_to_pages(site, brows
         page.wait_for_selector("#search-results a[href*='book/session2/one_cycle.html']")
 
 
+def test_github_serves_the_folders_that_begin_with_an_underscore(site):
+    assert (site / ".nojekyll").exists()
+
+
 # ---- on paper ----
 
 
