@@ -68,9 +68,9 @@ recipe = lessons.for_lesson("smallnet")
 #
 # The drawn set and CIFAR-100 both hold 32×32 colour pictures in 100 classes. The test set is put aside until the end.
 # Every choice on the way is made on a **validation** set: a tenth of the training images, the same share of each class,
-# drawn with a fixed seed. (Pictures of your own? Put at least 700 into `path/CLASS/`, a folder for each class, and
-# write `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later cells still
-# print the name of the original data set, and the parts on ten classes keep their own data.)
+# drawn with a fixed seed. (Pictures of your own? Put them, at least 700 in all, into `path/CLASS/`, a folder for each
+# class, and write `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later
+# cells still print the name of the original data set, and the parts on ten classes keep their own data.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)

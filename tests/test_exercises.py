@@ -4,9 +4,11 @@ import re
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 
 from course_utils.authoring import exercises, sync
+from course_utils.lab.verdicts import percents
 
 SOLUTIONS = sorted(sync.NOTEBOOKS.glob("*_solutions.py"))
 
@@ -80,6 +82,14 @@ def test_both_lessons_have_exercises_that_were_not_run():
     for path in paths:
         cells = nbformat.read(path, as_version=4).cells
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+def test_the_accuracies_of_the_exercise_on_intervals_are_the_recorded_ones():
+    cells = jupytext.read(sync.NOTEBOOKS / "02_resnet_solutions.py").cells
+    [cell] = [cell for cell in cells if cell.source.startswith("project =")]
+    exec(cell.source, given := {"np": np})
+    for name, recipe in (("project", "source"), ("with_gelu", "gelu"), ("twice_the_epochs", "long")):
+        np.testing.assert_allclose(given[name], percents(f"smallnet-{recipe}")[:3], atol=0.005)
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)

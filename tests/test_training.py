@@ -278,9 +278,9 @@ def pretend(monkeypatch, cuda=False, mps=False, card=(8, 0), built_for=None, mac
         ),
         (
             {"mps": True, "version": "2.13.0"},
-            "trains from PyTorch 2.14 and macOS 15 on: here the processor",
+            "trains from PyTorch 2.14 and macOS 15 on, so here the processor",
         ),
-        ({"mps": True, "macos": 14}, "trains from PyTorch 2.14 and macOS 15 on: here the processor"),
+        ({"mps": True, "macos": 14}, "trains from PyTorch 2.14 and macOS 15 on, so here the processor"),
     ],
     ids=["an old card", "an old torch", "an old macOS"],
 )

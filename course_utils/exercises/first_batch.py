@@ -31,10 +31,10 @@ from torch.utils.data import (
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
-ALIKE = 2.5  # up to this ratio the spreads of two batches of pixels may differ by chance; normalising makes it four
+ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
 RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
-FEWEST_LABELS = 32  # that many labels in class order are no coincidence
+FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
 
 # Words of torch's own errors about a batch, and what to do.
 ADVICE = {
@@ -335,7 +335,7 @@ def whole(dataset):
 def are_sorted(labels: Tensor) -> bool:
     """Whether each class comes in one block, and blocks are long: in shuffled batches the classes are mixed."""
     n_classes, blocks = len(labels.unique()), 1 + int((labels[1:] != labels[:-1]).sum())
-    return blocks <= n_classes and len(labels) >= max(FEWEST_LABELS, 4 * n_classes)
+    return blocks <= n_classes and len(labels) >= max(FEWEST, 4 * n_classes)
 
 
 # --- What a network was last trained on, and is measured on.
@@ -346,11 +346,10 @@ SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file
 
 def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
     """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
-    network, about = unwrap(model), about_images(loader)
-    if anew or network not in TRAINED_ON or TRAINED_ON[network][0] | {"spread": None} != about:
-        TRAINED_ON[network] = about, set()
-    if TRAINED_ON[network][0]["spread"] is None:
-        TRAINED_ON[network][0]["spread"] = spread_of(images)
+    network, about = unwrap(model), about_images(loader, images)
+    known, said = TRAINED_ON.get(network, ({}, set()))
+    same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
+    TRAINED_ON[network] = about, said if same else set()
 
 
 def forget(model: nn.Module) -> None:
@@ -360,15 +359,14 @@ def forget(model: nn.Module) -> None:
 
 def saved(model: nn.Module, digest: str) -> None:
     """Remember what the weights in a file were trained on."""
-    about, _ = TRAINED_ON.get(unwrap(model), ({}, set()))
-    SAVED[digest] = dict(about)
+    SAVED[digest] = TRAINED_ON.get(unwrap(model))
 
 
 def loaded(model: nn.Module, digest: str) -> None:
     """`model` has the weights of a file now, and was trained on what they were trained on, if that is known."""
     forget(model)
     if known := SAVED.get(digest):
-        TRAINED_ON[unwrap(model)] = dict(known), set()
+        TRAINED_ON[unwrap(model)] = known[0], set()
 
 
 def are_close(ours: list[float], theirs: list[float]) -> bool:
@@ -386,7 +384,7 @@ AGREE = {"scaling": are_close, "spread": are_alike, "classes": eq}
 def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
-    theirs = about_images(loader) | {"spread": spread_of(images)}
+    theirs = about_images(loader, images)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
@@ -403,11 +401,6 @@ def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
     said |= differ
 
 
-def spread_of(images: Tensor | None) -> float | None:
-    """The standard deviation of a batch's pixels; None where it has too few images to say much."""
-    return None if images is None or len(images) < FEWEST_LABELS else float(images.float().std())
-
-
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -416,8 +409,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model if inner is None else unwrap(inner)
 
 
-def about_images(loader) -> dict:
-    """The classes of a loader's images and what it normalises them with; None for what it does not say."""
+def about_images(loader, images: Tensor | None = None) -> dict:
+    """A loader's classes, its scaling, and the spread of a batch of its pixels; None for what it does not say."""
     dataset = whole(getattr(loader, "dataset", loader))  # a `BatchLoader` has its `ImageSet` itself
     classes = getattr(getattr(dataset, "image_set", dataset), "classes", None)
     if not isinstance(classes, (list, tuple)) or getattr(dataset, "target_transform", None):
@@ -425,7 +418,8 @@ def about_images(loader) -> dict:
     both = [getattr(loader, name, None) for name in ("mean", "std")]
     known = all(isinstance(one, Tensor) for one in both)
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
-    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling, "spread": None}
+    spread = None if images is None or len(images) < FEWEST else float(images.float().std())
+    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling, "spread": spread}
 
 
 def image_set_of(loader):

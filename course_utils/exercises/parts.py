@@ -30,8 +30,9 @@ def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> Non
     """Raise TrainingError where something else stands in a part's place."""
     if not isinstance(model, nn.Module):
         raise TrainingError(f"expected a network first, as SmallNet() makes one, found {naming(model)}")
-    for loader in (train_loader, *([] if validation_loader is None else [validation_loader])):
-        iterable(loader)
+    iterable(train_loader)
+    if validation_loader is not None:
+        iterable(validation_loader)
     if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "step")):
         raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
     if hasattr(hooks, "start"):
@@ -83,19 +84,14 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
 
 def check_frozen(model: nn.Module) -> None:
     """Warn of frozen batch norms in eval mode that do not stay in it when the model is put into train mode."""
-    still = [layer for layer in model.modules() if is_frozen_norm(layer) and not layer.training]
+    norms = [layer for layer in model.modules() if getattr(layer, "running_mean", None) is not None]
+    # Frozen: has weights, and trains none of them.
+    still = [n for n in norms if not n.training and {p.requires_grad for p in n.parameters()} == {False}]
     if model.training and still:
         model.train()  # as fit is about to do
         if any(norm.training for norm in still):
-            advice = "TransferNet keeps them in eval mode"
-            warn(
-                f"fit puts all layers into train mode, and the averages of frozen batch norms move: {advice}"
-            )
-
-
-def is_frozen_norm(layer: nn.Module) -> bool:
-    weights = [*layer.parameters()] if getattr(layer, "running_mean", None) is not None else []
-    return bool(weights) and not any(weight.requires_grad for weight in weights)
+            found = "fit puts all layers into train mode, and the averages of frozen batch norms move"
+            warn(f"{found}: TransferNet keeps them in eval mode")
 
 
 def check_optimizer(model: nn.Module, optimizer) -> None:
@@ -116,9 +112,8 @@ def check_overlap(loader, validation_loader) -> None:
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
     if ours is None or theirs is None:
         return
-    if ours.images is theirs.images and not any(
-        hasattr(one, "sampler") for one in (loader, validation_loader)
-    ):
+    sampled = hasattr(loader, "sampler") or hasattr(validation_loader, "sampler")
+    if ours.images is theirs.images and not sampled:
         warn("the images that validate are those that train, and say nothing about others: see data.split")
     if not theirs.name.endswith(" validation"):
         return
@@ -265,7 +260,8 @@ def device() -> torch.device:
     if mps.is_available():
         if torch.__version__ >= (2, 14) and mps.is_macos_or_newer(15, 0):
             return torch.device("mps")
-        warn("Apple's graphics processor trains from PyTorch 2.14 and macOS 15 on: here the processor does")
+        found = "Apple's graphics processor trains from PyTorch 2.14 and macOS 15 on"
+        warn(f"{found}, so here the processor does")
     return torch.device("cpu")
 
 

@@ -137,7 +137,7 @@ def curves(
     recorded = {label: runs for label, name in names.items() if (runs := runs_of(name))}
     means = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
     for label, runs in recorded.items():
-        means[label] = np.mean(np.array([run["history"][quantity] for run in runs], float), axis=0)
+        means[label] = mean_curve(runs, quantity)
     kept = {label: curve for label, curve in means.items() if not np.isnan(curve).any()}
     found = {label: SimpleNamespace(**{quantity: curve}) for label, curve in kept.items()}
     if not found:
@@ -155,6 +155,11 @@ def curves(
     return figure
 
 
+def mean_curve(runs: Sequence[Mapping], quantity: str) -> np.ndarray:
+    """The mean over runs, epoch by epoch; NaN where one of them measured nothing."""
+    return np.mean(np.array([run["history"][quantity] for run in runs], float), axis=0)
+
+
 @closed
 def losses(names: Mapping[str, str]) -> Figure | Html:
     """A panel for each of `{label: recipe}` that was run: training and validation loss, means over its seeds."""
@@ -165,7 +170,7 @@ def losses(names: Mapping[str, str]) -> Figure | Html:
     figure, panels = plt.subplots(1, len(recorded), figsize=(plots.WIDTH, 2.9), **layout)
     for panel, (label, runs) in zip(panels[0], recorded.items(), strict=True):
         for curve, which in {"train_loss": "training", "validation_loss": "validation"}.items():
-            values = np.mean(np.array([run["history"][curve] for run in runs], float), axis=0)
+            values = mean_curve(runs, curve)
             panel.plot(np.arange(1, len(values) + 1), values, label=which)
         panel.set(title=plots.wrap(label, 12), xlabel="epoch")
     panels[0, 0].set_ylabel(plots.LOSS)
