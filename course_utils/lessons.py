@@ -20,7 +20,7 @@ class Recipe:
     network: str = "SmallNet"
     network_args: dict[str, Any] = field(default_factory=dict)
     normalise: bool = False
-    crop: int = 0  # pixels of padding before the random crop; zero switches this and the next four off
+    crop: int = 0  # pixels of padding before the random crop; zero is off, here as in the next four
     flip: float = 0.0  # probability
     hole: int = 0  # side of the cutout in pixels
     hole_chance: float = 0.0

@@ -25,7 +25,7 @@
 # * write a convolutional network and a training loop in plain PyTorch;
 # * work out how many weights a network has before you build it, and where they are;
 # * follow the shape of the data through every layer;
-# * draw a learning-rate schedule before you pay for it, and see when it has shrunk to nothing;
+# * draw a learning-rate schedule before you pay for it, and see when the rate has shrunk to nothing;
 # * recognise overfitting in the curves, and say what dropout and augmentation do about it;
 # * save weights, load them safely, and measure a test accuracy once;
 # * reuse a trained network on a new task, and check that it really was trained.
@@ -93,14 +93,14 @@ plots.show_images(
 plt.show()
 
 # %% [markdown]
-# A few are hard even for you. A guess is right once in a hundred times; keep that **1 %** in mind as the floor for
-# everything below.
+# A few are hard even for you. A random guess is right once in a hundred times; keep that **1 %** in mind as the floor
+# for everything below.
 #
 # ## The network
 #
 # The network sees by *convolution*: lay a *filter* of 3×3 numbers over the picture, multiply each number by the pixel
-# under it, and add up the nine products. The sum is large where the picture looks like the filter. This one looks for
-# edges, dark on the left and bright on the right.
+# under it, and add up the nine products. The sum is large where the picture changes as the filter does. This one looks
+# for edges, dark on the left and bright on the right.
 
 # %%
 edge_filter = torch.tensor([[-1.0, 0.0, 1.0]] * 3)
@@ -112,7 +112,7 @@ print(f"on an edge:       {(edge_filter * an_edge).sum():.1f}")
 print(f"on a plain spot:  {(edge_filter * no_edge).sum():.1f}")
 
 # %% [markdown]
-# Move the filter over the whole picture, pixel by pixel, and the sums are a picture again, a *feature map*.
+# Move the filter over the whole picture, pixel by pixel, and the sums form another picture, a *feature map*.
 
 # %% mystnb={"image": {"alt": "Six pictures in grey, and below each its feature map: bright along edges that go from dark to bright, black elsewhere."}}
 grey = torch.from_numpy(train_set.images[picks[:6]]).float().mean(3) / 255
@@ -123,7 +123,7 @@ plots.show_images(both[..., None].expand(12, 32, 32, 3).numpy(), columns=6)
 plt.show()
 
 # %% [markdown]
-# Below each picture, its map is bright where the filter found its edge. (The bright left border is one, too:
+# Below each picture, its map is bright where the filter found its edge. (The bright left border is an edge, too:
 # `padding=1` surrounds the picture with zeros, which are black.) Nobody writes filters by hand any more: `nn.Conv2d`
 # starts with many filters of random numbers, and these numbers are what training changes. The filters of the next layer
 # look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them it has $9c$
@@ -148,12 +148,12 @@ def stage(c, d):
 # %% [markdown]
 # Training shows the network a *batch* of pictures at a time. Batch normalisation keeps the values of each channel on
 # one scale, which makes training faster: it subtracts the batch's mean and divides by its standard deviation. In *eval
-# mode*, when the network only answers, it uses running averages of both. Dropout sets some values to zero at random;
-# you will see what for. ReLU sets negative values to zero: without something of this kind between them, two layers
-# could do no more than one. (ReLU after pooling gives the same result as before it, with a quarter of the work.)
+# mode*, when the network only answers, it uses running averages of these two instead. Dropout sets some values to zero
+# at random; you will see what for. ReLU sets negative values to zero: without something of this kind between them, two
+# layers could do no more than one. (ReLU after pooling gives the same result as before it, with a quarter of the work.)
 #
-# Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which every
-# value that comes in counts for every value that goes out. Two of them turn the 2,048 into one number for each class.
+# Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which
+# every input value contributes to every output value. Two of them turn the 2,048 into one number for each class.
 
 
 # %% tags=["slide-more"]
@@ -188,7 +188,7 @@ network = Network()
 #
 # * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
 # * batch normalisation, once it has normalised a channel, multiplies it by a learned *scale* and adds a learned *shift*:
-#   two numbers a channel;
+#   two numbers per channel;
 # * a dense layer from $n$ to $m$ values has $nm$ weights and $m$ biases.
 
 
@@ -250,7 +250,7 @@ assert torch.allclose(yours, theirs, atol=1e-5)
 print("the same weights, the same logits")
 
 # %% [markdown]
-# From here on we use the package's. It has the same layers, with a faster dropout that draws other random numbers.
+# From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?
@@ -302,8 +302,8 @@ print(f"from {lowest:.0f} to {highest:.0f}")
 print("labels", tuple(labels.shape), labels.dtype)
 
 # %% [markdown]
-# One check costs nothing and catches many mistakes: before training, the network knows nothing, so its loss
-# should be that of a guess: among 100 classes $\ln 100 \approx 4.61$.
+# One check costs nothing and catches many mistakes. Before training, the network knows nothing, so its loss should be
+# that of a random guess: among 100 classes, $\ln 100 \approx 4.61$.
 
 # %%
 training.seed_everything(0)
@@ -323,7 +323,7 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # Training changes every weight a little after each batch: one *step*. The *gradient* says, for each weight, how the
 # loss would change if the weight grew a little; the step goes the other way, by the gradient times the *learning rate*.
 # Here the rate starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2 every few *epochs*; an epoch is one pass
-# over all training images. The project planned 330 epochs at steps of five: an hour at ten seconds an epoch. Draw it
+# over all training images. The project planned 330 epochs in steps of five: an hour at ten seconds an epoch. Draw it
 # first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
@@ -355,8 +355,8 @@ first = int(np.argmax(planned < smallest_change)) + 1
 print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
 
 # %% [markdown]
-# 99.97 % of the sum lies in the first 25 epochs: after them the weights hardly move. From epoch 61 on they do not move
-# at all: even a gradient of 1, a large one, changes a weight of 0.01 by so little that float32 rounds it away. The last
+# 99.97 % of the sum lies in the first 25 epochs: after them the weights hardly move. From epoch 61 on hardly any can
+# move: even a gradient of 1, a large one, changes a weight of 0.01 by so little that float32 rounds it away. The last
 # 270 epochs, 45 minutes of the hour, compute gradients and throw them away: these epochs are *dead*. (Momentum,
 # explained below, puts that off by ten epochs.) **A schedule belongs to a number of epochs: change one, and you must
 # change the other.**
@@ -384,7 +384,7 @@ print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
 #
 # $$\text{weight} \leftarrow \text{weight} - \text{rate} \times \text{gradient}.$$
 #
-# That is `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the step before, so steps that
+# That is `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the previous step, so steps that
 # agree add up, to as much as ten times their length, and steps that disagree cancel. *Weight decay* also pulls each
 # weight a little towards zero. Here is one epoch in full.
 
@@ -406,8 +406,8 @@ def train_one_epoch(network, loader, loss_fn, optimizer):
 
 
 # %% [markdown]
-# Without `zero_grad`, each step would add its gradients to those of all steps before. The sums are there only to report
-# the loss and the accuracy.
+# Without `zero_grad`, each step would add its gradients to those of all steps before. The three totals are there only
+# to report the loss and the accuracy.
 #
 # `train_epoch` in the package is this loop, made ready for graphics cards and for 16-bit numbers. On the same batches,
 # from the same weights, it has the same loss.
@@ -430,12 +430,12 @@ assert abs(yours[0] - theirs[0]) < 1e-3
 print("the same loss after the same ten batches")
 
 # %% [markdown]
-# `fit` calls it once per epoch and, after each, measures the network on the validation set; steps the schedule; and
-# prints a line. It also refuses a network over the budget. Open `course_utils/training.py` and read it.
+# `fit` calls `train_epoch` once per epoch; after each epoch it measures the network on the validation set, steps the
+# schedule and prints a line. It also refuses a network over the budget. Open `course_utils/training.py` and read it.
 #
-# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
-# the same run every time. (Another processor rounds differently, and a graphics card may do so from run to run; then
-# the runs drift apart.)
+# All that training changes (the weights, the optimizer, the schedule) is created afresh in the training cell, so that
+# you get the same run every time. (Another processor rounds differently, and a graphics card may do so from run to run;
+# then the runs drift apart.)
 
 # %% tags=["nbval-ignore-output"]
 device = training.pick_device()
@@ -480,7 +480,7 @@ plt.show()
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
 # nearly flat, and the training loss lies far below the validation loss. Such a **gap** shows how much better the
 # network knows the pictures that it was trained on. It becomes **overfitting** when the validation loss *rises* while
-# the training loss goes on falling: then the network is learning the training images and no longer the classes.
+# the training loss goes on falling: most of what the network then learns is true of the training images only.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
 # slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report
@@ -495,7 +495,7 @@ for run in recorded:
 # ## Memorising, and two remedies
 #
 # A network memorises fastest when it has few pictures. Take 500, of ten classes, and train a network on them until it
-# knows them all; one with half the channels is enough. The accuracy on these 500 is measured at the end, without
+# knows them all; a network with half the channels is enough. The accuracy on these 500 is measured at the end, without
 # dropout and on the plain pictures, so that it can be compared with the validation accuracy. Their difference is the
 # gap again, this time in accuracy.
 
@@ -566,7 +566,7 @@ if recipe.data == "shapes100":
     assert after > before
 
 # %% [markdown]
-# Only augmentation narrows the gap by much. On the drawn shapes it also raises validation accuracy. Here are the
+# Only augmentation narrows the gap noticeably. On the drawn shapes it also raises validation accuracy. Here are the
 # curves.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: a curve without a remedy, one with dropout and one with augmentation."}}
@@ -579,9 +579,10 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# With augmentation hardly any picture is seen twice, so the network learns more slowly at first, and still learns when
-# the one without has nothing left to learn from its 500. Dropout, mild here, changes much less. (That is how the drawn
-# shapes come out. On CIFAR, 15 epochs are too few for it to show: the three curves end within two points.)
+# With augmentation hardly any picture is seen twice, so the network learns more slowly at first, but it is still
+# learning when the network without augmentation has nothing left to learn from its 500. Dropout, mild here, changes
+# much less. (That is how the drawn shapes come out. On CIFAR, 15 epochs are too few for the difference to show: the
+# three curves end within two points.)
 #
 # **On all of CIFAR-100**, a remedy takes longer to pay off. Here are recorded runs of this session's recipe, on average
 # over their seeds. Training accuracy is measured during training, with dropout on.
@@ -620,8 +621,8 @@ for name, tensor in model.state_dict().items():
 print("every tensor came back as it was")
 
 # %% [markdown]
-# All choices are made: now the test set. The sections below look at the same answers more closely, and choose nothing
-# by them.
+# All choices are made: now the test set. The sections below look at the same answers more closely, but no choice is
+# based on them.
 
 # %% tags=["nbval-ignore-output"]
 test_loader = BatchLoader(test_set, 250)
@@ -630,8 +631,8 @@ print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
 print(f"a guess: {1 / n_classes:.0%}")
 
 # %% [markdown]
-# The project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick
-# profile, its number is about shapes and says nothing about that one.
+# The project reports 50.48 % on CIFAR-100 for this network and schedule. If your run is in the quick profile, its
+# accuracy is for drawn shapes and cannot be compared with that.
 #
 # ## Which mistakes?
 #
@@ -651,8 +652,9 @@ plots.most_confused(confusion, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# Would you confuse these, too? (A class of the drawn shapes has ten test pictures, so one pair can be chance.) The
-# network's most confident mistakes are worth a look of their own. On real pictures the label is sometimes at fault.
+# Would you confuse these, too? (A class of the drawn shapes has ten test pictures, so a single pair may be due to
+# chance.) The network's most confident mistakes are worth a look of their own. On real pictures the label is sometimes
+# at fault.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Eight test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
@@ -663,7 +665,7 @@ plt.show()
 #
 # Back to ten classes with fifty pictures each. Take the network that you trained above on all hundred classes, but
 # without its last layer (the *backbone*). **Freeze** its weights, so that training leaves them as they are, and train a
-# new last layer, the *head*. Its features were learned for other classes; are they of use?
+# new last layer, the *head*. The backbone's features were learned for other classes; are they of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)
@@ -682,9 +684,9 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
 # %% [markdown]
 # As a control, do exactly the same with a backbone of **random** weights. The project had none: it froze a ResNet-18, a
-# well-known network of 18 layers, got 25 % on CIFAR-100, where a guess is 1 %, and took that for what transfer learning
-# is worth. (Those are other classes than the ten below, and another network; the book's page on transfer works out
-# which weights it probably had.)
+# well-known network of 18 layers, got 25 % on CIFAR-100, where a random guess gets 1 %, and took that for what transfer
+# learning is worth. (Those are other classes than the ten below, and another network; the book's page on transfer works
+# out which weights it probably had.)
 
 
 # %% tags=["nbval-ignore-output", "slide-output"]
@@ -716,9 +718,9 @@ print("a guess:                          10 %")
 # The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check
 # first that the weights arrived.
 #
-# In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights
-# from ImageNet. It expects pictures that are normalised as those of its training were. The weights have to be fetched;
-# without an internet connection you get a message that says what to do.
+# In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights from
+# ImageNet. It expects pictures that are normalised in the same way as its training pictures. The weights have to be
+# fetched; without an internet connection you get a message that says what to do.
 
 # %% tags=["nbval-ignore-output"]
 if lessons.profile() == "full":
@@ -773,7 +775,7 @@ plt.show()
 # * **Count before you build.** Dense layers after a large feature map eat the budget; one more pooling gives it back.
 # * **Draw the schedule before you pay for it.** Steps of five with gamma 0.2 are over after 25 epochs, whatever you plan.
 # * **A gap between the losses is not overfitting yet; a validation loss that rises is.** Dropout and augmentation work
-#   against it, and want more epochs.
+#   against it, and need more epochs.
 # * **Test once.** Choices are made on validation data, or the test accuracy stops meaning anything.
 # * **A frozen backbone is only as good as its weights.** Run the random control.
 #

@@ -67,11 +67,11 @@ by_hand = stage_1 + stage_2 + dense_1 + dense_2
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# A stage has the convolution's $9cd$ weights, its $d$ biases, and two numbers a channel for batch normalisation. Its running
-# mean and variance are stored as well, but they are measured and not learned, so they do not count.
+# A stage has the convolution's $9cd$ weights, its $d$ biases, and two numbers per channel for batch normalisation. Its
+# running mean and variance are stored as well, but they are measured and not learned, so they do not count.
 #
-# Two poolings leave 8×8 positions with 48 channels each: 3,072 values come into the first dense layer, and 60 × 3,072 weights
-# follow from that. It takes 96 % of this small network, even more than in the lesson's.
+# Two poolings leave 8×8 positions with 48 channels each: 3,072 values come into the first dense layer, which has 60 ×
+# 3,072 weights and 60 biases. That is 96 % of this small network, a larger share than in the lesson's.
 #
 # </details>
 
@@ -140,10 +140,10 @@ dead = int((rates < smallest_change).sum())
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# float32 keeps about seven digits: from 0.01 to the next number it is $9.3 \cdot 10^{-10}$, and less than half of that
+# float32 keeps about seven digits: the next number after 0.01 is $9.3 \cdot 10^{-10}$ away, and less than half of that
 # is rounded away. The rate starts at 0.04 and is divided by five at each drop: it needs
-# $\ln(0.04 / (4.66 \cdot 10^{-10})) / \ln 5 \approx 11.35$ drops to get there, so the twelfth drop kills it. That one
-# comes after 96 epochs; the other 24 do nothing.
+# $\ln(0.04 / (4.66 \cdot 10^{-10})) / \ln 5 \approx 11.35$ drops to fall that low, so after the twelfth drop the epochs
+# are dead. It comes after 96 epochs; in the other 24 hardly a weight moves.
 #
 # Long before they are dead, epochs are useless: compare how far the rates of the second half could carry a weight with
 # those of the first.
@@ -186,13 +186,13 @@ def train(network, loader, loss_fn, optimizer, scheduler, epochs):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# `backward` *adds* to the gradients that are there, so somebody has to clear them: before the next `backward` and not between
-# `backward` and `step`. `train()` stands inside the loop over epochs because a validation between two epochs switches to
-# eval mode; here, where nothing is validated, once would do.
+# `backward` *adds* to the gradients that are there, so they have to be cleared: before the next `backward`, but not
+# between `backward` and `step`. `train()` stands inside the loop over epochs because a validation between two epochs
+# switches to eval mode; here, where nothing is validated, once would do.
 #
-# A loss is the mean over its batch. A mean of those means gives the pictures of a small last batch too much weight, so each is
-# multiplied by its number of pictures first. `item()` turns it into a number. Without it, every loss of the epoch would keep
-# the graph of its batch in memory.
+# A loss is the mean over its batch. A mean of those means gives the pictures of a small last batch too much weight, so
+# each is multiplied by its number of pictures first. `item()` turns it into a number. Without it, every loss of the
+# epoch would keep what the backward pass of its batch needs in memory.
 #
 # </details>
 
@@ -246,8 +246,8 @@ for _ in range(2):
 print(f"one class at a time: {a_class_at_a_time(broken_accuracy, play):.1%}")
 
 # %% [markdown]
-# Repair it. `accuracy` measures in eval mode, keeps no notes for a backward pass, and leaves the network in the mode in
-# which it came, whichever that was.
+# Repair it. `accuracy` measures in eval mode, records nothing for a backward pass (`torch.inference_mode()`), and
+# leaves the network in whichever mode it was in before.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -335,10 +335,11 @@ checks.needs_no_bias(bare, bare_norm, conv, norm)
 # %% [markdown]
 # ## 7. The best network under 300,000 weights
 #
-# You have less than a third of the lesson's budget, and all hundred classes of shapes in textures. This network spends it as the lesson's does, and is
-# trained for three epochs. Two things would blur the comparison, and are the same for every network here: dropout is
-# off, because so short a training does not overfit, and the activation is GELU, a ReLU with a round bend. With ReLU, most of this dense layer
-# dies in the first steps (exhibit 9 of the gallery, later in the book), and you would compare dead units instead of budgets.
+# You have less than a third of the lesson's budget, and all hundred classes of shapes in textures. This network spends
+# it as the lesson's does, and is trained for three epochs. Two things would blur the comparison, and are the same for
+# every network here: dropout is off, because so short a training does not overfit, and the activation is GELU, a ReLU
+# with a smooth bend. With ReLU, most of this dense layer dies in the first steps (exhibit 9 of the gallery, later in
+# the book), and you would compare dead units instead of budgets.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -384,9 +385,9 @@ to_beat = train_and_validate(starting_network)
 print(f"{count_parameters(starting_network):,} weights: {to_beat:.1%}")
 
 # %% [markdown]
-# Spend the 300,000 better, by ten points of accuracy at least: a hurdle, not a proof, since the starting network alone
-# moves by up to twenty from seed to seed. `widths` may have up to five stages, and `hidden` any number of neurons.
-# Where was the budget spent, and where is the seeing done?
+# Spend the 300,000 better, by ten points of accuracy at least. That is a hurdle, not a proof: the accuracy of the
+# starting network alone varies by up to twenty points from seed to seed. `widths` may have up to five stages, and
+# `hidden` any number of neurons. Where was the budget spent, and where is the seeing done?
 
 # %% tags=["hide-cell", "nbval-ignore-output", "solution"]
 training.seed_everything(0)
@@ -406,11 +407,11 @@ print(f"{count_parameters(mine):,} weights: {my_accuracy:.1%}")
 # picture.
 #
 # This is one answer among many. Three epochs are a rough test: change the seed in `train_and_validate` and in front of
-# each network, and both of them move, the starting network by twenty points. So ask for a large difference, or for
-# several seeds.
+# each network, and both accuracies change, that of the starting network by up to twenty points. So ask for a large
+# difference, or for several seeds.
 #
-# And compare like with like. Give the starting network ReLU back, and it falls far behind; give this one GELU and that one ReLU, and
-# most of the difference is no longer the budget's.
+# And compare like with like. Give the starting network ReLU back, and it falls far behind. Compare that with your
+# network with GELU, and most of the difference no longer comes from how the budget was spent.
 #
 # </details>
 
@@ -466,9 +467,10 @@ for true, predicted in two_worst(confusion):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Which pairs come out on top may differ on your computer, because five pictures a class are few. Look at the names first: do the
-# two share their shape, or their texture? Textures are told apart by fine detail: how close the lines are, whether they bend or
-# cross, how quickly light changes into dark. Noise hides just that, and the poolings blur it.
+# Which pairs come out on top may differ on your computer, because five pictures per class are very few. Look at the
+# names first: do the two share their shape, or their texture? Textures are told apart by fine detail: how close the
+# lines are, whether they bend or cross, how quickly light changes into dark. Noise hides just that, and the poolings
+# blur it.
 #
 # An explanation is a prediction, so test it. If you say "it is the noise", add more of it to the validation
 # pictures: this confusion should then grow faster than the others. If you say "the detail is lost in the poolings", train a network that pools once less. And look at the matrix
@@ -494,16 +496,17 @@ for true, predicted in two_worst(confusion):
 #
 # </details>
 #
-# **2.** The training loss still falls, the validation loss has begun to rise. What is the one thing that cannot help?
+# **2.** The training loss still falls, the validation loss has begun to rise. What is least likely to bring it down
+# again?
 #
 # - **a)** more dropout
-# - **b)** more epochs of the same
+# - **b)** more epochs at the same learning rate
 # - **c)** augmentation
 #
 # <details><summary>Answer</summary>
 #
-# **b.** The network is learning the training images by heart; more of the same makes that worse. Dropout and augmentation
-# both make it harder.
+# **b.** The network is learning the training images by heart, and more of the same mostly adds to that. Dropout and
+# augmentation both make memorising harder. (A lower rate may help, too.)
 #
 # </details>
 #

@@ -17,10 +17,10 @@
 # # Session 2: a residual network in 24 epochs
 #
 # Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of
-# them**. What matters, then, is how the pictures are fed in and at which rate the network learns. This was set as an
-# *assignment*, which fixed that, too; you will see each choice, and may change it. (A student *project* solved it and
-# published its *log*: settings, rates and accuracies. Trained as that says, the network stops just short of the bar.
-# You will see why, and what clears it.)
+# them**. What matters, then, is how the pictures are fed in and at which rate the network learns. The task was set as
+# an *assignment*, which prescribed these choices, too; you will see each of them, and may change it. (A student
+# *project* solved it and published its *log*: settings, rates and accuracies. Trained as the log says, the network
+# stops just short of the bar. You will see why, and what clears it.)
 #
 # After this session you can
 #
@@ -28,7 +28,7 @@
 # * augment pictures one at a time, as the libraries do, and a whole batch at a time;
 # * write a residual network in thirty lines and check its size against the published count;
 # * find a learning rate with a range test, and write the cycle that uses it;
-# * read the results: the bar, the confusion matrix, and the mistakes of which the network is surest.
+# * read the results: the bar, the confusion matrix, and the network's most confident mistakes.
 #
 # **Time**: 45 minutes to read and try; the computer needs about a minute in the quick profile.
 
@@ -112,9 +112,9 @@ del everything
 # %% [markdown]
 # ## Augmentation
 #
-# Three changes leave a picture's class alone: shift it by up to four pixels (pad, then crop), mirror it, and cut an 8×8
-# square out of it (*cutout*), so that the network cannot rely on one detail. Border and square are filled with the mean
-# colour, which normalisation turns into zero: "nothing to see here".
+# Three changes leave a picture's class alone: shifting it by up to four pixels (pad, then crop), mirroring it, and
+# cutting an 8×8 square out of it (*cutout*), so that the network cannot rely on one detail. Border and square are
+# filled with the mean colour, which normalisation turns into zero: "nothing to see here".
 #
 # The project did this an image at a time, with torchvision for the crop and albumentations for the rest. Its log names
 # no probabilities, so those are ours:
@@ -246,7 +246,7 @@ assert x.shape == (2, 10)
 
 # %% [markdown]
 # From layer to layer a quarter of the positions remain, and the channels double. So layers 1 to 3 take the same number
-# of multiplications, 75 million a picture, and so does each residual block with its two convolutions. Only the first
+# of multiplications, 75 million per picture, and so does each residual block with its two convolutions. Only the first
 # convolution, *prep*, takes far fewer.
 #
 # The package calls this network `CustomResNet`. The published count is 6,575,370 weights. Give the package's network
@@ -311,8 +311,8 @@ print(f"{len(train_loader)} batches of {recipe.batch_size} an epoch")
 #
 # Start far too low, raise the rate a little with every batch, and watch the loss. While the rate is too low nothing
 # happens; then the loss falls; then it explodes. (This one ends at 0.1; in the quick profile the loss has only begun to
-# rise there.) The optimizer is Adam: it divides the average gradient of each weight by its usual size, so that the rate
-# is about how far a weight moves in a step. The test ends by putting the network back as it was.
+# rise there.) The optimizer is Adam: it divides the average gradient of each weight by that gradient's usual size, so
+# that the rate is about how far a weight moves in a step. The test ends by putting the network back as it was.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Loss against learning rate on a logarithmic scale: flat at low rates, falling, then turning up; a mark shows the suggested rate, a tenth of the lowest point's."}}
 train_loader.epoch = 0  # the same order of pictures every time
@@ -330,11 +330,11 @@ plt.show()
 
 # %% [markdown]
 # At the lowest point the rate is already so high that the loss is about to rise; a common rule takes a tenth of that
-# rate, and so does the mark. The curve is noisy and its valley flat: a factor of three either way is within the error.
-# A range test finds the order of magnitude.
+# rate, which is where the mark is. The curve is noisy and its valley flat: a factor of three either way is within the
+# error. A range test finds the order of magnitude.
 #
-# Did you see where the curve begins? A guess among ten classes costs 2.30, and this network starts higher. The page
-# *Getting to 94 %* shows why, and what it costs.
+# Did you see where the curve begins? A random guess among ten classes has a loss of 2.30, and this network starts
+# higher. The page *Getting to 94 %* shows why, and what it costs.
 #
 # On CIFAR-10 the project read 3.2 · 10⁻⁴ off its own curve. The quick profile has other pictures, a network with a
 # quarter of the channels and smaller batches: it trains at ten times that rate, 3.2 · 10⁻³, and the mark should be near
@@ -394,8 +394,8 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# At the start of each epoch the rate is what the project's log printed. (The peak is at the start of epoch 6, which is
-# where epoch 5 ends.)
+# The rate at the start of each epoch matches the one in the project's log. (The peak is at the start of epoch 6, which
+# is where epoch 5 ends.)
 
 # %%
 for epoch in range(0, 24, 3):
@@ -416,8 +416,8 @@ print(f"{recipe.epochs} epochs,", recipe.schedule_args)
 # %% [markdown]
 # ## Training
 #
-# All that training changes (the weights, the optimizer, the schedule) is made anew in the same cell, so that you get
-# the same run every time, on a processor.
+# All that training changes (the weights, the optimizer, the schedule) is created afresh in the training cell, so that
+# you get the same run every time, at least on a CPU.
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)
@@ -452,9 +452,9 @@ plt.show()
 
 # %% [markdown]
 # The training loss is an average over the whole epoch, on pictures with squares cut out, while the network still
-# improves; the validation loss is measured after it. So early on the training loss can even lie *above* the validation
-# loss. On the drawn shapes the two are close together from the second epoch on. On CIFAR-10 a gap opens before the run
-# is half over, as the recorded runs show: the network learns the training images nearly by heart.
+# improves; the validation loss is measured at the end of the epoch. So early on the training loss can even lie *above*
+# the validation loss. On the drawn shapes the two are close together from the second epoch on. On CIFAR-10 a gap opens
+# before the run is half over, as the recorded runs show: the network learns the training images nearly by heart.
 #
 # ## The bar
 #
@@ -487,9 +487,9 @@ plt.show()
 
 # %% [markdown]
 # The published curve zigzags: up to epoch 20 it still falls by a point now and then, and rises by three. It passes 90 %
-# at epoch 21, and its last points come with the smallest rates. The course's curve is the mean of its runs. (The
-# accuracy axis begins at 75 %.) Those runs have the same rates, yet from epoch 15 on none of them falls by even a tenth
-# of a point; *The assignment*, in the book, looks for the reason.
+# at epoch 21, and its last points come with the smallest rates. (The accuracy axis begins at 75 %.) The course's curve
+# is the mean of its runs. These runs have the same rates, yet from epoch 15 on none of them falls by even a tenth of a
+# point; *The assignment*, in the book, looks for the reason.
 
 # %% tags=["remove-input"]
 print(f"published:  {published.RESNET_CURVE[-1]:.2f} % after 24 epochs")
@@ -499,8 +499,8 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
     print(f"with decay: {run['test_accuracy']:.2%}, seed {run['seed']}")
 
 # %% [markdown]
-# Run again as logged, the recipe starts as the published run did, and ends below the bar. The last line has one thing
-# more, a weight decay (a pull of every weight towards zero), which the log does not mention:
+# Run again as logged, the recipe starts as the published run did, and ends below the bar. The run in the last line adds
+# one thing, a weight decay (a pull of every weight towards zero), which the log does not mention:
 # `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. It ends where the published run does. The book's page on
 # the assignment has both curves. Do not expect your own full run to clear the bar without it. Another recipe for the
 # same network does so with ease: see the page *Getting to 94 %*.
@@ -521,7 +521,7 @@ else:
     print("quick profile: the sprint is for CIFAR-10 alone")
 
 # %% [markdown]
-# One view is the accuracy as you know it. For six, the network looks at six versions of each test picture, shifted and
+# One view is the usual test accuracy. For six, the network looks at six versions of each test picture, shifted and
 # mirrored, and its logits are averaged. Here are the recorded runs of the sprint:
 
 # %% tags=["remove-input", "slide-output"]
@@ -543,16 +543,16 @@ plots.confusion(confusion, test_set.classes, title="Confusion on the test set")
 plt.show()
 
 # %% [markdown]
-# Each row shows where the pictures of one class went. A matrix like this need not be symmetric: read a pair in both
-# directions before you explain it. And these are single pictures:
+# A matrix like this need not be symmetric: read a pair in both directions before you explain it. And here are single
+# pictures that the network got wrong:
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "The test pictures that the network got wrong with the highest confidence, each with its true class and the predicted one."}}
 plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# These are its mistakes, the surest first. (On the drawn shapes there may be hardly more than these.) Ask of each:
-# would cutout, a shift or a mirror image have helped, or is the label wrong?
+# These are its mistakes, the most confident first. (On the drawn shapes there may be few others.) Ask of each: would
+# cutout, a shift or a mirror image have helped, or is the label wrong?
 #
 # ## Your own picture
 #
@@ -590,7 +590,7 @@ plt.show()
 #
 # ## What to take away
 #
-# * **Measure, then normalise.** Statistics come from the training images, and a check that mean and deviation are 0 and 1
+# * **Measure, then normalise.** Statistics come from the training images, and a check that mean and standard deviation are 0 and 1
 #   takes three lines.
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude**, and putting the network back is part of the test.

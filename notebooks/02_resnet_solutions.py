@@ -72,8 +72,8 @@ rate = highest - share_of_the_way_down * (highest - lowest)
 # When epoch 11 begins, ten epochs are over. The way down takes 24 epochs and four of them are gone: a sixth. A sixth of the
 # difference of 0.0099 is 0.00165, which leaves 0.00835.
 #
-# The usual slip is to count the eleventh epoch as over. A log that prints the rate at the *end* of an epoch looks
-# like this slip; when two logs differ by one epoch, ask when they were printed.
+# The usual slip is to count the eleventh epoch as over. A log that prints the rate at the *end* of an epoch looks like
+# this slip; when two logs differ by one epoch, ask at which point of the epoch each prints the rate.
 #
 # </details>
 
@@ -89,7 +89,7 @@ checks.cycle_rate(
 
 # %% [markdown]
 # **In code.** The assignment's cycle peaks at epoch 5 of 24 and ends where it began. Make another one: the peak at
-# epoch **12**, and down to **zero** at the end. `rates` holds one rate a step, 98 steps an epoch. The start and the
+# epoch **12**, and down to **zero** at the end. `rates` holds one rate per step, 98 steps per epoch. The start and the
 # peak stay at $3.2 \cdot 10^{-6}$ and $3.2 \cdot 10^{-4}$. (`help(schedules.one_cycle)` says how to set the end;
 # `np.interp` does it, too.)
 
@@ -144,10 +144,10 @@ print(f"sum of the rates, new to old: {ratio:.3f}")
 # <details><summary><b>The reasoning</b></summary>
 #
 # Hardly at all. The area of a triangle is half its base times its height, wherever its tip is: moving the peak changes
-# nothing about the sum. The missing half per cent is the end at zero.
+# nothing about the sum. The missing half per cent comes from ending at zero.
 #
-# What the peak decides is *when* the weights travel. An early one leaves a long way down, on which they can settle. A late one
-# gives the network longer to warm up, and if that was not needed, the epochs are gone.
+# What the peak decides is *when* the weights travel. An early one leaves a long way down, on which they can settle. A
+# late one gives the network longer to warm up, and if that was not needed, those epochs are wasted.
 #
 # </details>
 
@@ -206,9 +206,9 @@ def unnormalise(batch, mean, std):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Normalising was: divide by 255, subtract the mean, divide by the deviation. Going back undoes the last step first. With the
-# channels last, three numbers broadcast over the last axis by themselves; with the channels first they would need
-# the shape (3, 1, 1).
+# Normalising was: divide by 255, subtract the mean, divide by the standard deviation. Going back undoes the last step
+# first. With the channels last, three numbers broadcast over the last axis by themselves; with the channels first they
+# would need the shape (3, 1, 1).
 #
 # `round` matters: arithmetic in float32 turns 87 into 86.99999, and converting to `uint8` cuts off what comes after the point.
 #
@@ -218,7 +218,7 @@ def unnormalise(batch, mean, std):
 checks.unnormalises(unnormalise)
 
 # %% [markdown]
-# Try it on real ones: the first row of pictures has gone to the network and back.
+# Try it on a batch: the pictures in the first row have been normalised and turned back.
 
 # %% mystnb={"image": {"alt": "Two rows of the same eight drawings of shapes: above after normalising and back, below as they were."}}
 train_set, test_set = data.load("shapes10")
@@ -331,8 +331,8 @@ class Block(nn.Module):
 # well, and as cheaply as possible. A 1×1 convolution mixes channels and looks at no neighbours; with a stride of 2 it
 # takes every second pixel of every second row. For 64 → 128 channels that is 8,192 weights beside the branch's 221,696.
 #
-# No ReLU comes after the sum here. One that did would cut the way around: what is negative would not come through. (He
-# et al. put one there in their first paper on residual networks and moved it away in the second.)
+# No ReLU comes after the sum here. A ReLU there would block the shortcut for negative values. (He et al. put one there
+# in their first paper on residual networks and moved it away in the second.)
 #
 # The assignment avoids the question: its convolution and pooling change the shape *before* the residual block.
 #
@@ -400,9 +400,9 @@ def flip_averaged(network, images):
 # The batch is in the network's order now: image, channel, row, column. The columns are the last axis. (The network is left
 # in eval mode, which is all that was asked; to leave no trace, put its mode back as in Session 1's exercise 5.)
 #
-# Two answers that are wrong for different reasons are wrong together less often than each alone: averaging keeps what they
-# agree on. It costs a second forward pass for every picture and no training. It is fair only if it is said: an accuracy
-# with test-time flips is compared with others that had them.
+# Two answers that are wrong for different reasons are wrong together less often than each alone: averaging keeps what
+# they agree on. It costs a second forward pass for every picture and no training. It is fair only if you say so:
+# compare an accuracy with test-time flips only with others that used them.
 #
 # </details>
 
@@ -435,8 +435,8 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 # <details><summary><b>An answer</b></summary>
 #
 # Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right. With twelve
-# against two, a point in all, mirroring very likely helps; with sixty against fifty, a point as well, it may be chance.
-# Then repeat it with another seed.
+# against two (a difference of one point) mirroring very likely helps; with sixty against fifty (one point as well) it
+# may be chance. Then repeat it with another seed.
 #
 # </details>
 #
@@ -451,13 +451,13 @@ with_gelu = np.array([53.37, 53.42, 53.13])  # GELU in the place of ReLU
 twice_the_epochs = np.array([51.29, 51.61, 50.72])  # 50 in the place of 25
 
 # %% [markdown]
-# Both changes look better in every pair. How sure can you be? Write `interval(changed, baseline)`, which returns the
-# two ends of the 95 % interval of the mean difference, for $n$ pairs of runs:
+# With every seed, both changes look better than the baseline. How sure can you be? Write `interval(changed, baseline)`,
+# which returns the two ends of the 95 % interval of the mean difference, for $n$ pairs of runs:
 #
 # $$\bar d \pm t_n \, \frac{s}{\sqrt n}$$
 #
 # $d$ are the differences seed by seed, $\bar d$ is their mean, and $s$ their standard deviation, computed with $n - 1$
-# in the denominator. $t_n$ is 1.96 for very many runs and larger for few, because few do not tell $s$ well:
+# in the denominator. $t_n$ is 1.96 for very many runs and larger for few, because a few runs give only a rough $s$:
 # `stats.t.ppf(0.975, n - 1)`.
 
 
@@ -476,9 +476,10 @@ def interval(changed, baseline):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Runs with the same seed share their split and the order of the pictures, and so part of their luck: seed 2 is the
-# worst of the three in every row. The difference within a seed is free of that part. Whoever takes the two means first,
-# and then each row's own spread, gets an interval two and a half times as wide for the 50 epochs.
+# Runs with the same seed share their split, their first weights and the order of the pictures, and so part of their
+# luck: seed 2 is the worst of the three in every row. The difference within a seed is free of that part. If you take
+# the two means first, and then each row's own spread (Welch's test), the interval for the 50 epochs is 1.8 times as
+# wide.
 #
 # </details>
 
@@ -499,12 +500,12 @@ for name, changed in changes.items():
 # %% [markdown]
 # <details><summary><b>An answer</b></summary>
 #
-# With three seeds, GELU's interval lies above one point: *better* holds. The interval of the 50 epochs has one point
-# inside, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
+# With three seeds, GELU's interval lies above one point: *better* holds. The interval of the 50 epochs contains one
+# point, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
 #
 # With two seeds $t_n$ is 12.7, not 4.3, and the interval of the 50 epochs is two and a half times as wide. GELU's is
 # *narrower*, but only because two of its differences happen to agree: an interval from few runs is subject to chance
-# itself. That is why one decides how many seeds to run before looking at any.
+# itself. That is why you decide how many seeds to run before looking at any.
 #
 # </details>
 #
@@ -512,7 +513,7 @@ for name, changed in changes.items():
 #
 # Three questions. Choose before you unfold.
 #
-# **1.** Every other training picture gets one cutout of 8×8 pixels, wherever it fits into 32×32. Which share of all
+# **1.** Every other training picture gets one cutout of 8×8 pixels, wherever it fits into 32×32. What share of all
 # training pixels is hidden?
 #
 # - **a)** 3 %
@@ -521,8 +522,8 @@ for name, changed in changes.items():
 #
 # <details><summary>Answer</summary>
 #
-# **a.** A cutout covers 64 of 1,024 pixels, 6 %, and half of the pictures have one. It does not cover all places alike:
-# because it has to fit, a pixel in the middle is hidden far more often than one in a corner.
+# **a.** A cutout covers 64 of 1,024 pixels, 6 %, and half of the pictures have one. It does not cover all places
+# equally often: because it has to fit, a pixel in the middle is hidden far more often than one in a corner.
 #
 # </details>
 #
@@ -534,8 +535,8 @@ for name, changed in changes.items():
 #
 # <details><summary>Answer</summary>
 #
-# **b.** Normalising turns the mean into zero and black into minus mean over deviation: a dark square with a sharp edge. The
-# network can learn to ignore it, but that takes epochs.
+# **b.** Normalising turns the mean into zero and black into minus mean over standard deviation: a dark square with a
+# sharp edge. The network can learn to ignore it, but that takes epochs.
 #
 # </details>
 #

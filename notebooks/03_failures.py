@@ -58,8 +58,9 @@ print("expect   about 90 % on validation images where all is well")
 # %% [markdown]
 # ## The healthy run
 #
-# The data are 3,000 drawings of ten shapes, with 500 more to validate on. A guess is right in **10 %** of the cases, and
-# its loss is $\ln 10 \approx 2.30$. Keep these two numbers in mind: they are what "has learned nothing" looks like.
+# The data are 3,000 drawings of ten shapes, with 500 more to validate on. A random guess is right in **10 %** of the
+# cases, and its loss is $\ln 10 \approx 2.30$. Keep these two numbers in mind: they are what "has learned nothing"
+# looks like.
 
 # %%
 train_set, validation_set = data.split(data.load("shapes10")[0])
@@ -88,9 +89,9 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle (starting at a fifth of its
-# highest rate), the same seed, and the same order of the pictures. `fit` compares what it is given,
-# looks at the first batch, and warns of the mistakes that it can see there. The function prints these warnings, so that you see which failures announce themselves
-# and which do not.
+# highest rate), the same seed, and the same order of the pictures. `fit` compares the two loaders, looks at the first
+# batch, and warns of any mistakes that it can see. The function prints these warnings, so that you see which failures
+# announce themselves and which do not.
 
 
 # %%
@@ -132,8 +133,8 @@ plots.learning_curves(healthy, title="The healthy run")
 plt.show()
 
 # %% [markdown]
-# After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit` has
-# nothing to say. Every exhibit is compared with this run, in figures whose dashed line is a guess.
+# After one epoch both losses are below that of a guess, 2.30, and they fall together. The accuracy climbs, and `fit`
+# has nothing to say. Every exhibit is compared with this run, in figures whose dashed line marks a random guess.
 #
 # ## 1. The rate is too high
 #
@@ -149,10 +150,10 @@ rate_too_high = train(
 beside_healthy("train_loss", {"rate too high": rate_too_high})
 
 # %% [markdown]
-# **How to recognise it.** After the first epoch the loss is *above* that of a guess, at which this network started: its
-# steps have driven it there. As the cycle lowers the rate again, the loss creeps back towards 2.3 and no further. The
-# first large steps have ruined the weights, and the smaller ones do not bring them back; exhibit 9 shows in what way.
-# If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
+# **How to recognise it.** After the first epoch the loss is *above* that of a random guess, which is where this network
+# started: its own steps have driven the loss up. As the cycle lowers the rate again, the loss creeps back towards 2.3
+# and no further. The first large steps have ruined the weights, and the smaller ones do not bring them back; exhibit 9
+# shows in what way. If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
 #
 # **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
 #
@@ -177,9 +178,9 @@ without_eval = train(stuck_model, train_loader())
 beside_healthy("validation_accuracy", {"eval() forgotten": without_eval})
 
 # %% [markdown]
-# **How to recognise it.** Not by the curve: it has the right shape and ends some points low, as with a dozen other
-# mistakes. Ask the same network the same question twice, and in batches of different sizes. A trained network has *one*
-# answer.
+# **How to recognise it.** Not by the curve: it has the right shape and only ends a few points too low, as it would with
+# a dozen other mistakes. Ask the same network the same question twice, and in batches of different sizes. A trained
+# network has *one* answer.
 
 # %% tags=["nbval-ignore-output"]
 mended = new_model()
@@ -207,7 +208,7 @@ for size in (1, 8, 64, 500):
 # of your own:
 #
 # ```python
-# model.eval()    # before the first batch, and model.train() before you train on
+# model.eval()    # before the first batch, and model.train() before you go on training
 # ```
 #
 # ## 3. Normalisation forgotten at test time
@@ -236,7 +237,7 @@ for name, loader in [
 
 # %% [markdown]
 # **How to mend it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard
-# deviation near 1. Then write the numbers down once, and give them to both loaders.
+# deviation near 1. Then define the numbers in one place, and give them to both loaders.
 #
 # ```python
 # scaling = {"mean": mean, "std": std}    # measured on the training images alone
@@ -256,8 +257,8 @@ beside_healthy("train_accuracy", {"sorted, not shuffled": not_shuffled})
 # **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. The
 # network has just been taught "everything is a ring" when the squares begin, and it is wrong until "everything is a
 # square" has replaced that. In the first epoch it is still quick to change its mind, so a class is partly learned while
-# it lasts, and the accuracy looks promising. Afterwards it comes too late every time, and a class that comes round
-# again has been forgotten.
+# it lasts, and the accuracy looks promising. In later epochs the change comes too late every time, and a class that
+# comes round again has been forgotten.
 
 # %% tags=["nbval-ignore-output"]
 print("training accuracy:  ", [f"{a:.1%}" for a in not_shuffled.train_accuracy])
@@ -284,10 +285,10 @@ permuted = train(new_model(), train_loader(permuted_set))
 beside_healthy("train_loss", {"labels permuted": permuted})
 
 # %% [markdown]
-# **How to recognise it.** The loss goes to that of a guess and rests there, smoothly: there is nothing to learn, and
-# the network finds out quickly. Do not rely on it, though. This network is small and the run is short. A large one,
-# given enough epochs, can learn every wrong label by heart; then the training loss falls, the validation accuracy stays
-# at a guess, and it looks like overfitting at its worst.
+# **How to recognise it.** The loss goes to that of a random guess and stays there, smoothly: there is nothing to learn,
+# and the network finds out quickly. Do not rely on this sign, though. This network is small and the run is short. A
+# large one, given enough epochs, can learn every wrong label by heart; then the training loss falls, the validation
+# accuracy stays at a guess, and it looks like overfitting at its worst.
 #
 # **How to mend it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
 
@@ -318,9 +319,9 @@ print(f"the lowest loss that is left to reach: {floor:.2f}")
 beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 
 # %% [markdown]
-# **How to recognise it.** It learns, but slowly. The loss creeps down towards a floor. At best the first softmax gives
-# 1 to the right class and 0 to the other nine; from these ten numbers the second one makes a probability of
-# $\frac{e}{e+9}$ for the right class, a loss of $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The
+# **How to recognise it.** The network learns, but slowly. The loss creeps down towards a floor. At best the first
+# softmax gives 1 to the right class and 0 to the other nine; from these ten numbers the second one makes a probability
+# of $\frac{e}{e+9}$ for the right class, a loss of $-\ln\frac{e}{e+9} \approx 1.46$, and no training can go lower. The
 # accuracy is lower than it should be too, but far from a guess, so this mistake can live on unnoticed. `fit` sees it:
 # true logits are not all positive, nor is their sum 1.
 #
@@ -396,10 +397,10 @@ usual_on_layers = train(
 beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 
 # %% [markdown]
-# The curves differ on the way, while the rate is high and any change sends a run elsewhere, but they meet at the end.
-# There an accuracy near 90 %, measured on 500 pictures, is uncertain by 1.3 points, so a gap of two or three says
-# nothing. Leaving the scales and biases out is a safeguard for the day on which you try a stronger decay, and not a way
-# to more accuracy.
+# The curves differ on the way, while the rate is high and any change sends a run down a different path, but they meet
+# at the end. One accuracy near 90 %, measured on 500 pictures, has a standard deviation of 1.3 points, so a gap of two
+# or three may well be chance. Leaving the scales and biases out is a safeguard for the day on which you try a stronger
+# decay; whether it also helps accuracy, so small a run cannot say.
 #
 # **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
@@ -411,8 +412,8 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 # ## 8. An augmentation that changes the label
 #
 # An augmentation must leave the class as it is. Whether it does depends on the classes. A quarter turn does no harm to
-# circles or rings, but here the task is to tell four *textures* from each other, whatever the shape. It gets a healthy
-# run of its own.
+# circles or rings, but here the task is to tell four *textures* from each other, whatever the shape. This exhibit gets
+# a healthy run of its own.
 
 # %% mystnb={"image": {"alt": "Four striped drawings, and below them the same after a quarter turn: horizontal stripes have become vertical ones, and the label has stayed."}}
 names = ("plain", "h-striped", "v-striped", "dotted")
@@ -469,9 +470,9 @@ plots.confusion(confusion, names, title="Trained on turned pictures")
 plt.show()
 
 # %% [markdown]
-# In both rows the same answers come up, whatever the stripes, and one of the two is hardly ever given: the network has
-# stopped telling them apart. These are the classes that the augmentation turns into each other. (It mixes up stripes
-# and dots as well, which no turn explains: after four epochs it is also simply behind.)
+# In both rows the same answers come up, whatever the stripes, and one of the two striped classes is hardly ever named:
+# the network has stopped telling them apart. These are the classes that the augmentation turns into each other. (It
+# mixes up stripes and dots as well, which no turn explains: after four epochs it is also simply behind.)
 #
 # **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can
 # the network.
@@ -515,11 +516,11 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 # %% [markdown]
 # Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is
 # flat: it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is
-# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost a part of them, and does
-# well with the rest.
+# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost some of its units, and
+# does well with the rest.
 #
 # If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little
-# gradient through below zero, so that a unit can come back.
+# gradient through just below zero, so that a unit can come back.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: the run with ReLU and without one ends lowest."}}
 gelu = partial(SmallNet, activation="GELU")
@@ -576,8 +577,8 @@ assert len(at_a_guess) == 4, at_a_guess
 # %% [markdown]
 # Four of the nine end at a guess, so the last number tells you least. What tells them apart is where the training loss
 # started, which of training and validation is off, and what the data look like. `fit` announced three of them:
-# normalisation (it compares the two loaders), sorting and the softmax. The others it cannot know about, and you have to
-# look.
+# normalisation (it compares the two loaders), sorting and the softmax. It cannot know about the others; for those, you
+# have to look.
 #
 # ## What you see, and where to look first
 #
@@ -585,7 +586,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # |---|---|
 # | the loss becomes nan, or rises above that of a guess | the learning rate: run a range test (1) |
 # | the very first loss is above that of a guess | the scale of the last layer: see *Getting to 94 %* in the book |
-# | the loss rests at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
+# | the loss stays at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
 # | the training accuracy falls below a guess | the order of the batches: is it shuffled? (4) |
 # | training is fine, validation is bad from the first epoch on | one batch of each loader: mean, standard deviation, labels (3) |
 # | training is fine, validation turns bad late | overfitting: no mistake, see Session 1 |

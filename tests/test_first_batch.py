@@ -732,7 +732,7 @@ def test_other_pictures_than_in_training():
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
     rounded = {"mean": (0.4004, 0.3996, 0.4), "std": (0.2, 0.2004, 0.2)}
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **rounded))
-    assert not first_batch.are_close([0.4] * 6, [0.4] * 4), "of a loader with other shapes"
+    assert not first_batch.AGREE["scaling"]([0.4] * 6, [0.4] * 4), "of a loader with other shapes"
     turned = replace(tiny_set(30), classes=[*tiny_set().classes[::-1]])
     with pytest.warns(TrainingWarning, match="have different classes"):
         training.evaluate(model, BatchLoader(turned, 10, **scaled))

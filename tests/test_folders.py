@@ -270,11 +270,14 @@ def test_a_folder_that_does_not_fit_is_refused(add, tmp_path, places, message):
         data.from_folder(tmp_path / "pets")
 
 
-def test_train_may_be_a_class(add, tmp_path):
+@pytest.mark.parametrize("third", ["car", "valley", "tester"])
+def test_train_may_be_a_class(add, tmp_path, monkeypatch, capsys, third):
     """CIFAR-100 has one; as a part, it would have folders of its own, or stand alone."""
-    add(*(f"{name}/{i}.png" for name in ("bus", "car", "train") for i in range(5)))
-    train, test = data.from_folder(tmp_path / "pets")
-    assert train.classes == ("bus", "car", "train") and len(train) + len(test) == 15
+    add(*(f"{name}/{i}.png" for name in ("bus", third, "train") for i in range(5)))
+    monkeypatch.chdir(tmp_path / "pets")
+    train, test = data.from_folder(".")
+    assert train.classes == tuple(sorted(("bus", third, "train"))) and len(train) + len(test) == 15
+    assert capsys.readouterr().out.startswith("pets: 3 classes, 15 pictures in pets\n")
 
 
 @pytest.mark.parametrize("copies", [0, 2])

@@ -54,7 +54,7 @@ DRIVER = """
         ("ours", models.SmallNet(10, batch_norm=False, conv_dropout=0, dense_dropout=0, **network)),
         ("own", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(3920, 10))),
     ):
-        loader = runs.RunLoader(data.take(few[0], 60), 60, shuffle=True)
+        loader = runs.RunLoader(recipe, data.take(few[0], 60), 60, shuffle=True)
         found[f"{name} weights"] = {key: value.clone() for key, value in net.state_dict().items()}
         loss_fn = nn.CrossEntropyLoss()
         optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
@@ -63,7 +63,7 @@ DRIVER = """
 
     # 3. What is refused.
     refused = []
-    for attempt in (lambda: sweeps.sweep("tiny", [0]), lambda: runs.RunLoader(data.take(few[0], 10), 7)):
+    for attempt in (lambda: sweeps.sweep("tiny", [0]), lambda: runs.RunLoader(recipe, data.take(few[0], 10), 7)):
         try:
             attempt()
         except ValueError as error:
@@ -121,7 +121,7 @@ def test_two_processes_make_the_step_of_one(both, name, monkeypatch):
     (first, second), _, _ = both
     assert all(value.equal(second[f"{name} stepped"][key]) for key, value in first[f"{name} stepped"].items())
     few = data.take(data.take(data.load("shapes10")[0], 700), 60)
-    images, labels = next(iter(runs.RunLoader(few, 60, shuffle=True)))
+    images, labels = next(iter(runs.RunLoader(recipes.get("smallnet-best"), few, 60, shuffle=True)))
     if name == "ours":
         plain = {"batch_norm": False, "conv_dropout": 0, "dense_dropout": 0}
         net = runs.models.SmallNet(10, widths=(8, 16, 32), hidden=64, **plain)

@@ -135,8 +135,14 @@ def test_a_record_is_never_replaced(empty, made, tmp_path, capsys):
     assert curves(again) == curves(records.of_recipe("tiny")[0]), "the same seed on the same machine"
     said = capsys.readouterr().out
     assert "2/2" in said and "damaged" not in said, "from the start"
-    assert f"recorded before: {again['test_accuracy']:.2%}, saved as" in said
+    assert f" minutes, recorded before: {again['test_accuracy']:.2%}, saved as" in said
     assert (tmp_path / "runs" / "tiny-seed0.json").exists()
+
+
+def test_a_recipe_that_is_not_the_one_in_the_table_replaces_no_record(tiny):
+    before = files()
+    sweeps.run(replace(TINY, flip=0.1), 0)
+    assert before.items() <= files().items() and len(files()) > len(before)
 
 
 def test_an_edited_recipe_is_recorded_beside_the_old_one(tiny, capsys):

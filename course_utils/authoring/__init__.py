@@ -1,1 +1,1 @@
-"""For those who write the course: notebooks from their sources, standalone copies, diagrams of the networks."""
+"""For those who write the course: notebooks from their sources, standalone copies, diagrams, the pictures of CIFAR."""

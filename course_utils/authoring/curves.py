@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from torch.optim.lr_scheduler import StepLR
 
 from course_utils import plots, schedules
-from course_utils.lab import figures, recipes, verdicts
+from course_utils.lab import figures, recipes, records, verdicts
 
 EPOCHS, BATCHES = 24, 98  # of the cycle on the page
 
 
 def write(out: Path) -> None:
     """Write `knobs_data.js` and the stills into `out`; needs the records alone."""
-    (out / "knobs_data.js").write_text(script(), encoding="utf-8")
+    records.write_text(script(), out / "knobs_data.js")
     for name, figure in stills().items():
         figure.savefig(out / f"knobs_{name}.webp", dpi=150)
         plt.close(figure)

@@ -17,8 +17,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from course_utils import data, training, transforms
-from course_utils.lab import diagnostics, gallery, recipes, records, runs
+from course_utils.lab import diagnostics, gallery, recipes, records, runs, sprint
 from course_utils.lab.pictures import kept_viewer
+from course_utils.models import SixViews
 from course_utils.plots import confusion_matrix
 from course_utils.transforms import Augment
 
@@ -62,7 +63,7 @@ def write(root: Path | None = None) -> None:
         save([one for group in figure.groups for one in group.pictures], gallery.path_of(name))
         print(f"{name}: {gallery.path_of(name).stat().st_size:,} bytes", flush=True)
     text = json.dumps(words, indent=1, ensure_ascii=False)
-    gallery.words_path().write_text(text + "\n", encoding="utf-8")
+    records.write_text(text + "\n", gallery.words_path())
 
 
 def save(pictures: list[np.ndarray], path: Path) -> None:
@@ -220,15 +221,74 @@ def augmentation_10(root: Path | None) -> Figure:
     return Figure(alt, "cifar10", [in_rows(versions)], networks=("resnet-best",))
 
 
+def pictures_of(images: torch.Tensor, loader: data.BatchLoader) -> np.ndarray:
+    """The `uint8` pictures (n, 32, 32, 3) behind a batch of the loader's, float (n, 3, 32, 32)."""
+    pixels = images.permute(0, 2, 3, 1) * loader.std + loader.mean
+    return (255 * pixels).round().to(torch.uint8).cpu().numpy()
+
+
 def first_batch(root: Path | None) -> Figure:
     loader = runs.prepare(recipes.get("resnet-lr-range"), 0, root).train
     images, _ = next(iter(loader))
-    pixels = images[:64].permute(0, 2, 3, 1) * loader.std + loader.mean  # back from normalised
-    pictures = (255 * pixels).round().to(torch.uint8).cpu().numpy()
+    pictures = pictures_of(images[:64], loader)
     alt = """64 training pictures of CIFAR-10 in random order, animals and vehicles side by side. Many are
         shifted, so that a border of one colour shows, and about half have a grey square cut out of them."""
     group = Group("", pictures, [""] * len(pictures), columns=16, narrow=8)
     return Figure(alt, "cifar10", [group])
+
+
+def sprint_images(root: Path | None) -> Figure:
+    """One picture as the sprint meets it: in eight epochs with two ways to flip, and with each other change."""
+    images, mean = originals("resnet-best", "truck", root)
+    one = data.ImageSet(images, np.zeros(1, np.int64), ("truck",), "truck")
+    groups = []
+    for title, alternate in {"Mirrored by chance": False, "Mirrored in turns": True}.items():
+        loader = data.BatchLoader(one, 1, augment=Augment(0, 0.5, 0, 0, alternate=alternate))
+        epochs = [pictures_of(next(iter(loader))[0], loader)[0] for _ in range(8)]
+        groups.append(Group(title, epochs, [f"epoch {k}" for k in range(1, 9)]))
+    corner, frame = [(0, 0), (2, 0), (2, 0), (0, 0)], [(0, 0), (4, 4), (4, 4), (0, 0)]
+    plain, reflected = (np.pad(images, corner, mode=mode)[:, :32, :32] for mode in ("constant", "reflect"))
+    plain[:, :2], plain[:, :, :2] = [transforms.mean_colour(mean)] * 2
+    small = sprint.shrink(torch.from_numpy(images).permute(0, 3, 1, 2).float(), 24).permute(0, 2, 3, 1)
+    versions = {
+        "as it is": images,
+        "moved, a plain border": plain,
+        "moved, its own border": reflected,
+        "colours at their weakest": jittered(images, 0.9),
+        "and at their strongest": jittered(images, 1.1),
+        "at 24 × 24 pixels": np.pad(small.round().to(torch.uint8), frame, constant_values=128),
+    }
+    groups.append(Group("The other changes", np.concatenate([*versions.values()]), [*versions]))
+    alt = """A truck as eight epochs show it. Mirrored by chance, it looks the same way several times running;
+        mirrored in turns, it faces left and right alternately. Below, it is moved by two pixels, with a grey
+        and with a mirrored border; paler and stronger in colour; and smaller."""
+    return Figure(alt, "cifar10", groups, networks=("resnet-best",))
+
+
+def six_views(root: Path | None) -> Figure:
+    """Of the pictures that one view gets wrong and six views get right, the one on which six are surest."""
+    recipe, one = recipes.get("sprint"), answers("sprint", root)
+    network, loader = runs.trained_network(recipe), runs.prepare(recipe, 0, root).test
+    with runs.exact():
+        shares, _ = training.predict(SixViews(network), loader, precision="float32")
+    six, seen = Answers(one.test, shares), []
+    (chosen,) = six.surest((one.said != one.labels) & (six.said == six.labels), 1)
+    image = transforms.normalise(torch.from_numpy(one.test.images[[chosen]]), loader.mean, loader.std)
+    network.register_forward_hook(lambda _, inputs, logits: seen.append((inputs[0], logits.softmax(1)[0])))
+    with torch.no_grad():
+        SixViews(network).eval()(image)
+    views = "as it is", "mirrored", "down and right", "and mirrored", "up and left", "and mirrored"
+    captions = [
+        f"{view}:\n{one.name(int(share.argmax()))}, {percent(float(share.max()))}"
+        for view, (_, share) in zip(views, seen, strict=True)
+    ]
+    title = f"All six: {six.name(six.labels[chosen])}, {percent(six.sure[chosen])}"
+    pictures = [pictures_of(image, loader)[0] for image, _ in seen]
+    alt = f"""Six views of one picture that hardly differ to the eye, each with what the sprint's network said and
+        how sure it was: {", ".join(caption.replace(chr(10), " ") for caption in captions)}."""
+    return Figure(
+        alt, "cifar10", [Group(title, pictures, captions, columns=6, narrow=3)], networks=("sprint",)
+    )
 
 
 def feature_maps(root: Path | None) -> Figure:
@@ -288,6 +348,8 @@ FIGURES: dict[str, Callable[[Path | None], Figure]] = {
     "augmentation-cifar10": augmentation_10,
     "augmentation-cifar100": augmentation_100,
     "first-batch": first_batch,
+    "sprint-images": sprint_images,
+    "six-views": six_views,
     "feature-maps": feature_maps,
     "mistakes-cifar10": partial(mistakes, ("resnet-best",)),
     "mistakes-cifar100": partial(mistakes, SESSION_1),

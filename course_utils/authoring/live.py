@@ -18,7 +18,7 @@ from torch import nn
 from course_utils import data, transforms
 from course_utils.authoring import curves
 from course_utils.datasets.cifar import STATS
-from course_utils.lab import recipes, runs
+from course_utils.lab import recipes, records, runs
 from course_utils.models import SmallNet, count_parameters
 
 STATIC = Path(__file__).resolve().parents[2] / "book" / "_static"
@@ -60,7 +60,7 @@ def write(out: Path = STATIC) -> None:
         scripts[name] = f'LIVE.weights["{name}"] = "{packed(network)}";\n'
         scripts[name] += f'LIVE.logits["{name}"] = {json.dumps(scores)};'
     for name, script in scripts.items():
-        (out / f"network_{name}.js").write_text(f"{script}\n", encoding="utf-8")
+        records.write_text(f"{script}\n", out / f"network_{name}.js")
     draw_still(networks["smallnet-best"], test, chosen[STILL], out / "see_it_think.webp")
 
 

@@ -369,16 +369,11 @@ def loaded(model: nn.Module, digest: str) -> None:
         TRAINED_ON[unwrap(model)] = known[0], set()
 
 
-def are_close(ours: list[float], theirs: list[float]) -> bool:
-    """Whether these are the same numbers, but for rounding to three digits."""
-    return len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3)
-
-
-def are_alike(ours: float, theirs: float) -> bool:
-    return max(ours, theirs) <= ALIKE * min(ours, theirs)
-
-
-AGREE = {"scaling": are_close, "spread": are_alike, "classes": eq}
+AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
+    "scaling": lambda ours, theirs: len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3),
+    "spread": lambda ours, theirs: max(ours, theirs) <= ALIKE * min(ours, theirs),
+    "classes": eq,
+}
 
 
 def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:

@@ -1,7 +1,7 @@
 """How fast this machine's processor trains, as ratios: both sides take turns in one process, and medians are compared.
 
 Ratios carry over to other machines far better than seconds do. The pictures are random: speed does not depend on what
-they show. Run it on a quiet machine. What `machine.keep_freed_memory` brings is in both sides of a ratio: in none.
+they show. Run it on a quiet machine. `machine.keep_freed_memory` is not called: it would help both sides of a ratio.
 """
 
 import json

@@ -27,15 +27,15 @@ FIELDS |= {"validation_accuracy": float | None, "test_accuracy": float | None}
 OPTIONAL = {"flops": int, "resumed_from": list, "six_views": float}
 
 
-def path_of(name: str, seed: int) -> Path:
+def path_of(name: str, seed: int, recipe: Recipe | None = None) -> Path:
     """Where the run's record is or belongs. Beside a record that the recipe no longer makes, it gets a name of its own,
-    and keeps it when the other is gone.
+    and keeps it when the other is gone. `recipe` is the one of that name in the table, unless another is given.
 
     Raises ValueError for a seed that is none.
     """
     if not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise ValueError(f"{name}: expected a seed from 0 to {SEEDS - 1}, found {seed!r}")
-    path, recipe = RECORDED / name / f"seed{seed}.json", recipes.RECIPES.get(name)
+    path, recipe = RECORDED / name / f"seed{seed}.json", recipe or recipes.RECIPES.get(name)
     made = [one for one in (path, *sorted(path.parent.glob(f"{path.stem}-*.json"))) if one.exists()]
     if recipe and (own := [one for one in made if not changes(read(one), recipe)]):
         return own[0]
@@ -62,7 +62,7 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file whole or not at all, or leave it alone if it says the same; `sync` and `examine` use it as well."""
+    """Write a file whole or not at all, or leave it alone if it says the same. Lines end in `\\n` everywhere."""
     if not path.exists() or path.read_bytes() != text.encode():
         write_bytes(text.encode(), path)
 
@@ -224,8 +224,8 @@ def petaflop(name: str) -> float | None:
     """
     path = RECORDED / "flops.json"
     computed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    counting = [record.get("flops", computed.get(name)) for record in of_recipe(name)]
-    return counting[-1] / 1e15 if counting and counting[-1] else None
+    flops = [record.get("flops", computed.get(name)) for record in of_recipe(name)]
+    return flops[-1] / 1e15 if flops and flops[-1] else None
 
 
 def table(pattern: str = "*") -> str:

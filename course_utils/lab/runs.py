@@ -82,11 +82,9 @@ def build_loader(
         return BatchLoader(image_set, 1000, **scaling, device=device)
     chances = recipe.crop, recipe.flip, recipe.hole, recipe.hole_chance, recipe.jitter
     return RunLoader(
+        recipe,
         image_set,
         recipe.batch_size,
-        small_epochs=recipe.small_epochs,
-        small_size=recipe.small_size,
-        cutmix_epochs=recipe.cutmix_epochs,
         **scaling,
         augment=Augment(*chances, recipe.alternate, recipe.reflect) if any(chances) else None,
         fill=mean,
@@ -285,27 +283,25 @@ def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
 class RunLoader(BatchLoader):
     """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
 
-    In the first `small_epochs` epochs images are shrunk to `small_size` × `small_size` pixels, in the first
-    `cutmix_epochs` pieces are pasted by the run's loss, `cutmix`.
+    In the recipe's first epochs images are small, or have pieces pasted by the run's loss, `cutmix`.
 
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
 
-    def __init__(self, *args, small_epochs=0, small_size=24, cutmix_epochs=0, hole_fill=None, **options):
+    def __init__(self, recipe: Recipe, *args, hole_fill=None, **options):
         super().__init__(*args, **options)
         if hole_fill is not None:  # the border has its colour by now
             self.fill = torch.tensor(transforms.mean_colour(hole_fill), dtype=torch.uint8, device=self.device)
-        self.small_epochs, self.small_size, self.cutmix_epochs = small_epochs, small_size, cutmix_epochs
-        self.cutmix = CutMix()
+        self.recipe, self.cutmix = recipe, CutMix()
         if processes.world() > 1 and min(self.sizes()) < 2 * processes.world():
             found = f"a batch of {min(self.sizes())} for {processes.world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        small, mixed = self.epoch < self.small_epochs, self.epoch < self.cutmix_epochs
+        small, mixed = self.epoch < self.recipe.small_epochs, self.epoch < self.recipe.cutmix_epochs
         rng = np.random.default_rng((self.seed, self.epoch, processes.rank(), 1))  # not the one of the crops
         for images, labels in super().__iter__():
-            images = sprint.shrink(images, self.small_size) if small else images
+            images = sprint.shrink(images, self.recipe.small_size) if small else images
             each = len(labels) // processes.world()
             part = slice(processes.rank() * each, (processes.rank() + 1) * each)
             images, labels = images[part], labels[part]

@@ -56,7 +56,7 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
 
 def recorded(recipe: Recipe, seed: int) -> dict[str, Any] | None:
     """The record of this run, if there is one that the recipe made as it stands."""
-    path = records.path_of(recipe.name, seed)
+    path = records.path_of(recipe.name, seed, recipe)
     record = records.read(path) if path.exists() else None
     return record if record and not records.changes(record, recipe) else None
 
@@ -76,7 +76,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
     with only_one(recipe, seed):
         # In here, because another process may have just written it.
         before = processes.of_first(recorded(recipe, seed))
-        path = records.path_of(recipe.name, seed)
+        path = records.path_of(recipe.name, seed, recipe)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         if before:
             path = RUNS / f"{recipe.name}-seed{seed}.json"
@@ -101,7 +101,7 @@ def summary(record: dict[str, Any], before: dict[str, Any] | None, path: Path) -
         result += f"{record['test_accuracy']:.2%} on the test set, "
         if "six_views" in record:
             result += f"{record['six_views']:.2%} in six views of each, "
-            result += f"{records.minutes(record):.1f} minutes, "
+        result += f"{records.minutes(record):.1f} minutes, "
         result += f"recorded before: {before['test_accuracy']:.2%}, " if before else ""
     return result + f"saved as {path}"
 
@@ -191,11 +191,11 @@ def verify(pattern: str, root: Path | None = None) -> None:
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
         try:
-            recorded = records.of_recipe(recipe.name, stale=True)
+            made = records.of_recipe(recipe.name, stale=True)
         except ValueError as error:
             failures.append(str(error))
             continue
-        for record in recorded:
+        for record in made:
             if problem := difference(recipe, record, root):
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
