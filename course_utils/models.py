@@ -186,12 +186,12 @@ class CustomResNet(nn.Module):
 
 
 class Sprint(nn.Module):
-    """The network of "94 % in a coffee break": whitened patches, three stages, a global maximum; 1,972,792 weights.
+    """The network of "94 % in a coffee break": whitened patches, three stages; 1,972,792 weights.
 
-    If `whitened`, the first layer's filters are not learned: `whiten` computes them from images. Each stage is
-    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation. These convolutions learn no bias, these batch
-    norms no scale: the next layer does. With `identity` a convolution starts as a copy of its first inputs. `stem` is
-    the width of a convolution before the stages, if any. With `residual` each stage ends in X + R(X), R of two.
+    If `whitened`, the first layer's filters are not learned: `whiten` computes them. A stage is
+    Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation, without biases in front
+    of BN and scales in it. With `identity` a convolution starts as a copy of its first inputs.
+    `stem`: the width of a convolution before the stages. `residual`: stages end in X + R(X).
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 
@@ -209,13 +209,13 @@ class Sprint(nn.Module):
         self.whitened = whitened
         layers = [nn.Conv2d(3, 24, 2), activation_layer(activation)]
         layers += plain_conv(24, stem, activation) if stem else []
-        for c_in, c_out in zip((stem or 24, *widths), widths, strict=False):
-            layers += plain_conv(c_in, c_out, activation, pool=True)
-            more = plain_conv(c_out, c_out, activation)
-            layers += [Residual(*more, *plain_conv(c_out, c_out, activation))] if residual else more
+        for c, d in zip((stem or 24, *widths), widths, strict=False):
+            layers += plain_conv(c, d, activation, pool=True)
+            more = plain_conv(d, d, activation)
+            layers += [Residual(*more, *plain_conv(d, d, activation))] if residual else more
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
-        nn.init.normal_(self.head.weight, std=1 / widths[-1])  # small: the first answers are nearly uniform
+        nn.init.normal_(self.head.weight, std=1 / widths[-1])  # the first loss is that of a guess
         if identity:
             for filters in self.filters()[1:]:
                 nn.init.dirac_(filters[: filters.shape[1]])
@@ -232,9 +232,9 @@ class Sprint(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Set the first layer: its outputs on patches of `images` (n, 3, H, W) are uncorrelated, of variance one.
+        """Set the first layer: uncorrelated outputs of variance one on `images` (n, 3, H, W).
 
-        Twelve are eigenvectors of the patches' covariance over the roots of its eigenvalues, twelve their negatives.
+        Its filters are eigenvectors of the patches' covariance, scaled, and their negatives.
         """
         patches = nn.functional.unfold(images.cpu(), 2).transpose(1, 2).reshape(-1, 12).double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -252,19 +252,19 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-def plain_conv(c_in: int, c_out: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
-    """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without the convolution's bias and the norm's scale."""
+def plain_conv(c: int, d: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
+    """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without bias and the norm's scale."""
     pooling = [nn.MaxPool2d(2)] if pool else []
-    norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages follow within ten steps
+    norm = nn.BatchNorm2d(d, eps=1e-12, momentum=0.4)  # averages over about ten steps
     norm.weight.requires_grad_(False)
-    return [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
+    return [nn.Conv2d(c, d, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
 
 
 class SixViews(nn.Module):
-    """`model` on six views: an image, the same moved a pixel up and left, and down and right, each also mirrored.
+    """`model` on six views: an image, moved a pixel to two corners, and each of these mirrored.
 
-    Returns the mean of the logits, in which a moved view counts half. This is test-time augmentation: it costs six
-    times the operations, and its accuracy is not that of one view. Compare like with like.
+    Returns the mean of the logits; a moved view counts half. This test-time augmentation costs
+    six times the operations. Its accuracy is not that of one view: compare like with like.
     """
 
     def __init__(self, model: nn.Module):

@@ -12,14 +12,14 @@ from course_utils import transforms
 
 
 class CutMix(nn.CrossEntropyLoss):
-    """Cross entropy that knows what `paste` has done to the batch; without it, or after `clear`, torch's own."""
+    """Cross entropy that knows what `paste` did to the batch; torch's own where it did nothing."""
 
-    other, share = None, 1.0  # the labels of what was pasted, and what is left of the images under it
+    other, share = None, 1.0  # the labels of what was pasted, and how much is left of an image
 
     def paste(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
-        """Paste, at a chance of a half: the same rectangle of all `images` (n, 3, H, W), in place, in another order.
+        """In half of the cases, exchange one rectangle between all `images` (n, 3, H, W).
 
-        Its area is uniform between none and all of an image, its middle anywhere; what lies outside is lost.
+        Its area is uniform between none and all, its middle anywhere; what lies outside is lost.
         """
         self.clear()
         area, row, column = rng.random(3)
@@ -43,6 +43,6 @@ class CutMix(nn.CrossEntropyLoss):
 
 
 def part(length: int, middle: float, area: float) -> slice:
-    """A part around `middle`, in [0, 1), of a side of `length` pixels: of a square of that `area`, what lies inside."""
+    """What a square of `area`, its middle at `middle` in [0, 1), covers of `length` pixels."""
     start = round(length * middle - length * area**0.5 / 2)
     return slice(max(0, start), min(length, start + round(length * area**0.5)))

@@ -16,17 +16,15 @@ BIAS_EPOCHS = 3  # the first layer learns its bias in these, and nothing more af
 
 
 class Muon(optim.Optimizer):
-    """SGD with Nesterov momentum. With `orthogonal`, a group's step is orthogonal, its length not the gradient's.
+    """SGD with Nesterov momentum. A group may set `orthogonal`, which makes its step orthogonal.
 
-    Those groups hold filters, (n, …): the rows of a matrix, which are kept at a root mean square length of one.
-    `weight_decay` is a part of the gradient, as in `torch.optim.SGD`.
+    Such a group holds filters, (n, …): the rows of a matrix, kept at a mean square length of one.
+    A group's `weight_decay` is a part of the gradient, as in `torch.optim.SGD`.
     """
 
-    def __init__(
-        self, params, lr: float, momentum: float, weight_decay: float = 0.0, orthogonal: bool = False
-    ):
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "orthogonal": orthogonal}
-        super().__init__(params, defaults)
+    def __init__(self, params, lr: float, momentum: float, weight_decay=0.0, orthogonal=False):
+        rest = {"weight_decay": weight_decay, "orthogonal": orthogonal}
+        super().__init__(params, {"lr": lr, "momentum": momentum} | rest)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -48,13 +46,13 @@ class Muon(optim.Optimizer):
 def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     """Approximately the orthogonal matrix nearest to `matrix` (rows, columns).
 
-    A Newton–Schulz iteration: an odd polynomial of a matrix acts on its singular values alone, and this one moves
-    those in (0, 1] towards one. Three steps bring all above 0.02 to between 0.68 and 1.21, which trains just as well.
+    A Newton–Schulz iteration: an odd polynomial of a matrix acts on its singular values alone.
+    Three steps of this one bring all from 0.02 to 1 to between 0.68 and 1.21.
     """
     x = matrix / (matrix.norm() + 1e-7)
     tall = len(x) > x.shape[1]
     x = x.T if tall else x
-    # All steps multiply x from the left, with what its square alone decides: it is many times smaller than x.
+    # All steps multiply x from the left, by what its square decides, a much smaller matrix.
     square, factors = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(steps):
         factor = 2.0315 * square @ square - 4.7750 * square
@@ -87,7 +85,7 @@ def build_optimizer(
 def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -> Muon:
     """The optimizer of any other network: Muon for the weights of all layers but the last, SGD for what is left.
 
-    `hidden` and `rest` are their rates; `decay` is the weight decay of the rest, times its rate each step.
+    `hidden` and `rest` are their rates; `decay` is an ordinary weight decay of the rest, not times a rate as above.
     """
     *matrices, last = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [last, *(weight for weight in model.parameters() if weight.ndim == 1)]
