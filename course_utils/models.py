@@ -190,8 +190,8 @@ class Sprint(nn.Module):
 
     If `whitened`, the first layer's filters are not learned: `whiten` computes them. A stage is
     Conv 3×3 · MaxPool 2 · BN · activation · Conv 3×3 · BN · activation, without biases in front
-    of BN and scales in it. With `identity` a convolution starts as a copy of its first inputs.
-    `stem`: the width of a convolution before the stages. `residual`: stages end in X + R(X).
+    of BN or scales in it. With `identity` a convolution starts as a copy of its first inputs.
+    `stem`: the width of a layer before the stages, if any. `residual`: stages end in X + R(X).
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498.
     """
 
@@ -255,7 +255,7 @@ class Residual(nn.Sequential):
 def plain_conv(c: int, d: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
     """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without bias and the norm's scale."""
     pooling = [nn.MaxPool2d(2)] if pool else []
-    norm = nn.BatchNorm2d(d, eps=1e-12, momentum=0.4)  # averages over about ten steps
+    norm = nn.BatchNorm2d(d, eps=1e-12, momentum=0.4)  # its averages follow within ten steps
     norm.weight.requires_grad_(False)
     return [nn.Conv2d(c, d, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
 

@@ -143,7 +143,7 @@ dead = int((rates < smallest_change).sum())
 # float32 keeps about seven digits: the next number after 0.01 is $9.3 \cdot 10^{-10}$ away, and less than half of that
 # is rounded away. The rate starts at 0.04 and is divided by five at each drop: it needs
 # $\ln(0.04 / (4.66 \cdot 10^{-10})) / \ln 5 \approx 11.35$ drops to fall that low, so after the twelfth drop the epochs
-# are dead. It comes after 96 epochs; in the other 24 hardly a weight moves.
+# are dead. That drop comes after 96 epochs; in the other 24 hardly a weight moves.
 #
 # Long before they are dead, epochs are useless: compare how far the rates of the second half could carry a weight with
 # those of the first.

@@ -90,8 +90,8 @@ def sgd(parameters, rate=0.03, decay=5e-4):
 # %% [markdown]
 # Everything that the exhibits have in common is in one function: four epochs of one cycle (starting at a fifth of its
 # highest rate), the same seed, and the same order of the pictures. `fit` compares the two loaders, looks at the first
-# batch, and warns of any mistakes that it can see. The function prints these warnings, so that you see which failures
-# announce themselves and which do not.
+# batch, and warns of any mistakes that it can see. The function below prints these warnings, so that you see which
+# failures announce themselves and which do not.
 
 
 # %%

@@ -260,6 +260,8 @@ def test_other_layouts_are_understood_and_said(add, tmp_path, capsys, layout, sa
         (["train/a/1.png", "train/b/1.heic"], "expected pictures of every class .*, found none of b; left out: 1 .h"),
         (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "expected the classes of train, found also c"),
         (["seg_train/a/1.png", "seg_test/a/1.png"], "parts in .* to be called train and test, found seg_test, seg_t"),
+        (["traindata/a/1.png", "testdata/a/1.png"], "parts in .* to be called train and test, found testdata, traind"),
+        (["trainA/a/1.png", "testA/a/1.png"], "parts in .* to be called train and test, found testA, trainA"),
         (["train/a/1.png", "train/b/1.png", "train/b/2.png"], "expected a folder .*test, or at least three pictures"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """A folder of pictures as arrays: which pictures it has, in which classes, to train and to test."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -14,9 +15,8 @@ TRAIN = ("train", "training", "train_set", "training_set")
 TEST = ("test", "tests", "testing", "test_set", "testing_set")
 VALIDATION = ("val", "valid", "validation", "val_set", "validation_set")
 PARTS = TRAIN + TEST + VALIDATION
-PART = re.compile(
-    r"(?<![a-z])(train|test|val)(ing|s|id|idation|set)?(?![a-z])"
-)  # in the name of a folder that is no class
+# In the name of a folder that is no class; "valley" and "tester" are classes.
+PART = re.compile(r"(?<![a-z])(train|test|val)(ing|s|id|idation)?(set|data|images|pictures|[ab])?(?![a-z])")
 
 Part = tuple[np.ndarray, np.ndarray]  # images uint8 (n, 32, 32, 3), labels int64 (n,)
 
@@ -34,7 +34,7 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     """
     if not root.is_dir():
         raise ValueError(f"expected a folder of pictures, found none at {root}")
-    root = root.absolute()  # which has a name, even if given as "."
+    root = Path(os.path.abspath(root))  # which has a name, even if given as "."
     folders = _by_name(root, lambda name: name.lower() if name.lower() in PARTS else name)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)

@@ -94,7 +94,7 @@ SESSION_1 = [
         "SGD does slightly better than Adam and AdamW.",
         gains("SGD against Adam", "smallnet-source", "smallnet-adam", 0, 3, "slightly better"),
         gains("SGD against AdamW", "smallnet-source", "smallnet-adamw", 0, 3, "slightly better"),
-        untested="AdamW with a weight decay that counts: 10⁻⁴ times the rate moves hardly a weight.",
+        untested="AdamW with a weight decay that counts: 10⁻⁴ times the rate hardly moves a weight.",
     ),
     Claim("S8", "session1/rate_and_schedule",
         "In 10 epochs, any initial rate above 0.001 costs accuracy. (It does not say for which optimizer.)",

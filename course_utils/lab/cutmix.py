@@ -17,7 +17,7 @@ class CutMix(nn.CrossEntropyLoss):
     other, share = None, 1.0  # the labels of what was pasted, and how much is left of an image
 
     def paste(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
-        """In half of the cases, exchange one rectangle between all `images` (n, 3, H, W).
+        """In half of the cases, exchange one rectangle between all `images` (n, 3, H, W), in place.
 
         Its area is uniform between none and all, its middle anywhere; what lies outside is lost.
         """
