@@ -283,7 +283,7 @@ def step_flops(model: nn.Module, size: int = 32, frozen: bool = False) -> int:
 class RunLoader(BatchLoader):
     """Of each batch this process's part; all parts are equal, and the few images that do not divide are left out.
 
-    In the recipe's first `small_epochs` images are shrunk; in its first `cutmix_epochs` the run's loss, `cutmix`, pastes.
+    In the recipe's first `small_epochs` images are shrunk; in its first `cutmix_epochs` its loss, `cutmix`, pastes.
 
     Raises ValueError where a batch has fewer than two images for each process: BatchNorm cannot train on one.
     """
