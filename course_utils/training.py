@@ -163,9 +163,9 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
     device = weights[0].device
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    quiet = not sys.stdout.isatty() and "ipykernel" not in type(sys.stdout).__module__  # nobody looks on
+    seen = getattr(sys.stdout, "isatty", bool)() or "ipykernel" in type(sys.stdout).__module__
     images, loader = None, parts.iterable(loader)
-    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
+    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=not seen):
         images, labels = first_batch.unpack(batch, weights)
         # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.
         yield images.to(device, memory_format=memory, non_blocking=device.type == "cuda"), labels

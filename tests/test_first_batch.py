@@ -5,9 +5,11 @@ import re
 import warnings
 from dataclasses import replace
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
+from albumentations.pytorch import ToTensorV2
 from test_training import Learned, same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
 from torch.optim import lr_scheduler
@@ -464,6 +466,10 @@ def test_swapped_arguments_are_named():
             {"hooks": checkpoints.Checkpoint("run.pt")},
             "expected a list of hooks, found a Checkpoint: put it in",
         ),
+        ({"hooks": [print]}, r"expected hooks with start\(run\) and after_epoch\(run\), found a builtin"),
+        ({"hooks": [checkpoints.Checkpoint]}, "expected hooks with .* found the class Checkpoint"),
+        ({"epochs": 0}, "expected a whole number of epochs, 1 or more, found 0"),
+        ({"epochs": 2.5}, "expected a whole number of epochs, 1 or more, found 2.5"),
     ],
     ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
 )
@@ -557,6 +563,45 @@ def test_validation_images_that_are_trained_on():
     assert fit(BatchLoader(rest, 16, shuffle=True), validation=BatchLoader(held, 16)) == []
     [message] = fit(BatchLoader(whole, 16, shuffle=True), validation=BatchLoader(held, 16))
     assert "24 of 24 validation images are trained on as well: train on the other part" in message
+    few = data.take(whole, 12)  # the same ones, as both begin with the same shuffled images
+    [message] = fit(BatchLoader(few, 6, shuffle=True), validation=BatchLoader(held, 16))
+    assert "12 of 24 validation images are trained on as well" in message
+
+
+def test_a_part_of_the_test_set_is_still_the_test_set():
+    rest, held = data.split(replace(tiny_set(), name="colours test"), 0.25)
+    assert (rest.name, held.name) == ("colours test", "colours test validation")
+    [message] = fit(BatchLoader(rest, 16, shuffle=True), validation=BatchLoader(held, 16))
+    assert "the network is trained on 'colours test'" in message
+
+
+def test_a_network_for_more_classes_than_there_are():
+    wide = SmallNet(10, widths=(4, 8), hidden=8)
+    said = "the model returns 10 logits, and the data have 3 classes: give the network n_classes=3"
+    [message] = fit(shuffled(), wide, validation=BatchLoader(tiny_set(30), 10), epochs=2)
+    assert message == said
+    with pytest.warns(TrainingWarning, match=said):
+        training.predict(SmallNet(10, widths=(4, 8), hidden=8), BatchLoader(tiny_set(30), 10))
+    three = SmallNet(3, widths=(4, 8), hidden=8)
+    assert fit(shuffled(), three, validation=BatchLoader(tiny_set(30), 10)) == []
+
+
+def test_saved_weights_that_fit_another_network(tmp_path):
+    """Shapes alone do not tell: it would answer at random, or nearly right."""
+    settings, path = {"widths": (4, 8), "hidden": 8}, tmp_path / "some.pt"
+    files.save_weights(SmallNet(3, **settings, activation="GELU"), path)
+    with pytest.warns(
+        TrainingWarning, match=r"fit, but were saved from another .*: GELU.* there, ReLU.* here"
+    ):
+        files.load_weights(SmallNet(3, **settings), path)
+    files.load_weights(SmallNet(3, **settings, activation="GELU", dense_dropout=0.5), path)
+    files.load_weights(torch.compile(SmallNet(3, **settings, activation="GELU")), path)
+
+
+def test_everything_is_frozen():
+    model = tiny_net().requires_grad_(False)
+    with pytest.raises(TrainingError, match=r"no weight is trainable: call requires_grad_\(True\)"):
+        fit(shuffled(), model)
 
 
 def test_what_is_measured_is_each_image_once():
@@ -641,6 +686,40 @@ def test_a_norm_that_never_moves_is_not_in_question():
 def test_pixels_that_are_nearly_black():
     [message] = fit([(PIXELS / 255, LABELS)])
     assert "the inputs stay below 0.0039: were pixels divided by 255 twice" in message
+
+
+def test_pixels_that_hardly_differ():
+    [message] = fit([((PIXELS - 125.3) / 63, LABELS)])
+    assert "the pixels of a channel spread by 0.0046" in message and "as if they were bytes" in message
+    dull = tiny_set()
+    dull = replace(dull, images=(dull.images // 128).astype(np.uint8))
+    mean, std = data.channel_stats(dull)
+    [message] = fit(BatchLoader(dull, 16, shuffle=True, mean=mean, std=std))
+    assert "all pixels are 0 or 1: multiply by 255" in message
+
+
+def test_a_function_of_the_step_that_returns_rates():
+    def rates(per_batch, rate):
+        def make(optimizer):
+            scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: 0.001)
+            scheduler.per_batch = per_batch
+            return scheduler
+
+        model = tiny_net()
+        return fit(shuffled(), model, make=make, optimizer=sgd(model, rate))
+
+    for per_batch in (True, False):
+        [message] = rates(per_batch, 0.01)
+        assert "at most 0.001 of the optimizer's rate 0.01: it should return a share of that rate" in message
+        assert rates(per_batch, 1.0) == [], "whose shares are rates"
+
+
+def test_a_log_in_the_place_of_the_terminal(monkeypatch):
+    class Log:
+        write = flush = lambda *_: None
+
+    monkeypatch.setattr("sys.stdout", Log())
+    training.evaluate(tiny_net(), BatchLoader(tiny_set(30), 10))
 
 
 @pytest.mark.parametrize("trained_on_bytes", [True, False])
@@ -862,9 +941,14 @@ def test_measuring_augmented_or_shuffled_pictures():
             training.evaluate(tiny_net(), loader)
     flips = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
     subset = Subset(PerImageDataset(tiny_set(), transform), range(50))
-    for dataset in (subset, PerImageDataset(tiny_set(), flips)):
+    nested = v2.Compose([v2.Compose([flips])])
+    for dataset in (subset, PerImageDataset(tiny_set(), flips), PerImageDataset(tiny_set(), nested)):
         with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
             training.evaluate(tiny_net(), DataLoader(dataset, 16))
+    flipped = PerImageDataset(tiny_set(), A.Compose([A.HorizontalFlip(p=0.5), A.Normalize(), ToTensorV2()]))
+    assert first_batch.augments(DataLoader(flipped, 16))
+    unchanged = PerImageDataset(tiny_set(), A.Compose([A.Normalize(), ToTensorV2()]))
+    assert not first_batch.augments(DataLoader(unchanged, 16))
     still = transforms.per_image((0.4, 0.4, 0.4), (0.2, 0.2, 0.2), train=False)
     training.predict(tiny_net(), DataLoader(PerImageDataset(tiny_set(), still), 16))
     dataset = PerImageDataset(tiny_set(), still)

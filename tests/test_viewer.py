@@ -9,6 +9,7 @@ from course_utils import data, training
 from course_utils.data import BatchLoader, ImageSet
 from course_utils.datasets.cifar import CLASSES, STATS
 from course_utils.datasets.pictures import drawn
+from course_utils.exercises.first_batch import TrainingWarning
 from course_utils.lab import pictures, records, runs
 from course_utils.models import CustomResNet, SmallNet
 
@@ -29,6 +30,24 @@ def test_a_picture_is_seen_as_the_training_pictures_were(network):
     found = np.stack([viewer.probabilities(image) for image in images])
     np.testing.assert_allclose(found, expected, atol=0.01)  # bfloat16 rounds
     assert np.abs(found - expected.mean(0)).max() > 0.02  # the pictures differ by more than that
+
+
+def test_a_picture_of_another_kind_or_scale_is_not_shown_in_silence(network):
+    picture = drawn("cifar10")
+    viewer = pictures.Viewer("a test", network, "cifar10", CLASSES["cifar10"])
+    for wrong in (picture / 255, np.dstack([picture, picture[..., :1]])):
+        with pytest.raises(ValueError, match=r"a test: expected images uint8 \(n, height, width, 3\), found"):
+            viewer.probabilities(wrong)
+    images, labels = data.shapes.draw(8, seed=5)
+    normalised = BatchLoader(
+        ImageSet(images, labels // 10, CLASSES["cifar10"], "eight"), 8, mean=(0.4,) * 3, std=(0.2,) * 3
+    )
+    trained = nn.Sequential(*network)
+    training.train_epoch(
+        trained, normalised, nn.CrossEntropyLoss(), torch.optim.SGD(trained.parameters(), 0.0)
+    )
+    with pytest.warns(TrainingWarning, match="training and measuring normalise differently"):
+        viewer = pictures.Viewer("a test", trained, "cifar10", CLASSES["cifar10"]).probabilities(picture)
 
 
 def test_the_top_classes_come_likeliest_first(network):

@@ -125,6 +125,6 @@ def _chunks(response: http.client.HTTPResponse, min_rate: float) -> Iterator[byt
 
 def _bar(name: str, size: int, done: int) -> tqdm:
     """Bytes, rate and time left where somebody is looking, in a terminal or a notebook, and nothing in a log file."""
-    looking = sys.stdout.isatty() or "ipykernel" in type(sys.stdout).__module__
+    looking = getattr(sys.stdout, "isatty", bool)() or "ipykernel" in type(sys.stdout).__module__
     options = {"unit": "B", "unit_scale": True, "file": sys.stdout, "leave": False, "disable": not looking}
     return tqdm(desc=name, total=size, initial=done, **options)

@@ -32,9 +32,9 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     Raises ValueError if there are fewer than two classes, a class has no pictures, `test` has a class of its own, or
     two folders would have one name.
     """
+    root = Path(os.path.abspath(root))  # which has a name, even if given as "."
     if not root.is_dir():
         raise ValueError(f"expected a folder of pictures, found none at {root}")
-    root = Path(os.path.abspath(root))  # which has a name, even if given as "."
     folders = _by_name(root, lambda name: name.lower() if name.lower() in PARTS else name)
     named = [[folders[n] for n in names if n in folders] for names in (TRAIN, TEST, VALIDATION)]
     train, test, val = (next(iter(found), None) for found in named)

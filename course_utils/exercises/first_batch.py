@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from operator import eq, length_hint
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        compare(model, loader, images)
+        compare(model, loader, images, logits.shape[1])
     else:
         note(model, loader, images)
     doubt(images, labels, logits, getattr(loss_fn, "func", loss_fn), loader, model.training)
@@ -217,6 +218,11 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         warn(
             f"the inputs stay below {largest:.2g}: were pixels divided by 255 twice, or cast to whole numbers?"
         )
+    elif 0 < (spread := float(images.float().std((0, 2, 3)).max())) < SMALLEST_INPUT:
+        advice = "were pixels in [0, 1] normalised as if they were bytes?"
+        warn(f"the pixels of a channel spread by {spread:.2g}, and should by about 1: {advice}")
+    if (store := image_set_of(loader)) is not None and 0 < store.images[:1000].max() <= 1:
+        warn("all pixels are 0 or 1: multiply by 255 before they are cast to uint8")
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
@@ -309,10 +315,22 @@ def augments(loader) -> bool:
     if type(ours).__name__ == "Augment":
         return any((ours.padding, ours.flip, ours.hole and ours.hole_chance, ours.jitter))
     transform = getattr(whole(getattr(loader, "dataset", None)), "transform", None)
-    steps = getattr(transform, "transforms", None)
-    steps = [transform, *(steps if isinstance(steps, (list, tuple, nn.ModuleList)) else ())]
-    random = any(type(step).__name__.startswith(RANDOM) for step in steps)
+    random = any(is_random(step) for step in steps_of(transform))
     return random or getattr(getattr(transform, "func", None), "__name__", "") == "_augmented"
+
+
+def steps_of(transform) -> Iterator:
+    """A transform and those that it is composed of, of torchvision or of albumentations."""
+    yield transform
+    inner = getattr(transform, "transforms", None)
+    for one in inner if isinstance(inner, (list, tuple, nn.ModuleList)) else ():
+        yield from steps_of(one)
+
+
+def is_random(step) -> bool:
+    """Whether a transform changes images at random, by its name or its chance."""
+    chance = getattr(step, "p", 1)
+    return type(step).__name__.startswith(RANDOM) or (isinstance(chance, float) and 0 < chance < 1)
 
 
 def not_each_once(loader) -> str:
@@ -359,14 +377,34 @@ def forget(model: nn.Module) -> None:
 
 def saved(model: nn.Module, digest: str) -> None:
     """Remember what the weights in a file were trained on."""
-    SAVED[digest] = TRAINED_ON.get(unwrap(model))
+    SAVED[digest] = TRAINED_ON.get(unwrap(model)), arrangement(model)
 
 
 def loaded(model: nn.Module, digest: str) -> None:
-    """`model` has the weights of a file now, and was trained on what they were trained on, if that is known."""
+    """`model` has the weights of a file now, and was trained on what they were trained on, if that is known.
+
+    Warns where they were saved in this session from a network with other layers: shapes alone do not tell.
+    """
     forget(model)
-    if known := SAVED.get(digest):
+    known, theirs = SAVED.get(digest, (None, None))
+    if known:
         TRAINED_ON[unwrap(model)] = known[0], set()
+    pairs = zip_longest(theirs or (), arrangement(model) if theirs else (), fillvalue="nothing")
+    if found := next((pair for pair in pairs if pair[0] != pair[1]), None):
+        warn(f"the weights fit, but were saved from another network: {found[0]} there, {found[1]} here")
+
+
+def arrangement(model: nn.Module) -> list[str]:
+    """Torch's and the course's layers with their settings, without dropout, which rests when a network answers."""
+    found, passed = [], ("Sequential", "ModuleList", "Identity")
+    for layer in unwrap(model).modules():
+        kind = type(layer)
+        known = kind.__module__.startswith(("torch.nn", "course_utils"))
+        if known and kind.__name__ not in passed and "Dropout" not in kind.__name__:
+            own = {k: v for k, v in vars(layer).items() if k[0] != "_" and k not in ("training", "inplace")}
+            settings = [f"{k}={v}" for k, v in own.items() if isinstance(v, (int, float, str, tuple))]
+            found.append(f"{kind.__name__}({', '.join(settings)})")
+    return found
 
 
 AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
@@ -376,14 +414,21 @@ AGREE = {  # whether two loaders say the same, but for rounding to three digits 
 }
 
 
-def compare(model: nn.Module, loader, images: Tensor | None = None) -> None:
-    """Warn, once, where `model` is measured on images of other classes, or normalised in another way."""
+def compare(model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0) -> None:
+    """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader, images)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
         differ.discard("spread")
+    if n_logits > len(theirs["classes"] or ()) > 0 and "classes" not in differ:
+        differ.add("width")
+    if "width" in differ - said:
+        n = len(theirs["classes"])
+        warn(
+            f"the model returns {n_logits} logits, and the data have {n} classes: give the network n_classes={n}"
+        )
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")

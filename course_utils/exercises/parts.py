@@ -37,6 +37,9 @@ def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> Non
         raise TrainingError(f"expected a scheduler, made with the optimizer, found {naming(scheduler)}")
     if hasattr(hooks, "start"):
         raise TrainingError(f"expected a list of hooks, found {naming(hooks)}: put it in brackets")
+    for hook in hooks if isinstance(hooks, (list, tuple)) else ():
+        if isinstance(hook, type) or not (hasattr(hook, "start") and hasattr(hook, "after_epoch")):
+            raise TrainingError(f"expected hooks with start(run) and after_epoch(run), found {naming(hook)}")
 
 
 def iterable(loader):
@@ -59,6 +62,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
     if not torch.is_grad_enabled():
         raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
+    if not isinstance(run.epochs, int) or run.epochs < 1:
+        raise TrainingError(f"expected a whole number of epochs, 1 or more, found {run.epochs!r}")
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
@@ -98,6 +103,10 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
     """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not trainable:
+        raise TrainingError(
+            "no weight is trainable: call requires_grad_(True) on the layers that are to learn"
+        )
     left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
     share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
     if trainable.isdisjoint(held) or (left_out and strangers):
@@ -118,7 +127,9 @@ def check_overlap(loader, validation_loader) -> None:
     if not theirs.name.endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
-    if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > len(held) / 2:
+    if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > min(
+        len(held), len(ours)
+    ) / 2:
         advice = "train on the other part that data.split gives, and look for copies among the pictures"
         warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
 
@@ -162,12 +173,26 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             raise TrainingError(f"{name} {left}: make the optimizer anew, too")
         found = f"at the rate {rates[0]:g}, not at {rates[1]:g}, with which the optimizer began"
         warn(f"{name} starts {found}: if that is not meant, make the optimizer anew")
+    doubt_shares(scheduler, needed)
     if not per_batch:
         return doubt_epochs(scheduler, needed, length_hint(run.loader))
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
     if end and end > needed and end == run.epochs * images:
         found = f"for each of {images} images; the run has {needed} batches"
         warn(f"the schedule has a step {found}: use len(loader)")
+
+
+def doubt_shares(scheduler, steps: int) -> None:
+    """Warn of a LambdaLR whose function seems to return rates, where it should shares of the optimizer's rate."""
+    for share, group in zip(
+        getattr(scheduler, "lr_lambdas", ()), scheduler.optimizer.param_groups, strict=False
+    ):
+        top, rate = peak(share, max(steps, 1000)), float(group.get("initial_lr", 1))  # a warm-up gets there
+        if top and top < 0.02 and rate < 0.5:
+            advice = "it should return a share of that rate, not the rate itself"
+            warn(
+                f"the schedule's function gives at most {top:.2g} of the optimizer's rate {rate:g}: {advice}"
+            )
 
 
 def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
@@ -194,19 +219,23 @@ def left_by_another(scheduler) -> tuple[float, float] | None:
 
 
 def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
-    """Whether a LambdaLR's function of the step stays low for the epochs of a run, and rises within its batches.
+    """Whether a LambdaLR's function of the step stays low for the epochs of a run, and rises within its batches."""
+    early, late = (peak(share, end) for end in (max(epochs, LONG_WARM_UP), epochs * batches))
+    return None not in (early, late) and early < late / 2
+
+
+def peak(share: Callable[[int], float], steps: int) -> float | None:
+    """The highest value of a LambdaLR's function within `steps`; None where it cannot be asked.
 
     The function is called for this, so one that goes on with every call is left alone.
     """
     if "next" in getattr(getattr(share, "__code__", None), "co_names", ()):
-        return False
-    ends = max(epochs, LONG_WARM_UP), epochs * batches
+        return None
     try:
         with torch.random.fork_rng(devices=[]):
-            early, late = (max(share(step) for step in range(0, end, 1 + end // 1000)) for end in ends)
+            return max(share(step) for step in range(0, steps, 1 + steps // 1000))
     except Exception:  # a table of the epochs ends there
-        return False
-    return early < late / 2
+        return None
 
 
 def all_of(scheduler) -> Iterator:

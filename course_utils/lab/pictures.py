@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
-from course_utils import training, transforms
+from course_utils import training
+from course_utils.data import BatchLoader, ImageSet
 from course_utils.datasets.cifar import CLASSES, STATS
 from course_utils.lab import recipes, records, runs
 
@@ -30,10 +30,8 @@ class Viewer:
 
     def probabilities(self, picture: np.ndarray) -> np.ndarray:
         """Float32 (n_classes,) for a `picture` uint8 (32, 32, 3), prepared as the training pictures were."""
-        mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (self.mean, self.std))
-        images = transforms.normalise(torch.tensor(picture)[None], mean, std)
-        probabilities, _ = training.predict(self.network, [(images, torch.zeros(1, dtype=torch.int64))])
-        return probabilities[0]
+        seen = ImageSet(picture[None], np.zeros(1, np.int64), self.classes, self.name)
+        return training.predict(self.network, BatchLoader(seen, mean=self.mean, std=self.std))[0][0]
 
     def top_classes(self, picture: np.ndarray, k: int = 5) -> list[tuple[str, float]]:
         """The `k` likeliest classes and their probabilities, the likeliest first."""
