@@ -9,6 +9,7 @@ import pytest
 
 # The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
 os.environ["COURSE_PROFILE"] = "quick"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network on import
 os.environ["COURSE_DEVICE"] = "cpu"  # what is compared to the last bit was made on a processor
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
 if WORKER:

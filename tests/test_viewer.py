@@ -47,7 +47,7 @@ def test_a_picture_of_another_kind_or_scale_is_not_shown_in_silence(network):
         trained, normalised, nn.CrossEntropyLoss(), torch.optim.SGD(trained.parameters(), 0.0)
     )
     with pytest.warns(TrainingWarning, match="training and measuring normalise differently"):
-        viewer = pictures.Viewer("a test", trained, "cifar10", CLASSES["cifar10"]).probabilities(picture)
+        pictures.Viewer("a test", trained, "cifar10", CLASSES["cifar10"]).probabilities(picture)
 
 
 def test_the_top_classes_come_likeliest_first(network):

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from itertools import zip_longest
 from operator import eq, length_hint
 from pathlib import Path
@@ -34,7 +35,16 @@ LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
 ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
-RANDOM = ("Rand", "ColorJitter", "TrivialAugment", "AutoAugment", "AugMix", "ElasticTransform")
+RANDOM = (
+    "Rand",
+    "ColorJitter",
+    "TrivialAugment",
+    "AutoAugment",
+    "AugMix",
+    "ElasticTransform",
+    "OneOf",
+    "SomeOf",
+)
 FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
 
 # Words of torch's own errors about a batch, and what to do.
@@ -137,7 +147,8 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        compare(model, loader, images, logits.shape[1])
+        asked = wants_logits(getattr(loss_fn, "func", loss_fn))
+        compare(model, loader, images, logits.shape[1] if asked else 0, int(labels.max()))
     else:
         note(model, loader, images)
     doubt(images, labels, logits, getattr(loss_fn, "func", loss_fn), loader, model.training)
@@ -212,17 +223,21 @@ def wants_logarithms(loss_fn) -> bool:
 
 def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
     """Warn of what is probably a mistake in a first batch that can be computed."""
-    if (largest := float(images.abs().max())) >= LARGEST_INPUT:
+    store, largest = image_set_of(loader), float(images.abs().max())
+    if store is not None and 0 < store.images[:100].max() <= 1:
+        warn("all pixels are 0 or 1: if they were floats, multiply by 255 before the cast to uint8")
+    elif largest >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
     elif 0 < largest < SMALLEST_INPUT:
         warn(
             f"the inputs stay below {largest:.2g}: were pixels divided by 255 twice, or cast to whole numbers?"
         )
-    elif 0 < (spread := float(images.float().std((0, 2, 3)).max())) < SMALLEST_INPUT:
+    elif (
+        abs(mean := float(images.float().mean())) > 1
+        and float(images.float().std((0, 2, 3)).max()) < SMALLEST_INPUT
+    ):
         advice = "were pixels in [0, 1] normalised as if they were bytes?"
-        warn(f"the pixels of a channel spread by {spread:.2g}, and should by about 1: {advice}")
-    if (store := image_set_of(loader)) is not None and 0 < store.images[:1000].max() <= 1:
-        warn("all pixels are 0 or 1: multiply by 255 before they are cast to uint8")
+        warn(f"all the inputs are close to {mean:.2g}: {advice}")
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
@@ -328,9 +343,9 @@ def steps_of(transform) -> Iterator:
 
 
 def is_random(step) -> bool:
-    """Whether a transform changes images at random, by its name or its chance."""
-    chance = getattr(step, "p", 1)
-    return type(step).__name__.startswith(RANDOM) or (isinstance(chance, float) and 0 < chance < 1)
+    """Whether a transform changes images at random, by its name or, in albumentations, by its chance."""
+    theirs, chance = type(step).__module__.startswith("albumentations"), getattr(step, "p", 1)
+    return type(step).__name__.startswith(RANDOM) or (theirs and 0 < chance < 1)
 
 
 def not_each_once(loader) -> str:
@@ -359,7 +374,9 @@ def are_sorted(labels: Tensor) -> bool:
 # --- What a network was last trained on, and is measured on.
 
 TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
-SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file
+SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file, and the layers that had them
+RESTS = ("inplace", "momentum", "dropout", "whitened")  # arguments that leave a network's answers alone …
+PASSED = ("Sequential", "ModuleList", "Identity", "Dropout", "Softmax")  # … and layers that do
 
 
 def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
@@ -387,22 +404,26 @@ def loaded(model: nn.Module, digest: str) -> None:
     """
     forget(model)
     known, theirs = SAVED.get(digest, (None, None))
-    if known:
-        TRAINED_ON[unwrap(model)] = known[0], set()
-    pairs = zip_longest(theirs or (), arrangement(model) if theirs else (), fillvalue="nothing")
-    if found := next((pair for pair in pairs if pair[0] != pair[1]), None):
-        warn(f"the weights fit, but were saved from another network: {found[0]} there, {found[1]} here")
+    if not known:
+        return
+    TRAINED_ON[unwrap(model)] = known[0], set()
+    for there, here in zip_longest(theirs, arrangement(model), fillvalue="nothing"):
+        if there != here:
+            advice = "if that is not meant, make it with the same arguments"
+            return warn(
+                f"the weights fit, but were saved from another network: {there} there, {here} here; {advice}"
+            )
 
 
 def arrangement(model: nn.Module) -> list[str]:
-    """Torch's and the course's layers with their settings, without dropout, which rests when a network answers."""
-    found, passed = [], ("Sequential", "ModuleList", "Identity")
+    """Torch's and the course's layers with the arguments that a network's answers depend on."""
+    found = []
     for layer in unwrap(model).modules():
-        kind = type(layer)
-        known = kind.__module__.startswith(("torch.nn", "course_utils"))
-        if known and kind.__name__ not in passed and "Dropout" not in kind.__name__:
-            own = {k: v for k, v in vars(layer).items() if k[0] != "_" and k not in ("training", "inplace")}
-            settings = [f"{k}={v}" for k, v in own.items() if isinstance(v, (int, float, str, tuple))]
+        kind = next(k for k in type(layer).__mro__ if k.__module__.startswith(("torch.nn", "course_utils")))
+        own = {k: v for k, v in vars(layer).items() if k in signature(kind).parameters and k not in RESTS}
+        settings = [f"{k}={v}" for k, v in own.items() if isinstance(v, (int, float, str, tuple))]
+        listed = kind is not nn.Module and (settings or kind.__module__.startswith("torch.nn"))
+        if listed and not any(word in kind.__name__ for word in PASSED):
             found.append(f"{kind.__name__}({', '.join(settings)})")
     return found
 
@@ -414,7 +435,9 @@ AGREE = {  # whether two loaders say the same, but for rounding to three digits 
 }
 
 
-def compare(model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0) -> None:
+def compare(
+    model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0, highest: int = 0
+) -> None:
     """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way."""
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader, images)
@@ -422,13 +445,11 @@ def compare(model: nn.Module, loader, images: Tensor | None = None, n_logits: in
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
         differ.discard("spread")
-    if n_logits > len(theirs["classes"] or ()) > 0 and "classes" not in differ:
+    if n_logits > (n := len(theirs["classes"] or ())) > max(1, highest) and "classes" not in differ:
         differ.add("width")
     if "width" in differ - said:
-        n = len(theirs["classes"])
-        warn(
-            f"the model returns {n_logits} logits, and the data have {n} classes: give the network n_classes={n}"
-        )
+        found = f"the model returns {n_logits} logits, and the data have {n} classes"
+        warn(f"{found}: if it was made for these, give it n_classes={n}")
     if "scaling" in differ - said:
         advice = "give both the mean and std of the training images"
         warn(f"training and measuring normalise differently: {advice}")
@@ -464,4 +485,5 @@ def about_images(loader, images: Tensor | None = None) -> dict:
 
 def image_set_of(loader):
     """The `ImageSet` behind one of the course's loaders or datasets; None behind any other."""
-    return getattr(loader, "image_set", None) or getattr(getattr(loader, "dataset", None), "image_set", None)
+    found = getattr(loader, "image_set", None) or getattr(getattr(loader, "dataset", None), "image_set", None)
+    return found if isinstance(getattr(found, "images", None), np.ndarray) else None

@@ -4,8 +4,10 @@
 `TrainingWarning`.
 """
 
+import copy
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
@@ -62,8 +64,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
     if not torch.is_grad_enabled():
         raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
-    if not isinstance(run.epochs, int) or run.epochs < 1:
-        raise TrainingError(f"expected a whole number of epochs, 1 or more, found {run.epochs!r}")
+    if run.epochs < 1:
+        raise TrainingError(f"expected one epoch or more, found {run.epochs!r}")
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
@@ -103,7 +105,7 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
     """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not trainable:
+    if not trainable and any(True for _ in model.parameters()):
         raise TrainingError(
             "no weight is trainable: call requires_grad_(True) on the layers that are to learn"
         )
@@ -117,7 +119,9 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
 
 
 def check_overlap(loader, validation_loader) -> None:
-    """Warn where both load all of one image set, or most of what `data.split` has set aside is trained on."""
+    """Warn where both load all of one image set, or where most of what `data.split` has set aside, or most of what
+    trains, is in both.
+    """
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
     if ours is None or theirs is None:
         return
@@ -127,9 +131,8 @@ def check_overlap(loader, validation_loader) -> None:
     if not theirs.name.endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
-    if (found := len({raw for image in ours.images if (raw := image.tobytes()) in held})) > min(
-        len(held), len(ours)
-    ) / 2:
+    found = len(held & {image.tobytes() for image in ours.images})
+    if found > min(len(held), len(ours)) / 2:
         advice = "train on the other part that data.split gives, and look for copies among the pictures"
         warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
 
@@ -173,7 +176,7 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             raise TrainingError(f"{name} {left}: make the optimizer anew, too")
         found = f"at the rate {rates[0]:g}, not at {rates[1]:g}, with which the optimizer began"
         warn(f"{name} starts {found}: if that is not meant, make the optimizer anew")
-    doubt_shares(scheduler, needed)
+    doubt_shares(run, needed)
     if not per_batch:
         return doubt_epochs(scheduler, needed, length_hint(run.loader))
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
@@ -182,17 +185,14 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         warn(f"the schedule has a step {found}: use len(loader)")
 
 
-def doubt_shares(scheduler, steps: int) -> None:
-    """Warn of a LambdaLR whose function seems to return rates, where it should shares of the optimizer's rate."""
-    for share, group in zip(
-        getattr(scheduler, "lr_lambdas", ()), scheduler.optimizer.param_groups, strict=False
-    ):
-        top, rate = peak(share, max(steps, 1000)), float(group.get("initial_lr", 1))  # a warm-up gets there
-        if top and top < 0.02 and rate < 0.5:
-            advice = "it should return a share of that rate, not the rate itself"
-            warn(
-                f"the schedule's function gives at most {top:.2g} of the optimizer's rate {rate:g}: {advice}"
-            )
+def doubt_shares(run, steps: int) -> None:
+    """Warn of a LambdaLR whose functions seem to return rates, where they should shares of the optimizer's rate."""
+    functions, far = getattr(run.scheduler, "lr_lambdas", ()), max(steps, 1000)  # after any warm-up
+    tops = [peak(share, far) for share in functions]
+    rate = max(float(group.get("initial_lr", 1)) for group in run.optimizer.param_groups)
+    if tops and None not in tops and 0 < (top := max(tops)) < 0.02 and rate < 0.5:
+        advice = "it should return a share of that rate, not the rate itself"
+        warn(f"the schedule's function gives at most {top:.2g} of the optimizer's rate {rate:g}: {advice}")
 
 
 def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
@@ -229,10 +229,11 @@ def peak(share: Callable[[int], float], steps: int) -> float | None:
 
     The function is called for this, so one that goes on with every call is left alone.
     """
-    if "next" in getattr(getattr(share, "__code__", None), "co_names", ()):
+    if {"next", "pop"} & {*getattr(getattr(share, "__code__", None), "co_names", ())}:
         return None
     try:
-        with torch.random.fork_rng(devices=[]):
+        share = copy.deepcopy(share)  # an object may count its calls; a function stays itself
+        with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
             return max(share(step) for step in range(0, steps, 1 + steps // 1000))
     except Exception:  # a table of the epochs ends there
         return None

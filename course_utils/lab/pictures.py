@@ -30,7 +30,8 @@ class Viewer:
 
     def probabilities(self, picture: np.ndarray) -> np.ndarray:
         """Float32 (n_classes,) for a `picture` uint8 (32, 32, 3), prepared as the training pictures were."""
-        seen = ImageSet(picture[None], np.zeros(1, np.int64), self.classes, self.name)
+        places = range(len(self.classes))  # names of one's own are no other classes
+        seen = ImageSet(np.asarray(picture)[None], np.zeros(1, np.int64), places, self.name)
         return training.predict(self.network, BatchLoader(seen, mean=self.mean, std=self.std))[0][0]
 
     def top_classes(self, picture: np.ndarray, k: int = 5) -> list[tuple[str, float]]:
