@@ -184,11 +184,8 @@ def backbone_weights(recipe: Recipe) -> str | None:
 def of_recipe(name: str, stale: bool = False) -> list[dict[str, Any]]:
     """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make.
 
-    Raises ValueError where two that count have one seed, as after a merge: they would count as two runs. And for a name
-    that is neither a recipe's nor recorded.
+    Raises ValueError where two that count have one seed, as after a merge: they would count as two runs.
     """
-    if not (RECORDED / name).exists():
-        recipes.get(name)
     found = sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
     counting = [record for record in found if not problems(record)]
     seeds = [record["seed"] for record in counting]
