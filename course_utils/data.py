@@ -113,9 +113,9 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
             names = ", ".join(image_set.classes[label] for label in without)
             warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]
-    name, part = image_set.name.removesuffix(" train"), "" if image_set.name.endswith(" test") else " train"
+    name, end = image_set.name.removesuffix(" train"), "" if image_set.name.endswith(" test") else " train"
     train, held = image_set.subset(~held_out), image_set.subset(held_out)
-    return replace(train, name=name + part), replace(held, name=f"{name} validation")
+    return replace(train, name=name + end), replace(held, name=f"{name} validation")
 
 
 def take(image_set: ImageSet, n: int, seed: int = 0) -> ImageSet:

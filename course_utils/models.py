@@ -18,9 +18,8 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
 
-    `nn.Dropout` on a CPU draws one random number an activation, one after another: on SmallNet's feature maps this
-    costs more than all the convolutions. One 64-bit draw holds eight random bytes, and a byte is enough to decide, with
-    `p` rounded to the nearest 1/256 (0.1 becomes 0.1016). Survivors are scaled by 1 / (1 - the rounded p) on average.
+    `nn.Dropout` draws a random number per activation, which takes a CPU longer than all of SmallNet's convolutions.
+    Here one byte decides, so `p` is rounded to 1/256 (0.1 to 0.1016); survivors are scaled by 1 / (1 - p) on average.
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
     """
 
@@ -137,9 +136,8 @@ class CustomResNet(nn.Module):
 
     The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
-    `dropout` is the chance of a feature map to be zeroed, after each layer and inside the branches (0.01 behind the
-    assignment's log). `logit_scale` multiplies the output: below one (1/8 in the fastest recipes) it keeps the first
-    steps from saturating the softmax. `head_scale` multiplies the head's initial weights and bias.
+    `dropout` zeroes whole feature maps, after each layer and inside the branches (0.01 behind the assignment's log).
+    `logit_scale` multiplies the output, `head_scale` the head's first weights: 1/8 makes a guess of the first answers.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -171,8 +169,7 @@ class CustomResNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The values that the last layer classifies, (n, widths[-1])."""
-        x = self.add_branch(self.residual1, self.layer1(self.prep(images)))
-        x = self.layer2(x)
+        x = self.layer2(self.add_branch(self.residual1, self.layer1(self.prep(images))))
         if self.residual2 is not None:
             x = self.add_branch(self.residual2, x)
         x = self.add_branch(self.residual3, self.layer3(x))
@@ -183,6 +180,9 @@ class CustomResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images)) * self.logit_scale
+
+    def extra_repr(self) -> str:
+        return f"skip={self.skip}, logit_scale={self.logit_scale}"
 
 
 class Sprint(nn.Module):

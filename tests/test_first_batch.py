@@ -33,7 +33,7 @@ from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import TrainingError, TrainingWarning
 from course_utils.lab import checkpoints, files
-from course_utils.models import SmallNet, TransferNet, headless
+from course_utils.models import CustomResNet, SmallNet, TransferNet, headless
 from course_utils.transforms import Augment
 
 cross_entropy = nn.functional.cross_entropy
@@ -607,6 +607,12 @@ def test_saved_weights_that_fit_another_network(tmp_path):
     )
     with pytest.warns(TrainingWarning, match=said):
         files.load_weights(SmallNet(3, **settings), path)
+
+    plain, closed = (CustomResNet(3, widths=(4, 8, 8, 8), skip=skip) for skip in (True, False))
+    fit(shuffled(), closed)
+    files.save_weights(closed, tmp_path / "closed.pt")
+    with pytest.warns(TrainingWarning, match="another network: skip=False, .* there, skip=True, .* here"):
+        files.load_weights(plain, tmp_path / "closed.pt")
 
     class Mine(SmallNet):
         pass

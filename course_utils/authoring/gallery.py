@@ -246,17 +246,19 @@ def sprint_images(root: Path | None) -> Figure:
         loader = data.BatchLoader(one, 1, augment=Augment(0, 0.5, 0, 0, alternate=alternate))
         epochs = [pictures_of(next(iter(loader))[0], loader)[0] for _ in range(8)]
         groups.append(Group(title, epochs, [f"epoch {k}" for k in range(1, 9)]))
-    corner, frame = [(0, 0), (2, 0), (2, 0), (0, 0)], [(0, 0), (4, 4), (4, 4), (0, 0)]
-    plain, reflected = (np.pad(images, corner, mode=mode)[:, :32, :32] for mode in ("constant", "reflect"))
-    plain[:, :2], plain[:, :, :2] = [transforms.mean_colour(mean)] * 2
-    small = sprint.shrink(torch.from_numpy(images).permute(0, 3, 1, 2).float(), 24).permute(0, 2, 3, 1)
+    fill, grey = (
+        torch.tensor(colour, dtype=torch.uint8) for colour in (transforms.mean_colour(mean), [128] * 3)
+    )
+    pixels = torch.from_numpy(images)
+    small = sprint.shrink(pixels.permute(0, 3, 1, 2).float(), 24).permute(0, 2, 3, 1).round().to(torch.uint8)
+    mirrored = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="reflect")
     versions = {
         "as it is": images,
-        "moved, a plain border": plain,
-        "moved, its own border": reflected,
+        "moved, a plain border": transforms.pad(pixels, 2, fill)[:, :32, :32],
+        "moved, its own border": mirrored[:, :32, :32],
         "colours at their weakest": jittered(images, 0.9),
         "and at their strongest": jittered(images, 1.1),
-        "at 24 × 24 pixels": np.pad(small.round().to(torch.uint8), frame, constant_values=128),
+        "at 24 × 24 pixels": transforms.pad(small, 4, grey),
     }
     groups.append(Group("The other changes", np.concatenate([*versions.values()]), [*versions]))
     alt = """A truck as eight epochs show it. Mirrored by chance, it looks the same way several times running;

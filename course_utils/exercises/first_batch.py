@@ -12,8 +12,6 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import signature
-from itertools import zip_longest
 from operator import eq, length_hint
 from pathlib import Path
 
@@ -35,16 +33,7 @@ LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
 ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
 ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
-RANDOM = (
-    "Rand",
-    "ColorJitter",
-    "TrivialAugment",
-    "AutoAugment",
-    "AugMix",
-    "ElasticTransform",
-    "OneOf",
-    "SomeOf",
-)
+RANDOM = "Rand|ColorJitter|TrivialAugment|AutoAugment|AugMix|ElasticTransform|OneOf|SomeOf"
 FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
 
 # Words of torch's own errors about a batch, and what to do.
@@ -221,8 +210,8 @@ def wants_logarithms(loss_fn) -> bool:
     return loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
 
 
-def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
-    """Warn of what is probably a mistake in a first batch that can be computed."""
+def doubt_pixels(images: Tensor, loader) -> None:
+    """Warn of pixels on a scale that no network of the course is trained on."""
     store, largest = image_set_of(loader), float(images.abs().max())
     if store is not None and 0 < store.images[:100].max() <= 1:
         warn("all pixels are 0 or 1: if they were floats, multiply by 255 before the cast to uint8")
@@ -238,6 +227,11 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     ):
         advice = "were pixels in [0, 1] normalised as if they were bytes?"
         warn(f"all the inputs are close to {mean:.2g}: {advice}")
+
+
+def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
+    """Warn of what is probably a mistake in a first batch that can be computed."""
+    doubt_pixels(images, loader)
     if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
         who = "cross entropy" if loss_fn else "predict"
         warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
@@ -345,7 +339,7 @@ def steps_of(transform) -> Iterator:
 def is_random(step) -> bool:
     """Whether a transform changes images at random, by its name or, in albumentations, by its chance."""
     theirs, chance = type(step).__module__.startswith("albumentations"), getattr(step, "p", 1)
-    return type(step).__name__.startswith(RANDOM) or (theirs and 0 < chance < 1)
+    return bool(re.match(RANDOM, type(step).__name__)) or (theirs and 0 < chance < 1)
 
 
 def not_each_once(loader) -> str:
@@ -374,9 +368,6 @@ def are_sorted(labels: Tensor) -> bool:
 # --- What a network was last trained on, and is measured on.
 
 TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
-SAVED = {}  # the same of weights that were saved, by the SHA-256 of their file, and the layers that had them
-RESTS = ("inplace", "momentum", "dropout", "whitened")  # arguments that leave a network's answers alone …
-PASSED = ("Sequential", "ModuleList", "Identity", "Dropout", "Softmax")  # … and layers that do
 
 
 def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
@@ -385,47 +376,6 @@ def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = Fa
     known, said = TRAINED_ON.get(network, ({}, set()))
     same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
     TRAINED_ON[network] = about, said if same else set()
-
-
-def forget(model: nn.Module) -> None:
-    """Forget what `model` was trained on: it has other weights now."""
-    TRAINED_ON.pop(unwrap(model), None)
-
-
-def saved(model: nn.Module, digest: str) -> None:
-    """Remember what the weights in a file were trained on."""
-    SAVED[digest] = TRAINED_ON.get(unwrap(model)), arrangement(model)
-
-
-def loaded(model: nn.Module, digest: str) -> None:
-    """`model` has the weights of a file now, and was trained on what they were trained on, if that is known.
-
-    Warns where they were saved in this session from a network with other layers: shapes alone do not tell.
-    """
-    forget(model)
-    known, theirs = SAVED.get(digest, (None, None))
-    if not known:
-        return
-    TRAINED_ON[unwrap(model)] = known[0], set()
-    for there, here in zip_longest(theirs, arrangement(model), fillvalue="nothing"):
-        if there != here:
-            advice = "if that is not meant, make it with the same arguments"
-            return warn(
-                f"the weights fit, but were saved from another network: {there} there, {here} here; {advice}"
-            )
-
-
-def arrangement(model: nn.Module) -> list[str]:
-    """Torch's and the course's layers with the arguments that a network's answers depend on."""
-    found = []
-    for layer in unwrap(model).modules():
-        kind = next(k for k in type(layer).__mro__ if k.__module__.startswith(("torch.nn", "course_utils")))
-        own = {k: v for k, v in vars(layer).items() if k in signature(kind).parameters and k not in RESTS}
-        settings = [f"{k}={v}" for k, v in own.items() if isinstance(v, (int, float, str, tuple))]
-        listed = kind is not nn.Module and (settings or kind.__module__.startswith("torch.nn"))
-        if listed and not any(word in kind.__name__ for word in PASSED):
-            found.append(f"{kind.__name__}({', '.join(settings)})")
-    return found
 
 
 AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import re
 import zipfile
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.exercises.first_batch import forget, loaded, saved, unwrap
+from course_utils.exercises.first_batch import TRAINED_ON, unwrap, warn
 from course_utils.lab import records
 
 MARK, DIGITS = b"sha256:", 64
+SAVED = {}  # of this session's files, by SHA-256: what their networks were trained on, and the networks' layers
 
 
 class Damaged(ValueError):
@@ -23,17 +26,33 @@ class Damaged(ValueError):
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in unwrap(model).state_dict().items()}
-    saved(model, write_tensors(state, path))
+    SAVED[write_tensors(state, path)] = TRAINED_ON.get(unwrap(model)), layers_of(model)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load what `save_weights` wrote, or `torch.save` of a state dict, into `model`.
 
     Raises `Damaged` where the file is damaged, and ValueError where it belongs to another architecture, naming the
-    first difference. Code in a file is not run.
+    first difference. Warns where a network with other layers was trained to these weights in this session: shapes
+    alone do not tell. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
-    loaded(model, records.sha256(Path(path).expanduser()))
+    trained_on, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, []))
+    if not trained_on:
+        return
+    TRAINED_ON[unwrap(model)] = trained_on[0], set()
+    for there, here in zip_longest(layers, layers_of(model), fillvalue="nothing"):
+        if there != here:
+            found = f"saved from another network: {there} there, {here} here"
+            return warn(
+                f"the weights fit, but were {found}; if that is not meant, make it with the same arguments"
+            )
+
+
+def layers_of(model: nn.Module) -> list[str]:
+    """A network as torch describes it, a layer a line, without names and what leaves its answers alone."""
+    rests = r"^ *\(\w+\): |.*Dropout.*|(inplace|momentum)=[^,)]*(, )?"
+    return [re.sub(rests, "", line).strip() for line in repr(unwrap(model)).splitlines()[1:]]
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
@@ -53,7 +72,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> 
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
             raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
     model.load_state_dict(state)
-    forget(model)
+    TRAINED_ON.pop(unwrap(model), None)
 
 
 def plain_name(name: str) -> str:
