@@ -102,7 +102,7 @@ MUON_BUDGETNET = vary(
     **net(widths=(64, 96, 160), stem=32, residual=True), crop=4, small_epochs=28,
     epochs=84, **sprint_rates(filters=0.14, biases=35.0, decay=4e-4),
 )
-HEADLINES = [SMALLNET, BEST_SMALLNET, MUON_SMALLNET, BUDGETNET]
+HEADLINES = [SMALLNET, BEST_SMALLNET, MUON_SMALLNET, BUDGETNET, MUON_BUDGETNET]
 HEADLINES += [RESNET, BEST_RESNET, FAST_RESNET, SPRINT, SPRINT_100]
 
 # What each trick of the sprint is worth: the sprint without it.
@@ -258,7 +258,7 @@ RESNET_CLAIMS += [
 ]
 # fmt: on
 
-ALL = [*HEADLINES, MUON_BUDGETNET, *SPRINT_WITHOUT, *TEN_EPOCHS, *SMALLNET_CLAIMS, *BEST_WITHOUT]
+ALL = [*HEADLINES, *SPRINT_WITHOUT, *TEN_EPOCHS, *SMALLNET_CLAIMS, *BEST_WITHOUT]
 ALL += RESNET_CLAIMS + TRANSFER
 RECIPES = {recipe.name: recipe for recipe in ALL}
 if twice := [recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe]:
