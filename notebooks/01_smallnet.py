@@ -478,9 +478,10 @@ plt.show()
 
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
-# nearly flat, and the training loss lies far below the validation loss. Such a **gap** shows how much better the
-# network knows the pictures that it was trained on. It becomes **overfitting** when the validation loss *rises* while
-# the training loss goes on falling: most of what the network then learns is true of the training images only.
+# nearly flat, and the training loss lies far below the validation loss. Such a **gap** (the *generalisation gap*) shows
+# how much better the network knows the pictures that it was trained on. It becomes **overfitting** when the validation
+# loss *rises* while the training loss goes on falling: most of what the network then learns is true of the training
+# images only.
 #
 # The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
 # slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report

@@ -169,8 +169,8 @@ plots.show_augmented(originals.numpy(), augmented.numpy())
 plt.show()
 
 # %% [markdown]
-# You still know what each is, and so should the network: that is the test of an augmentation. (Would mirroring be allowed
-# if the classes were letters?)
+# You still know what each is, and so should the network: that is the test of an augmentation. (With letters, mirroring
+# would be wrong: a mirrored *b* is a *d*.)
 #
 # ## The network
 #
@@ -187,8 +187,9 @@ def conv_bn_relu(c, d, pool=False):
 
 
 # %% [markdown]
-# The second computes $X + R(X)$, where the *branch* $R$ is two parts of the first kind in a row. It need only learn
-# what to *change* about $X$, and the sum gives gradients a direct way back.
+# The second computes $X + R(X)$, where the *branch* $R$ is two parts of the first kind in a row, and the way around it
+# a *skip connection*. The branch need only learn what to *change* about $X$, and the sum gives gradients a direct way
+# back.
 #
 # ```text
 # X ──┬── conv, norm, ReLU ── conv, norm, ReLU ──(+)── X + R(X)
