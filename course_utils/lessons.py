@@ -124,7 +124,7 @@ def profile() -> str:
 
 def for_lesson(lesson: str) -> Recipe:
     """What `lesson` ("smallnet" or "resnet") trains in the current profile; prints a summary."""
-    recipe = LESSONS[lesson][profile()]
+    recipe = Recipe(**asdict(LESSONS[lesson][profile()]))  # a copy: a cell may change its dictionaries
     duration, accuracy = EXPECTATIONS[recipe.name]
     cores = "two CPU cores" + " that compute in bfloat16" * (profile() == "full")
     print(f"profile  {profile()}  (set COURSE_PROFILE to quick or full)")

@@ -62,7 +62,8 @@ recipe = lessons.for_lesson("smallnet")
 # lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights.
+# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. To try
+# another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`.
 #
 # ## The data
 #
@@ -251,6 +252,7 @@ print("the same weights, the same logits")
 
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
+# (So a change to `Network` has no effect below. To train a network of your own, put it in the place of `SmallNet`.)
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?

@@ -69,13 +69,15 @@ recipe = lessons.for_lesson("resnet")
 # *The lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights.
+# *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights. To try
+# another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`.
 #
 # ## The data, measured before it is used
 #
 # A tenth of the training images is set aside to make choices on. The test set stays closed until the end. (Pictures of
 # your own? Put them into `path/CLASS/`, a folder for each class, and write `data.from_folder("path")` in place of
-# `data.load(recipe.data)`. They are shrunk to 32×32. Later cells still print the name of the original data set.)
+# `data.load(recipe.data)`. They are shrunk to 32×32. With a few hundred, set
+# `batch_size=16` and `epochs=20` as well, or training ends after a handful of steps. Later cells still print the name of the original data set.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -418,7 +420,7 @@ print(f"{recipe.epochs} epochs,", recipe.schedule_args)
 # ## Training
 #
 # All that training changes (the weights, the optimizer, the schedule) is created afresh in the training cell, so that
-# you get the same run every time, at least on a CPU.
+# you get the same run every time, at least on a CPU. (Adam gets no rate here: the cycle sets it, so change `lr_max`.)
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)

@@ -189,6 +189,30 @@ def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
         fit(shuffled(), loss_fn=loss_fn)
 
 
+@pytest.mark.parametrize("loss_fn", [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss()], ids=repr)
+def test_a_loss_of_numbers_is_refused_before_it_spreads_the_labels(loss_fn):
+    with pytest.raises(TrainingError, match=r"Loss compares numbers, and labels are classes: take nn.Cross"):
+        fit([(PIXELS[:3], LABELS[:3])], loss_fn=loss_fn)  # as many images as classes
+
+
+def test_a_model_that_forgets_to_return_and_one_whose_layers_do_not_fit():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_net()
+
+        def forward(self, x):
+            self.net(x)
+
+    with pytest.raises(
+        TrainingError, match="found a NoneType: the model's forward returns nothing, so end it"
+    ):
+        fit(shuffled(), Forgetful())
+    stages = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(3, 16, 3), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(TrainingError, match="; a convolution takes as many channels as the layer before"):
+        fit(shuffled(), stages)
+
+
 def test_a_batch_of_one_for_batch_norm():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     with pytest.raises(TrainingError, match="BatchNorm cannot train on one image, .*drop_last=True"):

@@ -16,6 +16,12 @@ def test_a_lesson_says_what_it_runs(lesson, profile, monkeypatch, capsys):
     assert ("not CIFAR" in out) == (profile == "quick") == recipe.data.startswith("shapes")
 
 
+def test_a_cell_may_change_the_dictionaries_of_its_recipe():
+    lessons.for_lesson("smallnet").optimizer_args["lr"] = 0.5
+    again = lessons.for_lesson("smallnet")
+    assert again == lessons.LESSONS["smallnet"]["quick"] and again.optimizer_args["lr"] != 0.5
+
+
 def test_quick_is_the_default_and_an_unknown_profile_is_refused(monkeypatch):
     monkeypatch.delenv("COURSE_PROFILE", raising=False)
     assert lessons.profile() == "quick"

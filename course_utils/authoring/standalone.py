@@ -33,7 +33,7 @@ profile in the next cell, then run all cells. *Quick* draws its own pictures; *f
 {TIMES[0]} (Session 1) or {TIMES[1]} (Session 2) without a GPU.
 
 The folded cells write the course's package, `course_utils`, into the folder that this notebook runs in. Unfold
-them to read it."""
+them to read it. If you change one, restart the session and run all cells again."""
 
 SETUP = """\
 # @title Choose a profile

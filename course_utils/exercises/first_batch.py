@@ -51,6 +51,11 @@ ADVICE = {
 }
 
 
+# Losses that would spread labels over the logits, silently where a batch has as many images as there are classes.
+OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+CHANNELS = "a convolution takes as many channels as the layer before it gives"
+
+
 class TrainingError(ValueError):
     """Training cannot go on: what was expected, what was found, and what to do."""
 
@@ -103,7 +108,10 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         passed = isinstance(error, (TrainingError, Diverged, torch.AcceleratorError))
         if passed or re.search("out of memory|allocate memory", said):
             raise
-        advice = next((f"; {advice}" for words, advice in ADVICE.items() if re.search(words, said)), "")
+        # Where the images have their three channels, it is a later layer that differs.
+        inside = {"to have .* channels": CHANNELS} if images.ndim == 4 and images.shape[1] == 3 else {}
+        known = inside | ADVICE
+        advice = next((f"; {advice}" for words, advice in known.items() if re.search(words, said)), "")
         raise TrainingError(
             f"expected a batch that {type(model).__name__} and its loss can take, found images {images.dtype} "
             f"{tuple(images.shape)}, labels {labels.dtype}{advice}: {said.partition(chr(10))[0]}"
@@ -146,7 +154,10 @@ def check(
 def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
     """Raise TrainingError where `logits` are not two or more numbers for each image, and Diverged for NaN."""
     if not isinstance(logits, Tensor):
-        found = f"found a {type(logits).__name__}: pick the tensor of logits in the model's forward"
+        advice = "pick the tensor of logits in the model's forward"
+        if logits is None:
+            advice = "the model's forward returns nothing, so end it with a return"
+        found = f"found a {type(logits).__name__}: {advice}"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes), {found}")
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(labels):
         found = f"found {tuple(logits.shape)}: end the model in one output per class, two for a yes or no"
@@ -183,6 +194,9 @@ def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
+    if labels.ndim == 1 and type(loss_fn) in OF_NUMBERS:
+        found = type(loss_fn).__name__
+        raise TrainingError(f"{found} compares numbers, and labels are classes: take nn.CrossEntropyLoss()")
     check_labels(labels, n_classes)
 
 
