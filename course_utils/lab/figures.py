@@ -202,7 +202,12 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     points += [(one, "s", plots.VERMILION, (0, -15)) for one in published.SOURCES]
     ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
     ours = sorted((one for one in ours if one.data == data), key=lambda one: one.percent)
-    points += [(one, "o", plots.BLUE, (-8, -4) if k % 2 else (8, -4)) for k, one in enumerate(ours)]
+    sides = {one.name: (-8, -4) if k % 2 else (8, -4) for k, one in enumerate(ours)}
+    sides |= {
+        "budgetnet-muon": (8, 1),
+        "budgetnet": (8, -9),
+    }  # on the left they would cover published results
+    points += [(one, "o", plots.BLUE, sides[one.name]) for one in ours]
     for one, mark, colour, place in points:
         x = getattr(one, cost)
         if one.data == data and x:
