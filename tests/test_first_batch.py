@@ -195,6 +195,17 @@ def test_a_loss_of_numbers_is_refused_before_it_spreads_the_labels(loss_fn):
         fit([(PIXELS[:3], LABELS[:3])], loss_fn=loss_fn)  # as many images as classes
 
 
+def test_a_loader_whose_augmentation_is_switched_off_later():
+    loader = shuffled(augment=Augment(padding=4))
+    assert fit(loader, CustomResNet(3, widths=(4, 4, 4, 4))) == []
+    loader.augment = None  # which would leave the border: images of 40×40
+    with pytest.raises(TrainingError, match="augment was changed after it was made.*make a new BatchLoader"):
+        fit(loader, CustomResNet(3, widths=(4, 4, 4, 4)))
+    plain = shuffled()
+    plain.augment = Augment(padding=0, flip=0.5, hole=0, hole_chance=0)  # which asks for no border
+    assert fit(plain) == []
+
+
 def test_a_model_that_forgets_to_return_and_one_whose_layers_do_not_fit():
     class Forgetful(nn.Module):
         def __init__(self):

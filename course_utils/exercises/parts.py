@@ -49,6 +49,11 @@ def iterable(loader):
     if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
         makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
         raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
+    if isinstance(store := getattr(loader, "store", None), torch.Tensor) and hasattr(loader, "image_set"):
+        border = loader.augment.padding if loader.augment else 0
+        if store.shape[1] != loader.image_set.images.shape[1] + 2 * border:
+            changed = "the loader's augment was changed after it was made, and its images have the wrong size"
+            raise TrainingError(f"{changed}: make a new BatchLoader")
     return loader
 
 
@@ -202,7 +207,8 @@ def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
         advice = "if it counts batches, set its per_batch = True"
         warn(f"{name} steps by epochs, and hardly rises in {epochs}: {advice}")
     if period > epochs and batches > 1 and period % batches == 0:
-        warn(f"{name}'s {period} steps are epochs; the run has {epochs}: divide batches by len(loader)")
+        advice = "divide batches by len(loader), if batches were meant"
+        warn(f"{name}'s {period} steps are epochs; the run has {epochs}: {advice}")
 
 
 def left_by_another(scheduler) -> tuple[float, float] | None:
