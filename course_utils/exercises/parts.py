@@ -49,9 +49,9 @@ def iterable(loader):
     if isinstance(loader, type) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
         makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
         raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
-    if isinstance(store := getattr(loader, "store", None), torch.Tensor) and hasattr(loader, "image_set"):
+    if all(hasattr(loader, name) for name in ("store", "image_set", "augment")):  # a BatchLoader
         border = loader.augment.padding if loader.augment else 0
-        if store.shape[1] != loader.image_set.images.shape[1] + 2 * border:
+        if loader.store.shape[1] != loader.image_set.images.shape[1] + 2 * border:
             changed = "the loader's augment was changed after it was made, and its images have the wrong size"
             raise TrainingError(f"{changed}: make a new BatchLoader")
     return loader
