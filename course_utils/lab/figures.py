@@ -203,10 +203,8 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
     ours = sorted((one for one in ours if one.data == data), key=lambda one: one.percent)
     sides = {one.name: (-8, -4) if k % 2 else (8, -4) for k, one in enumerate(ours)}
-    sides |= {
-        "budgetnet-muon": (8, 1),
-        "budgetnet": (8, -9),
-    }  # on the left they would cover published results
+    # To the left of their points these two would cover published results.
+    sides |= {"budgetnet-muon": (8, 1), "budgetnet": (8, -9)}
     points += [(one, "o", plots.BLUE, sides[one.name]) for one in ours]
     for one, mark, colour, place in points:
         x = getattr(one, cost)
