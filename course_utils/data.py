@@ -41,7 +41,7 @@ class ImageSet:
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            advice = ": for pixels in [0, 1], take (255 * images).round().astype(np.uint8), else clip(0, 255) first"
+            advice = ": for pixels in [0, 1], take (255 * images).round().astype(np.uint8); to 255, images.clip(0, 255)"
             found = f"{images.dtype} {images.shape}{advice if images.dtype.kind == 'f' else ''}"
             raise ValueError(f"{self.name}: expected images uint8 (n, height, width, 3), found {found}")
         if labels.dtype != np.int64 or labels.ndim != 1:

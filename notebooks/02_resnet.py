@@ -76,8 +76,9 @@ recipe = lessons.for_lesson("resnet")
 #
 # A tenth of the training images is set aside to make choices on. The test set stays closed until the end. (Pictures of
 # your own? Put them into `path/CLASS/`, a folder for each class, and write `data.from_folder("path")` in place of
-# `data.load(recipe.data)`. They are shrunk to 32×32. With a few hundred, set
-# `batch_size=16` and `epochs=20` as well, or training ends after a handful of steps. Later cells still print the name of the original data set.)
+# `data.load(recipe.data)`. They are shrunk to 32×32. With a few hundred, add `recipe = replace(recipe, batch_size=16,
+# epochs=20)` as above, or training ends after a handful of steps. Later cells still print the name of the original data
+# set.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)

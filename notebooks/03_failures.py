@@ -596,6 +596,7 @@ assert held_out - unseen > 0.1
 # ```
 #
 # With photographs, put all of one thing into the same folder, `train` or `test`; `data.from_folder` keeps that split.
+# (Validation pictures are then drawn from `train` at random, so only the test accuracy is free of copies.)
 #
 # ## All of them, side by side
 
@@ -636,7 +637,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # | what you see | look here first |
 # |---|---|
 # | the loss becomes nan, or rises above that of a guess | the learning rate: run a range test (1) |
-# | the very first loss is above that of a guess | the scale of the last layer: see *Getting to 94 %* in the book |
+# | the very first loss is above that of a guess | the pictures' scale (3); then the last layer: see *Getting to 94 %* in the book |
 # | the loss stays at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
 # | the training accuracy falls below a guess | the order of the batches: is it shuffled? (4) |
 # | training is fine, validation is bad from the first epoch on | one batch of each loader: mean, standard deviation, labels (3) |
@@ -655,7 +656,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
 #   found there.
 # * **Count what is alive.** A network can be smaller than its table of layers says.
-# * **Change one thing.** Each exhibit here differs from a healthy run in one line; a repair should, too.
+# * **Change one thing.** Each exhibit here differs from a healthy run in one thing; a repair should, too.
 # * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, a second softmax only
 #   makes learning look slow, and copies on both sides of the split make it look better.
 #

@@ -201,6 +201,9 @@ def test_a_loader_whose_augmentation_is_switched_off_later():
     loader.augment = None  # which would leave the border: images of 40×40
     with pytest.raises(TrainingError, match="augment was changed after it was made.*make a new BatchLoader"):
         fit(loader, CustomResNet(3, widths=(4, 4, 4, 4)))
+    shrunk = shuffled()
+    shrunk.store = shrunk.store[:, ::2, ::2]  # on purpose, for smaller images
+    assert fit(shrunk, nn.Sequential(nn.Flatten(), nn.Linear(768, 3))) == []
     plain = shuffled()
     plain.augment = Augment(padding=0, flip=0.5, hole=0, hole_chance=0)  # which asks for no border
     assert fit(plain) == []

@@ -53,7 +53,7 @@ ADVICE = {
 
 # Losses that would spread labels over the logits, silently where a batch has as many images as there are classes.
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
-CHANNELS = "a convolution takes as many channels as the layer before it gives"
+CHANNELS = "a convolution takes as many channels as the layer before it gives, the first one three"
 
 
 class TrainingError(ValueError):

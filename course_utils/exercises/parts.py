@@ -50,8 +50,8 @@ def iterable(loader):
         makes = ": BatchLoader(image_set, …) makes one" if type(loader).__name__ == "ImageSet" else ""
         raise TrainingError(f"expected a loader of batches, found {naming(loader)}{makes}")
     if all(hasattr(loader, name) for name in ("store", "image_set", "augment")):  # a BatchLoader
-        border = loader.augment.padding if loader.augment else 0
-        if loader.store.shape[1] != loader.image_set.images.shape[1] + 2 * border:
+        border, side = getattr(loader.augment, "padding", 0), loader.image_set.images.shape[1]
+        if side <= loader.store.shape[1] != side + 2 * border:  # a smaller store was shrunk on purpose
             changed = "the loader's augment was changed after it was made, and its images have the wrong size"
             raise TrainingError(f"{changed}: make a new BatchLoader")
     return loader
