@@ -600,7 +600,6 @@ assert held_out - unseen > 0.1
 #
 # ## All of them, side by side
 
-
 # %% tags=["nbval-ignore-output"]
 gallery = {
     "healthy": healthy,

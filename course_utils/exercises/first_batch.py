@@ -109,7 +109,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         if passed or re.search("out of memory|allocate memory", said):
             raise
         # Where the images have their three channels, it is a later layer that differs.
-        inside = {"to have .* channels": CHANNELS} if images.ndim == 4 and images.shape[1] == 3 else {}
+        inside = {"to have .* channels": CHANNELS} if images.shape[1] == 3 else {}
         known = inside | ADVICE
         advice = next((f"; {advice}" for words, advice in known.items() if re.search(words, said)), "")
         raise TrainingError(
@@ -194,7 +194,7 @@ def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
-    if labels.ndim == 1 and type(loss_fn) in OF_NUMBERS:
+    if type(loss_fn) in OF_NUMBERS:
         found = type(loss_fn).__name__
         raise TrainingError(f"{found} compares numbers, and labels are classes: take nn.CrossEntropyLoss()")
     check_labels(labels, n_classes)
