@@ -1,5 +1,6 @@
 """What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
 
+import copy
 import functools
 import re
 import warnings
@@ -14,6 +15,7 @@ from test_training import Learned, same_weights, sgd, tiny_net, tiny_run, tiny_s
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import (
     BatchSampler,
@@ -887,6 +889,39 @@ def test_other_weights_know_nothing_of_the_training_before(tmp_path):
     assert fit(shuffled(), model) == []
     files.load_weights(model, tmp_path / "scaled.pt")
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_backbone_remembers_how_its_images_were_normalised(frozen):
+    scaled = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    trained = SmallNet(3, widths=(4, 8), hidden=8)
+    assert fit(shuffled(**scaled), trained) == []
+
+    def transfer(**options):
+        return fit(shuffled(**options), TransferNet(3, headless(trained), n_features=8, frozen=frozen))
+
+    own = {"mean": (0.45, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}  # of other pictures
+    assert transfer(**scaled) == [] == transfer(**own)
+    found = transfer()
+    assert len(found) == frozen
+    assert all("a frozen part of the network was trained on images normalised" in message for message in found)
+
+
+def test_a_part_that_learned_anew_knows_its_last_images():
+    scaled = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8))
+    model = nn.Sequential(backbone, nn.ReLU(), nn.Linear(8, 3))
+    assert fit(shuffled(**scaled), model) == [] == fit(shuffled(), model)
+    backbone.requires_grad_(False)
+    assert fit(shuffled(), model) == []
+    assert len(fit(shuffled(**scaled), model)) == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, AveragedModel])
+def test_copies_know_how_their_images_were_normalised(copied):
+    assert fit(shuffled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), model := tiny_net()) == []
+    with pytest.warns(TrainingWarning, match="measuring normalise differently"):
+        training.evaluate(copied(model), BatchLoader(tiny_set(30), 10))
 
 
 def test_two_loaders_of_different_classes():

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import warnings
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import eq, length_hint
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import (
     BatchSampler,
     RandomSampler,
@@ -381,15 +381,39 @@ def are_sorted(labels: Tensor) -> bool:
 
 # --- What a network was last trained on, and is measured on.
 
-TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
-
 
 def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
-    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
+    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again.
+
+    Warns, once, where a part of it that is frozen was trained on images that were normalised in quite another way.
+    """
     network, about = unwrap(model), about_images(loader, images)
-    known, said = TRAINED_ON.get(network, ({}, set()))
+    known, said = trained_on(network)
     same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
-    TRAINED_ON[network] = about, said if same else set()
+    said = said if same else set()
+    for part in network.modules():
+        if part is network or any(p.requires_grad for p in part.parameters()):
+            part._trained_on = about, said  # an attribute, which copies of the part carry
+        elif "frozen" not in said and unlike(trained_on(part)[0].get("scaling"), about["scaling"]):
+            said.add("frozen")
+            advice = "give the loader the mean and std of the images that trained it"
+            warn(f"a frozen part of the network was trained on images normalised in another way: {advice}")
+
+
+def trained_on(network: nn.Module) -> tuple[dict, set]:
+    """What `about_images` said of the loader that trained it, and of what `compare` has warned."""
+    return vars(network).get("_trained_on", ({}, set()))
+
+
+def remember(network: nn.Module, about: dict) -> None:
+    """Note of all parts of a network, whose weights are others from now on, what these were trained on; {}: unknown."""
+    for part in network.modules():
+        part._trained_on = about, set()
+
+
+def unlike(ours: list[float] | None, theirs: list[float] | None) -> bool:
+    """Whether two scalings are further apart than those of two sets of pictures, each with its own."""
+    return None not in (ours, theirs) and not np.allclose(ours, theirs, atol=0.2)
 
 
 AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
@@ -403,7 +427,7 @@ def compare(
     model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0, highest: int = 0
 ) -> None:
     """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way."""
-    ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
+    ours, said = trained_on(unwrap(model))
     theirs = about_images(loader, images)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
@@ -427,8 +451,8 @@ def compare(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    """The network inside torch.compile, DataParallel, DistributedDataParallel, AveragedModel and `SixViews`."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
         return unwrap(model.module)
     inner = model.model if type(model).__name__ == "SixViews" else getattr(model, "_orig_mod", None)
     return model if inner is None else unwrap(inner)

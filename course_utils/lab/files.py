@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.exercises.first_batch import TRAINED_ON, unwrap, warn
+from course_utils.exercises.first_batch import remember, trained_on, unwrap, warn
 from course_utils.lab import records
 
 MARK, DIGITS = b"sha256:", 64
@@ -26,7 +26,7 @@ class Damaged(ValueError):
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in unwrap(model).state_dict().items()}
-    SAVED[write_tensors(state, path)] = TRAINED_ON.get(unwrap(model)), layers_of(model)
+    SAVED[write_tensors(state, path)] = trained_on(unwrap(model))[0], layers_of(model)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
@@ -37,10 +37,10 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     alone do not tell. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
-    trained_on, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, []))
-    if not trained_on:
+    about, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, []))
+    if not about:
         return
-    TRAINED_ON[unwrap(model)] = trained_on[0], set()
+    remember(unwrap(model), about)
     for there, here in zip_longest(layers, layers_of(model), fillvalue="nothing"):
         if there != here:
             found = f"saved from another network: {there} there, {here} here"
@@ -72,7 +72,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> 
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
             raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
     model.load_state_dict(state)
-    TRAINED_ON.pop(unwrap(model), None)
+    remember(unwrap(model), {})
 
 
 def plain_name(name: str) -> str:
