@@ -904,7 +904,9 @@ def test_a_backbone_remembers_how_its_images_were_normalised(frozen):
     assert transfer(**scaled) == [] == transfer(**own)
     found = transfer()
     assert len(found) == frozen
-    assert all("a frozen part of the network was trained on images normalised" in message for message in found)
+    assert all(
+        "a frozen part of the network was trained on images normalised" in message for message in found
+    )
 
 
 def test_a_part_that_learned_anew_knows_its_last_images():
@@ -919,7 +921,8 @@ def test_a_part_that_learned_anew_knows_its_last_images():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, AveragedModel])
 def test_copies_know_how_their_images_were_normalised(copied):
-    assert fit(shuffled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), model := tiny_net()) == []
+    model = tiny_net()
+    assert fit(shuffled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), model) == []
     with pytest.warns(TrainingWarning, match="measuring normalise differently"):
         training.evaluate(copied(model), BatchLoader(tiny_set(30), 10))
 
