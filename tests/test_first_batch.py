@@ -1,6 +1,5 @@
 """What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
 
-import copy
 import functools
 import re
 import warnings
@@ -15,7 +14,6 @@ from test_training import Learned, same_weights, sgd, tiny_net, tiny_run, tiny_s
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import (
     BatchSampler,
@@ -891,40 +889,52 @@ def test_other_weights_know_nothing_of_the_training_before(tmp_path):
     training.evaluate(model, BatchLoader(tiny_set(30), 10, **scaled))
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_a_backbone_remembers_how_its_images_were_normalised(frozen):
-    scaled = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+BACKBONE = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+
+
+def a_backbone(path=None):
+    """A network trained on images that were normalised, without its last layer; saved and loaded again, or not."""
     trained = SmallNet(3, widths=(4, 8), hidden=8)
-    assert fit(shuffled(**scaled), trained) == []
+    assert fit(full_batches(**BACKBONE), trained) == []
+    if path:
+        files.save_weights(trained, path)
+        trained = SmallNet(3, widths=(4, 8), hidden=8)
+        files.load_weights(trained, path)
+    return headless(trained)
 
-    def transfer(**options):
-        return fit(shuffled(**options), TransferNet(3, headless(trained), n_features=8, frozen=frozen))
 
+def full_batches(**options):
+    return BatchLoader(tiny_set(), 48, shuffle=True, **options)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_frozen_backbone_gets_images_normalised_in_another_way(saved, tmp_path):
+    backbone = a_backbone(tmp_path / "trained.pt" if saved else None)
     own = {"mean": (0.45, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}  # of other pictures
-    assert transfer(**scaled) == [] == transfer(**own)
-    found = transfer()
-    assert len(found) == frozen
-    assert all(
-        "a frozen part of the network was trained on images normalised" in message for message in found
+    transfer = TransferNet(3, backbone, n_features=8)
+    assert fit(full_batches(**BACKBONE), transfer) == [] == fit(full_batches(**own), transfer)
+    [message] = fit(full_batches(), transfer)
+    assert "those that trained its frozen part by" in message
+    plain = DataLoader(
+        PerImageDataset(tiny_set(), v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, True)])), 48, True
     )
+    assert len(fit(plain, transfer)) == 1
 
 
-def test_a_part_that_learned_anew_knows_its_last_images():
-    scaled = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
-    backbone = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8))
-    model = nn.Sequential(backbone, nn.ReLU(), nn.Linear(8, 3))
-    assert fit(shuffled(**scaled), model) == [] == fit(shuffled(), model)
-    backbone.requires_grad_(False)
-    assert fit(shuffled(), model) == []
-    assert len(fit(shuffled(**scaled), model)) == 1
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, AveragedModel])
-def test_copies_know_how_their_images_were_normalised(copied):
-    model = tiny_net()
-    assert fit(shuffled(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)), model) == []
-    with pytest.warns(TrainingWarning, match="measuring normalise differently"):
-        training.evaluate(copied(model), BatchLoader(tiny_set(30), 10))
+def test_a_backbone_that_adapts_may_get_other_images(tmp_path):
+    backbone = a_backbone()
+    for options in ({"frozen": False}, {"moving_norm": True}):
+        assert fit(full_batches(), TransferNet(3, backbone, n_features=8, **options)) == []
+    tuned = TransferNet(3, backbone, n_features=8, frozen=False)
+    assert fit(full_batches(), tuned) == []
+    again = TransferNet(3, tuned.backbone, n_features=8)
+    assert fit(full_batches(), again) == []
+    assert len(fit(full_batches(**BACKBONE), again)) == 1
+    files.save_weights(again, tmp_path / "again.pt")
+    files.load_weights(again, tmp_path / "again.pt")
+    assert fit(full_batches(), again) == []
+    files.load_state(again, tuned.state_dict(), "elsewhere")  # nothing is known of these
+    assert fit(full_batches(), again) == [] == fit(full_batches(**BACKBONE), again)
 
 
 def test_two_loaders_of_different_classes():

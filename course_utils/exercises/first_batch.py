@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import eq, length_hint
@@ -17,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import (
     BatchSampler,
     RandomSampler,
@@ -381,39 +381,40 @@ def are_sorted(labels: Tensor) -> bool:
 
 # --- What a network was last trained on, and is measured on.
 
+TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
+SPREAD = "_pixel_spread"
+
 
 def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
-    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again.
-
-    Warns, once, where a part of it that is frozen was trained on images that were normalised in quite another way.
-    """
+    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
     network, about = unwrap(model), about_images(loader, images)
-    known, said = trained_on(network)
+    known, said = TRAINED_ON.get(network, ({}, set()))
     same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
-    said = said if same else set()
+    TRAINED_ON[network] = about, said if same else set()
+    if about["spread"] is not None:
+        check_frozen_parts(network, about["spread"])
+
+
+def check_frozen_parts(network: nn.Module, spread: float) -> None:
+    """Warn where a frozen part in eval mode, such as a backbone, learned from images that were normalised otherwise."""
     for part in network.modules():
-        if part is network or any(p.requires_grad for p in part.parameters()):
-            part._trained_on = about, said  # an attribute, which copies of the part carry
-        elif "frozen" not in said and unlike(trained_on(part)[0].get("scaling"), about["scaling"]):
-            said.add("frozen")
-            advice = "give the loader the mean and std of the images that trained it"
-            warn(f"a frozen part of the network was trained on images normalised in another way: {advice}")
+        weights, ours = list(part.parameters()), vars(part).get(SPREAD)
+        if any(weight.requires_grad for weight in weights):
+            vars(part)[SPREAD] = spread  # in an attribute, which copies of the part carry
+        elif weights and ours and not part.training and not AGREE["spread"](ours, spread):
+            found = f"the pixels spread by {spread:.2g}, those that trained its frozen part by {ours:.2g}"
+            return warn(f"{found}: normalise images as for the network that the part was taken from")
 
 
-def trained_on(network: nn.Module) -> tuple[dict, set]:
-    """What `about_images` said of the loader that trained it, and of what `compare` has warned."""
-    return vars(network).get("_trained_on", ({}, set()))
+def spreads(network: nn.Module) -> dict[str, float | None]:
+    """The spread of the pixels that each part of a network last learned from; None where that is not known."""
+    return {name: vars(part).get(SPREAD) for name, part in network.named_modules()}
 
 
-def remember(network: nn.Module, about: dict) -> None:
-    """Note of all parts of a network, whose weights are others from now on, what these were trained on; {}: unknown."""
-    for part in network.modules():
-        part._trained_on = about, set()
-
-
-def unlike(ours: list[float] | None, theirs: list[float] | None) -> bool:
-    """Whether two scalings are further apart than those of two sets of pictures, each with its own."""
-    return None not in (ours, theirs) and not np.allclose(ours, theirs, atol=0.2)
+def note_spreads(network: nn.Module, known: dict[str, float | None]) -> None:
+    """Note what `spreads` said of a network whose weights this one has now."""
+    for name, part in network.named_modules():
+        vars(part)[SPREAD] = known.get(name)
 
 
 AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
@@ -427,7 +428,7 @@ def compare(
     model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0, highest: int = 0
 ) -> None:
     """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way."""
-    ours, said = trained_on(unwrap(model))
+    ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_images(loader, images)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
@@ -451,8 +452,8 @@ def compare(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile, DataParallel, DistributedDataParallel, AveragedModel and `SixViews`."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
+    """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return unwrap(model.module)
     inner = model.model if type(model).__name__ == "SixViews" else getattr(model, "_orig_mod", None)
     return model if inner is None else unwrap(inner)

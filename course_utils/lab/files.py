@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.exercises.first_batch import remember, trained_on, unwrap, warn
+from course_utils.exercises.first_batch import TRAINED_ON, note_spreads, spreads, unwrap, warn
 from course_utils.lab import records
 
 MARK, DIGITS = b"sha256:", 64
@@ -26,7 +26,8 @@ class Damaged(ValueError):
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in unwrap(model).state_dict().items()}
-    SAVED[write_tensors(state, path)] = trained_on(unwrap(model))[0], layers_of(model)
+    network = unwrap(model)
+    SAVED[write_tensors(state, path)] = TRAINED_ON.get(network), spreads(network), layers_of(model)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
@@ -37,10 +38,11 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     alone do not tell. Code in a file is not run.
     """
     load_state(model, read_tensors(path), path)
-    about, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, []))
-    if not about:
+    trained_on, known, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, {}, []))
+    if not trained_on:
         return
-    remember(unwrap(model), about)
+    TRAINED_ON[unwrap(model)] = trained_on[0], set()
+    note_spreads(unwrap(model), known)
     for there, here in zip_longest(layers, layers_of(model), fillvalue="nothing"):
         if there != here:
             found = f"saved from another network: {there} there, {here} here"
@@ -72,7 +74,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> 
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"
             raise ValueError(f"{path} holds weights for another architecture: {name} {found}")
     model.load_state_dict(state)
-    remember(unwrap(model), {})
+    TRAINED_ON.pop(unwrap(model), None)
+    note_spreads(unwrap(model), {})
 
 
 def plain_name(name: str) -> str:
