@@ -398,10 +398,10 @@ def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = Fa
 def check_frozen_parts(network: nn.Module, spread: float) -> None:
     """Warn where a frozen part in eval mode, such as a backbone, learned from images that were normalised otherwise."""
     for part in network.modules():
-        weights, ours = list(part.parameters()), vars(part).get(SPREAD)
-        if any(weight.requires_grad for weight in weights):
+        ours = vars(part).get(SPREAD)
+        if any(weight.requires_grad for weight in part.parameters()):
             vars(part)[SPREAD] = spread  # in an attribute, which copies of the part carry
-        elif weights and ours and not part.training and not AGREE["spread"](ours, spread):
+        elif ours and not part.training and not AGREE["spread"](ours, spread):
             found = f"the pixels spread by {spread:.2g}, those that trained its frozen part by {ours:.2g}"
             return warn(f"{found}: normalise images as for the network that the part was taken from")
 
