@@ -89,12 +89,6 @@ def test_two_records_of_one_seed_are_not_two_runs(empty):
             counting(NAME)
 
 
-def test_a_misspelt_recipe_has_no_records(empty):
-    assert records.of_recipe("smallnet-source") == []
-    with pytest.raises(ValueError, match="unknown recipe 'smalnet-source'"):
-        records.of_recipe("smalnet-source")
-
-
 def test_a_record_is_written_whole_or_not_at_all(empty, monkeypatch):
     def full_disk(*paths):
         raise OSError("no space left")

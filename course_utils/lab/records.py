@@ -184,12 +184,9 @@ def backbone_weights(recipe: Recipe) -> str | None:
 def of_recipe(name: str, stale: bool = False) -> list[dict[str, Any]]:
     """The records of the recipe `name` that count, by seed; with `stale` also those that it would no longer make.
 
-    Raises ValueError where two that count have one seed, as after a merge: they would count as two runs; and where
-    there is neither a record nor a recipe of that name.
+    Raises ValueError where two that count have one seed, as after a merge: they would count as two runs.
     """
     found = sorted(map(read, (RECORDED / name).glob("seed*.json")), key=lambda record: record["seed"])
-    if not found:
-        recipes.get(name)  # refuses a name that is none
     counting = [record for record in found if not problems(record)]
     seeds = [record["seed"] for record in counting]
     if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
