@@ -50,7 +50,8 @@ def run(name: str) -> None:
         for out in (out for out in cell.outputs if out.output_type == "stream"):
             out.text = out.text.replace(f"{Path.home()}/", "~/")
     here, precision = machine.describe(), training.pick_precision(training.pick_device())
-    where = f"{machine.in_words(here, str(precision).removeprefix('torch.'))}, PyTorch {here['torch']}"
+    about = f"{here['name']}, {str(precision).removeprefix('torch.')}, PyTorch {here['torch']}"
+    where = f"a computer with {here['threads']} threads ({about})"
     notebook.cells[1].source = (
         f"This is the lesson, run from its first cell to its last in the full profile: "
         f"on {today.day} {today:%B %Y}, in {seconds / 60:.0f} minutes, on {where}. "
