@@ -68,7 +68,7 @@ def path(text: str) -> Path:
 # The arguments, then the verbs: what each calls, in which order of arguments, and what the help says of it.
 NAMES = ("names", {"nargs": "+", "metavar": "NAME", "help": "cifar10 or cifar100"})
 RECIPE = ("recipe", {"metavar": "RECIPE", "help": "its name; `list` shows them all"})
-PATTERN = ("pattern", {"nargs": "?", "default": "*", "help": "recipes, e.g. 'smallnet-*' (default: all)"})
+PATTERN = ("pattern", {"nargs": "?", "default": "*", "help": 'recipes, e.g. "smallnet-*" (default: all)'})
 ROOT = ("--root", {"type": path, "help": "folder of the data sets (default: $COURSE_DATA, then ./data)"})
 SEED = ("--seed", {"type": seed, "default": 0, "help": "of weights, batches and split (default: 0)"})
 SEEDS = ("--seeds", {"type": seed, "nargs": "+", "default": [0, 1, 2], "help": "default: 0 1 2"})

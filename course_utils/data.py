@@ -39,16 +39,16 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        vars(self).update(images=images, labels=labels)  # torchvision's labels are a list
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             advice = ": for pixels in [0, 1], take (255 * images).round().astype(np.uint8); to 255, images.clip(0, 255)"
             found = f"{images.dtype} {images.shape}{advice if images.dtype.kind == 'f' else ''}"
             raise ValueError(f"{self.name}: expected images uint8 (n, height, width, 3), found {found}")
         if labels.dtype != np.int64 or labels.ndim != 1:
             raise ValueError(f"{self.name}: expected labels int64 (n,), found {labels.dtype} {labels.shape}")
-        if len(images) != len(labels):
-            found = f"{len(images)} images, {len(labels)} labels"
-            raise ValueError(f"{self.name}: expected one label per image, found {found}")
+        if (n := len(images)) != (m := len(labels)):
+            raise ValueError(f"{self.name}: expected one label per image, found {n} images, {m} labels")
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.n_classes:
             found = f"{labels.min()} to {labels.max()}"
             raise ValueError(f"{self.name}: expected labels 0 to {self.n_classes - 1}, found {found}")
@@ -109,7 +109,7 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
     place, count = _shuffled_places(image_set, seed)
     quota = np.array([round(validation * n) for n in count])
     for part, left_out in (("validation", quota == 0), ("training", quota == count)):
-        if quota.any() and (without := np.flatnonzero(left_out & (count > 0))).size:
+        if validation and (without := np.flatnonzero(left_out & (count > 0))).size:
             names = ", ".join(image_set.classes[label] for label in without)
             warnings.warn(f"{image_set.name}: {names} too small to have a {part} picture", stacklevel=2)
     held_out = place < quota[image_set.labels]

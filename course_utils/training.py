@@ -175,7 +175,7 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
 
 def forward(model, images, labels, loss_fn, precision, check_loader=None):
     """(logits, loss) of one batch; with its loader given, as for a first batch, images, logits and loss are checked."""
-    with first_batch.explained(model, images, labels) as random, autocast(images.device, precision):
+    with autocast(images.device, precision), first_batch.explained(model, images, labels) as random:
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, check_loader, model, random)
         loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda)) if loss_fn else None

@@ -53,6 +53,17 @@ def test_an_image_set_refuses_what_does_not_fit(change, message):
         dataclasses.replace(good, **change)
 
 
+def test_an_image_set_takes_what_torchvision_has():
+    good = image_set([3, 3])
+    for images, labels in (
+        (good.images, good.labels.tolist()),
+        (torch.from_numpy(good.images), torch.tensor(good.labels)),
+    ):
+        made = data.ImageSet(images, labels, good.classes, "lists")
+        np.testing.assert_array_equal(made.images, good.images)
+        np.testing.assert_array_equal(made.subset(np.array([0, 5])).labels, good.labels[[0, 5]])
+
+
 def test_a_subset_by_places_or_by_mask():
     whole = image_set([3, 3])
     mask = np.array([True, False, False, True, False, True])
@@ -80,6 +91,11 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_the_file():
     for one, same in zip(data.split(whole, seed=1), data.split(shuffled, seed=1), strict=True):
         assert contents(one) == contents(same)
     assert contents(data.split(whole, seed=2)[1]) != contents(data.split(whole, seed=1)[1])
+
+
+def test_a_share_too_small_for_any_class_is_said():
+    with pytest.warns(UserWarning, match="class 0, class 1 too small to have a validation picture"):
+        data.split(image_set([4, 4]), 0.1)
 
 
 @pytest.mark.parametrize(("share", "part"), [(0.2, "validation"), (0.9, "training")])

@@ -12,6 +12,7 @@ import torch
 from albumentations.pytorch import ToTensorV2
 from test_training import Learned, same_weights, sgd, tiny_net, tiny_run, tiny_set
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from torch.utils.checkpoint import checkpoint
@@ -84,7 +85,9 @@ WRONG_BATCHES = {
     "two tensors .* found a dict of .'img', 'label'.: .*collate_fn": {"img": PIXELS, "label": LABELS},
     "found a tuple of .'Tensor', 'Tensor', 'list'.": (PIXELS, LABELS, ["a.png"] * 32),
     "found a list of .'Tensor', 'list'.": [PIXELS, LABELS.tolist()],
+    r"found a tuple of .'Tensor', 'int'.: if this is a dataset, DataLoader\(dataset": (PIXELS[0], 2),
     r"expected images \(n, channels, .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
+    r"found \(3, 32, 32\) and \(\): if this is a dataset, DataLoader\(": (PIXELS[0], LABELS[2]),
     r"found \(32, 3, 32, 32\) and \(32, 3\)": (PIXELS, nn.functional.one_hot(LABELS)),
     "the model's torch.float32, found torch.uint8 .*: divide by 255": ((255 * PIXELS).byte(), LABELS),
     r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
@@ -187,6 +190,40 @@ def test_labels_of_later_batches():
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
     with pytest.raises(TrainingError, match=message):
         fit(shuffled(), loss_fn=loss_fn)
+
+
+def test_labels_that_a_loss_of_ones_own_cannot_take():
+    with pytest.raises(TrainingError, match=r"labels are int64, so call labels\.long\(\)"):
+        fit([(PIXELS, LABELS.int())], loss_fn=lambda logits, labels: cross_entropy(logits, labels))
+
+
+def test_errors_that_are_not_the_batchs(monkeypatch):
+    class Undecided(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x > 0 else x
+
+    with pytest.raises(TrainingError) as caught:
+        training.predict(Undecided(*tiny_net()), shuffled())
+    assert "ambiguous" in str(caught.value) and "a loss is made" not in str(caught.value)
+    with pytest.raises(ValueError, match="^unknown precision 'half'"):
+        training.evaluate(tiny_net(), shuffled(), precision="half")
+
+    def forward(*_):
+        raise TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(nn.Sequential, "forward", forward)
+    with pytest.raises(TorchDynamoException, match="^no compiler"):
+        training.evaluate(tiny_net(), shuffled())
+
+
+def test_a_generator_is_refused_before_its_first_epoch():
+    for given in (
+        (pair for pair in batches([0, 1, 2] * 16)),
+        zip(PIXELS.split(16), LABELS.split(16), strict=True),
+    ):
+        with pytest.raises(TrainingError, match="a loader for 2 epochs, found a generator, .* in a list"):
+            fit(shuffled(), validation=given, epochs=2)
+    assert fit(pair for pair in batches([0, 1, 2] * 16)) == [], "enough for one"
 
 
 @pytest.mark.parametrize("loss_fn", [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss()], ids=repr)
@@ -363,6 +400,37 @@ def test_a_function_of_the_step_that_counts_batches():
         assert fit(shuffled(), make=make, epochs=3) == []
 
 
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda k: float(np.interp(k, [0, 6, 24], [0.01, 1, 0.01])),
+        lambda k: 1 - k / 24,
+        lambda k: max(0.0, 1 - k / 24) ** 2,
+        lambda k: 0.5 * (1 + np.cos(np.pi * k / 24)),
+    ],
+)
+def test_a_function_of_the_step_that_falls_by_batches(share):
+    [message] = fit(shuffled(), make=lambda o: lr_scheduler.LambdaLR(o, share), epochs=4)
+    assert "LambdaLR steps by epochs, and comes down in 24, not in 4: if it counts batches" in message
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda k: 1 - k / 4,
+        lambda k: 0.5 * (1 + np.cos(np.pi * k / 4)),
+        lambda k: 0.5**k,
+        lambda k: 0.1 ** (k // 3),
+        lambda k: 1 / (1 + k),
+        lambda k: 1.0 if k < 3 else 0.1,
+        lambda k: 1.0,
+        lambda k: 1 - k / 100,
+    ],
+)
+def test_a_function_of_the_step_that_falls_by_epochs(share):
+    assert fit(shuffled(), make=lambda o: lr_scheduler.LambdaLR(o, share), epochs=4) == []
+
+
 def test_a_schedule_by_epochs_that_was_given_batches():
     [message] = fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5 * 6), epochs=2)
     assert "StepLR's 30 steps are epochs; the run has 2" in message and "len(loader)" in message
@@ -377,6 +445,8 @@ def test_a_schedule_by_epochs_that_was_given_batches():
         assert "12 steps are epochs; the run has 2: divide batches by len(loader)" in message
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
     assert fit(BatchLoader(tiny_set(), 96), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
+    few = BatchLoader(tiny_set(), 32, shuffle=True)
+    assert fit(few, make=lambda o: lr_scheduler.StepLR(o, 30), epochs=2) == [], "three batches prove nothing"
 
 
 def test_a_schedule_by_batches_that_was_given_images():
@@ -817,6 +887,12 @@ def test_functions_of_the_step_that_are_asked_in_advance():
 
     assert fit(shuffled(), make=make) == []
     assert counting.share == pytest.approx(0.999**7), "once for the start, once for each of six batches"
+    calls = []
+    model = tiny_net()
+    optimizer = sgd(model, 0.01)
+    scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: (calls.append(step), 0.9 ** len(calls))[1])
+    fit(shuffled(), model, optimizer=optimizer, make=lambda _: scheduler)
+    assert len(calls) < 20, "asked twice, and left alone"
 
 
 def test_a_log_in_the_place_of_the_terminal(monkeypatch):

@@ -272,6 +272,13 @@ def test_a_folder_that_does_not_fit_is_refused(add, tmp_path, places, message):
         data.from_folder(tmp_path / "pets")
 
 
+def test_a_file_that_the_system_left_does_not_make_classes_of_parts(add, tmp_path):
+    add("seg_train/a/1.png", "seg_test/a/1.png")
+    (tmp_path / "pets" / "seg_train" / ".DS_Store").write_text("")
+    with pytest.raises(ValueError, match="parts in .* to be called train and test, found seg_test, seg_t"):
+        data.from_folder(tmp_path / "pets")
+
+
 @pytest.mark.parametrize("third", ["car", "valley", "tester"])
 def test_train_may_be_a_class(add, tmp_path, monkeypatch, capsys, third):
     """CIFAR-100 has one; as a part, it would have folders of its own, or stand alone."""

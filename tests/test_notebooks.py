@@ -60,6 +60,10 @@ def test_every_notebook_has_a_source():
 def test_a_notebook_is_like_its_source(path):
     assert sync.difference(read(path), MADE[path]) == "", "run `python -m course_utils sync`"
     assert sync.made_with(read(path)) == sync.digest(MADE[path])
+    setup = repository.with_setup(MADE[path].cells, repository.configured())
+    assert [cell.source for cell in read(path).cells if repository.is_setup(cell)] == [
+        cell.source for cell in setup if repository.is_setup(cell)
+    ], "it installs the course as _config.yml says"
 
 
 @each(EXECUTED)

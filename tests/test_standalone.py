@@ -121,8 +121,17 @@ def test_records_of_the_recipes_named_come_along(tmp_path, monkeypatch):
     assert "'course_utils/lab/recorded/this'" in cells[1].source
 
 
+def test_a_notebook_of_ones_own_beside_the_lessons_is_left_out(tmp_path):
+    for name in ("01_x", "01_x-Copy1", "01_x_exercises", "anna_exercises"):
+        nbformat.write(lesson_with("from course_utils import data"), tmp_path / f"{name}.ipynb")
+    for name in ("01_x", "01_x_solutions"):
+        (tmp_path / f"{name}.py").write_text("")
+    assert [path.stem for path in standalone.write(tmp_path / "out", tmp_path)] == ["01_x", "01_x_exercises"]
+
+
 def test_a_folder_without_lessons_is_refused(tmp_path):
     nbformat.write(lesson_with("print(1)"), tmp_path / "other.ipynb")
+    (tmp_path / "other.py").write_text("print(1)")
     with pytest.raises(RuntimeError, match="no notebook in .* imports course_utils"):
         standalone.write(tmp_path / "out", tmp_path)
     with pytest.raises(RuntimeError, match="expected another --out"):

@@ -4,7 +4,6 @@
 {
   const root = document.querySelector(".live"), parts = {};
   root.querySelectorAll("[data-part]").forEach((part) => { parts[part.dataset.part] = part; });
-  root.hidden = false;
 
   const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
   const pen2d = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
@@ -275,6 +274,7 @@
     on(window, "resize", () => { if (answer) showStages(); });
   };
 
+  root.hidden = false; // only now: a script that did not arrive has stopped this one above
   if (parts.stages) {
     listen();
     parts.strip.firstChild.click();

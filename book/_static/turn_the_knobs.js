@@ -197,9 +197,9 @@
 
   panel("steps", drawSteps);
   panel("cycle", drawCycle);
-  root.hidden = false;
   addRow("smallnet-source", "training");
   addRow("smallnet-source", "other");
+  root.hidden = false; // only now: without the recorded curves the lines above have stopped
   rows.addEventListener("change", drawRuns);
   root.querySelector("[data-add]").addEventListener("click", ({ target }) => {
     addRow("smallnet-best", "other");

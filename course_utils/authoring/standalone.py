@@ -64,11 +64,13 @@ for folder in {folders}:
 def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     """Write into `out` a standalone copy of every `.ipynb` in `notebooks` that imports the package; returns the copies.
 
+    A notebook without a `.py` beside it, such as somebody's own copy, is left out: its answers are not for a site.
     Raises RuntimeError where there is no such notebook, and where a copy in `out` has edits that would be lost.
     """
     if out.resolve() == notebooks.resolve():
         raise RuntimeError(f"expected another --out than the notebooks' own folder, found {out}")
-    read = {path.name: sync.read(path) for path in sorted(notebooks.glob("*.ipynb"))}
+    sourced = [path for path in sorted(notebooks.glob("*.ipynb")) if source_of(path).exists()]
+    read = {path.name: sync.read(path) for path in sourced}
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
         advice = "run this in the course's folder"
@@ -76,6 +78,11 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     sync.update(copies, setup=False)
     return list(copies)
+
+
+def source_of(path: Path) -> Path:
+    """The `.py` that a notebook is made from."""
+    return path.with_name(path.stem.replace("_exercises", "_solutions") + ".py")
 
 
 def standalone(lesson: NotebookNode) -> NotebookNode:

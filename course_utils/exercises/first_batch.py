@@ -44,15 +44,16 @@ ADVICE = {
     "to have 3 channels": "channels come before height and width, images.permute(0, 3, 1, 2), and none is alpha",
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
-    "same device|MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
+    "same device|on MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
+    "Long but found|to be Long": "labels are int64, so call labels.long()",
     "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
-    "Tensor with more than one value is ambiguous": "a loss is made before it is called: nn.CrossEntropyLoss()",
     "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
 }
 
 
 # Losses that would spread labels over the logits, silently where a batch has as many images as there are classes.
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+DATASET = "if this is a dataset, DataLoader(dataset, batch_size=64) makes its loader"
 CHANNELS = "a convolution takes as many channels as the layer before it gives, the first one three"
 
 
@@ -83,11 +84,16 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
     if not pair or not all(isinstance(part, Tensor) for part in batch):
         some = list(batch)[:3] if isinstance(batch, (tuple, list, dict, Tensor)) else []
         parts = [part if isinstance(batch, dict) else type(part).__name__ for part in some]
-        found = f"found a {type(batch).__name__} of {parts}: let the loader's collate_fn return the two"
+        advice = (
+            DATASET if pair and isinstance(batch[1], int) else "let the loader's collate_fn return the two"
+        )
+        found = f"found a {type(batch).__name__} of {parts}: {advice}"
         raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
     if images.ndim != 4 or labels.shape != images.shape[:1]:
-        found = f"found {tuple(images.shape)} and {tuple(labels.shape)}"
+        found = (
+            f"found {tuple(images.shape)} and {tuple(labels.shape)}{'' if labels.ndim else ': ' + DATASET}"
+        )
         raise TrainingError(f"expected images (n, channels, height, width) and labels (n,), {found}")
     if images.dtype != weights[0].dtype:
         advice = "divide by 255" if images.dtype == torch.uint8 else "call .float() on images and model"
@@ -106,7 +112,8 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
         passed = isinstance(error, (TrainingError, Diverged, torch.AcceleratorError))
-        if passed or re.search("out of memory|allocate memory", said):
+        compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if passed or compiler or re.search("out of memory|allocate memory", said):
             raise
         # Where the images have their three channels, it is a later layer that differs.
         inside = {"to have .* channels": CHANNELS} if images.shape[1] == 3 else {}
@@ -183,6 +190,8 @@ def check_eval_mode(model: nn.Module, moved: bool) -> None:
 
 def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
     """Raise TrainingError where `loss_fn` sums, where its weights make no loss, and for `labels` it cannot take."""
+    if isinstance(loss_fn, type):
+        raise TrainingError(f"a loss is made before it is called: nn.{loss_fn.__name__}()")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     reduction, weight = (keywords.get(name, getattr(loss_fn, name, None)) for name in ("reduction", "weight"))
     if reduction == "sum":

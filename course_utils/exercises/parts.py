@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
+from types import GeneratorType
 
 import torch
 from torch import nn
@@ -26,6 +27,8 @@ from course_utils.exercises import first_batch
 from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
 
 LONG_WARM_UP = 20  # epochs
+FEW = 6  # of fewer batches an epoch, too many numbers are multiples
+USED_UP = (GeneratorType, map, zip)  # after one pass
 
 
 def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> None:
@@ -71,6 +74,9 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
     if run.epochs < 1:
         raise TrainingError(f"expected one epoch or more, found {run.epochs!r}")
+    if run.epochs > 1 and any(isinstance(one, USED_UP) for one in (run.loader, validation_loader)):
+        found = "a generator, which gives its batches once"
+        raise TrainingError(f"expected a loader for {run.epochs} epochs, found {found}: put them in a list")
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
@@ -203,10 +209,13 @@ def doubt_shares(run, steps: int) -> None:
 def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
     """Warn of a schedule that steps by epochs and seems to have been given batches."""
     name, period = type(scheduler).__name__, max(map(period_of, all_of(scheduler)))
-    if any(rises_late(share, epochs, batches) for share in getattr(scheduler, "lr_lambdas", ())):
-        advice = "if it counts batches, set its per_batch = True"
+    shares = getattr(scheduler, "lr_lambdas", ())
+    advice = "if it counts batches, set its per_batch = True"
+    if any(rises_late(share, epochs, batches) for share in shares):
         warn(f"{name} steps by epochs, and hardly rises in {epochs}: {advice}")
-    if period > epochs and batches > 1 and period % batches == 0:
+    elif epochs > 1 and batches >= FEW and any(falls_late(share, epochs, batches) for share in shares):
+        warn(f"{name} steps by epochs, and comes down in {epochs * batches}, not in {epochs}: {advice}")
+    if period > epochs and batches >= FEW and period % batches == 0:
         advice = "divide batches by len(loader), if batches were meant"
         warn(f"{name}'s {period} steps are epochs; the run has {epochs}: {advice}")
 
@@ -230,8 +239,16 @@ def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool
     return None not in (early, late) and early < late / 2
 
 
-def peak(share: Callable[[int], float], steps: int) -> float | None:
-    """The highest value of a LambdaLR's function within `steps`; None where it cannot be asked.
+def falls_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
+    """Whether it is high after the epochs of a run, and half-way through its batches, and low at the end of those."""
+    end = epochs * batches
+    soon, middle, last = (peak(share, step + 1, step) for step in (epochs, end // 2, end))
+    top = peak(share, end)
+    return None not in (soon, middle, last, top) and last < top / 33 < soon and middle > top / 5
+
+
+def peak(share: Callable[[int], float], steps: int, first: int = 0) -> float | None:
+    """The highest value of a LambdaLR's function from `first` until `steps`; None where it cannot be asked.
 
     The function is called for this, so one that goes on with every call is left alone.
     """
@@ -240,7 +257,9 @@ def peak(share: Callable[[int], float], steps: int) -> float | None:
     try:
         share = copy.deepcopy(share)  # an object may count its calls; a function stays itself
         with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
-            return max(share(step) for step in range(0, steps, 1 + steps // 1000))
+            if share(first) != share(first):  # it counts its calls
+                return None
+            return max(share(step) for step in range(first, steps, 1 + steps // 1000))
     except Exception:  # a table of the epochs ends there
         return None
 

@@ -12,6 +12,9 @@ from course_utils.lessons import RESNET, SMALLNET, Recipe
 
 
 def vary(baseline: Recipe, name: str, about: str, **changes: Any) -> Recipe:
+    """A recipe like `baseline` but for `changes`. A dictionary replaces the baseline's whole: write
+    `network_args=BASE.network_args | {"hidden": 300}` to change one entry of it, and `**sgd(0.05)` for another rate.
+    """
     return replace(baseline, name=name, about=about, **changes)
 
 

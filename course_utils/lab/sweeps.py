@@ -77,7 +77,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         # In here, because another process may have just written it.
         before = processes.of_first(recorded(recipe, seed))
         path = records.path_of(recipe.name, seed, recipe)
-        checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
+        checkpoint = runs.RunCheckpoint(path.with_name(f"seed{seed}.checkpoint"), recipe, seed, here)
         if before:
             path = RUNS / f"{recipe.name}-seed{seed}.json"
             files.try_to_write(path, "the result")
@@ -87,6 +87,8 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         if checkpoint.machines[:-1]:
             record["resumed_from"] = checkpoint.machines[:-1]
         if processes.rank() == 0:
+            if path.exists() and not before:  # it came while this ran, as by a git pull
+                path = RUNS / f"{recipe.name}-seed{seed}.json"
             records.write(record, path)
             for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
                 leftover.unlink()
@@ -122,7 +124,8 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
     """The record of the finished run; its weights are stored in `weights` if that is given."""
     if recipe.schedule != "range_test":
         outcome = runs.train(recipe, seed, root, checkpoint)
-        saved = runs.save_half(outcome.model, weights) if weights and processes.rank() == 0 else None
+        keep = weights and processes.rank() == 0 and not weights.with_suffix(".json").exists()
+        saved = runs.save_half(outcome.model, weights) if keep else None
         return describe(recipe, seed, outcome, root) | {"weights": saved}
     found = runs.range_test(recipe, seed, root)
     return about(recipe, seed, root) | {
@@ -185,8 +188,8 @@ def verify(pattern: str, root: Path | None = None) -> None:
     not be checked: records without weights.
 
     Raises RuntimeError where weights or their hash are missing, where the file is not the recorded one, where the
-    accuracy differs by more than `TOLERANCE` and three images, where the recipe has changed since or is gone, and where
-    a record says what no run writes.
+    accuracy differs by more than `TOLERANCE` and three images, where the recipe is gone or has changed since weights
+    were saved, and where a record says what no run writes.
     """
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):

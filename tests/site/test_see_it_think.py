@@ -202,3 +202,12 @@ def test_without_javascript_a_picture_stands_there(browser, site, name):
         still = page.locator("noscript img")
         assert still.bounding_box()["height"] > 50
         assert page.locator(".live").is_hidden()
+
+
+@pytest.mark.parametrize("missing", ["network_data.js", "network.js"])
+def test_where_a_script_does_not_arrive_nothing_empty_is_shown(browser, site, missing):
+    page = browser.new_page()
+    page.route(f"**/{missing}", lambda route: route.abort())
+    page.goto((site / "book" / "see_it_think.html").as_uri())
+    assert page.locator(".live").is_hidden()
+    page.close()

@@ -138,3 +138,12 @@ def test_without_javascript_figures_stand_there(browser, site):
         stills = page.locator("noscript img").all()
         assert [still.bounding_box()["height"] > 100 for still in stills] == [True] * 3
         assert not any(panel.is_visible() for panel in page.locator(".knobs").all())
+
+
+def test_where_the_recorded_curves_do_not_arrive_no_empty_chart_is_shown(browser, site):
+    page = browser.new_page()
+    page.route("**/knobs_data.js", lambda route: route.abort())
+    page.goto((site / "book" / "turn_the_knobs.html").as_uri())
+    assert page.locator(".knobs-steps").is_visible()
+    assert page.locator(".knobs-runs").is_hidden()
+    page.close()
