@@ -84,7 +84,7 @@ for part in (train_set, validation_set, test_set):
     print(f"{part.name:28s} {part.images.shape} {part.images.dtype}")
 
 # %% [markdown]
-# Look at the pictures before you train on them. Could you name these at 32×32?
+# Look at the pictures before you train on them. Would you know them without the names?
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Twenty-four training pictures of 32 by 32 pixels, each under the name of its class."}}
 picks = np.random.default_rng(0).choice(len(train_set), 24, replace=False)
@@ -252,7 +252,8 @@ print("the same weights, the same logits")
 
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
-# (So a change to `Network` has no effect below. To train a network of your own, put it in the place of `SmallNet`.)
+# (So a change to `Network` has no effect below. To train your own, build it as `model` and again as `restored`, and give
+# it a `head` of 420 inputs, into which later cells look.)
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?
@@ -282,7 +283,7 @@ with torch.no_grad():
 assert values.shape == (2, 100)
 
 # %% [markdown]
-# Padding keeps convolutions from shrinking the picture; only pooling does. The last line holds **logits**: any real
+# With padding, convolutions do not shrink the picture; only pooling does. The last line holds **logits**: any real
 # numbers, the larger the likelier. The *softmax* turns them into probabilities: raise $e$ to each, and divide by the
 # sum. Three logits of 2, 1 and 0 give 0.67, 0.24 and 0.09.
 #
@@ -325,8 +326,8 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # Training changes every weight a little after each batch: one *step*. The *gradient* says, for each weight, how the
 # loss would change if the weight grew a little; the step goes the other way, by the gradient times the *learning rate*.
 # Here the rate starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2 every few *epochs*; an epoch is one pass
-# over all training images. The project planned 330 epochs in steps of five: an hour at ten seconds an epoch. Draw it
-# first.
+# over all training images. The project planned 330 epochs, with a drop every five: an hour at ten seconds an epoch.
+# Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -343,8 +344,8 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# The scale is logarithmic: every step down is a factor of five, and there are sixty-five of them. Add the rates up. How
-# much of their sum is used up after the first 25 epochs?
+# The scale is logarithmic: every drop is a factor of five, and there are sixty-five of them. Add the rates up. How much
+# of their sum is used up after the first 25 epochs?
 
 # %%
 print(f"rate in the last epoch:                {planned[-1]:.1e}")
@@ -555,8 +556,8 @@ assert gap_without > 12
 with_dropout, gap_dropout = train_on_few()
 
 # %% [markdown]
-# **Augmentation** shifts each picture by up to four pixels and mirrors it at random, so that the network never sees
-# quite the same picture twice. Again one change, this time without dropout:
+# **Augmentation** shifts each picture by up to four pixels and mirrors it at random, so that the network seldom sees
+# the same version twice. Again one change, this time without dropout:
 
 # %% tags=["nbval-ignore-output"]
 with_augmentation, gap_augmented = train_on_few(
@@ -582,7 +583,7 @@ plots.compare_histories(variants, title="Validation accuracy, 500 pictures")
 plt.show()
 
 # %% [markdown]
-# With augmentation hardly any picture is seen twice, so the network learns more slowly at first, but it is still
+# With augmentation hardly any version is seen twice, so the network learns more slowly at first, but it is still
 # learning when the network without augmentation has nothing left to learn from its 500. Dropout, mild here, changes
 # much less. (That is how the drawn shapes come out. On CIFAR, 15 epochs are too few for the difference to show: the
 # three curves end within two points.)

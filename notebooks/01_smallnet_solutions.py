@@ -191,8 +191,8 @@ def train(network, loader, loss_fn, optimizer, scheduler, epochs):
 # switches to eval mode; here, where nothing is validated, once would do.
 #
 # A loss is the mean over its batch. A mean of those means gives the pictures of a small last batch too much weight, so
-# each is multiplied by its number of pictures first. `item()` turns it into a number. Without it, every loss of the
-# epoch would keep what the backward pass of its batch needs in memory.
+# each is multiplied by its number of pictures first. `item()` turns it into a number. Without it, `total` would be a
+# tensor that stays tied to the graph of every batch.
 #
 # </details>
 
@@ -472,9 +472,10 @@ for true, predicted in two_worst(confusion):
 # lines are, whether they bend or cross, how quickly light changes into dark. Noise hides just that, and the poolings
 # blur it.
 #
-# An explanation is a prediction, so test it. If you say "it is the noise", add more of it to the validation
-# pictures: this confusion should then grow faster than the others. If you say "the detail is lost in the poolings", train a network that pools once less. And look at the matrix
-# the other way round: a confusion that goes in one direction only is not explained by "they look alike".
+# An explanation is a prediction, so test it. If you say "it is the noise", add more of it to the validation pictures:
+# this confusion should then grow faster than the others. If you say "the detail is lost in the poolings", train a
+# network that pools once less. And look at the matrix the other way round: a confusion that always goes one way is not
+# explained by "they look alike".
 #
 # </details>
 

@@ -338,7 +338,7 @@ plt.show()
 # error. A range test finds the order of magnitude.
 #
 # Did you see where the curve begins? A random guess among ten classes has a loss of 2.30, and this network starts
-# higher. The page *Getting to 94 %* shows why, and what it costs.
+# higher. The page *Getting to 94 %* shows why, and how little it costs.
 #
 # On CIFAR-10 the project read 3.2 · 10⁻⁴ off its own curve. The quick profile has other pictures, a network with a
 # quarter of the channels and smaller batches: it trains at ten times that rate, 3.2 · 10⁻³, and the mark should be near
@@ -598,7 +598,7 @@ plt.show()
 #   takes three lines.
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude**, and putting the network back is part of the test.
-# * **One cycle** spends a high rate while it helps and a low one where it counts. The last epochs bring the last points.
+# * **One cycle** climbs to a high rate while the weights are random, and comes down to settle. Around a low peak it gains little.
 # * **Weights sit where there are many channels**; the work is the same in each stage but the first, because the
 #   picture shrinks as the channels grow.
 #

@@ -32,7 +32,8 @@
 # **Time**: 30 minutes to read and try; the computer needs less than a minute.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network.
+# *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network. The lines under *How to
+# mend it* are for code of your own, with its names.
 
 # %% tags=["nbval-ignore-output"]
 import math
@@ -478,7 +479,7 @@ plt.show()
 # the network.
 #
 # ```python
-# plots.show_augmented(originals, augmented)
+# plots.show_augmented(originals, augmented)  # (n, H, W, 3), (n, versions, H, W, 3)
 # ```
 #
 # ## 9. Dead units
@@ -544,7 +545,8 @@ beside_healthy(
 #
 # ```python
 # schedules.one_cycle(
-#     optimizer, epochs, steps_per_epoch, lr_min=0.006, lr_max=0.03, peak_epoch=1
+#     optimizer, epochs, steps_per_epoch,
+#     lr_min=0.006, lr_max=0.03, peak_epoch=1, lr_end=0,
 # )
 # ```
 #
@@ -636,7 +638,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # | what you see | look here first |
 # |---|---|
 # | the loss becomes nan, or rises above that of a guess | the learning rate: run a range test (1) |
-# | the very first loss is above that of a guess | the pictures' scale (3); then the last layer: see *Getting to 94 %* in the book |
+# | the very first loss is above that of a guess | the scale of the pictures; then the last layer: see *Getting to 94 %* in the book |
 # | the loss stays at that of a guess, ln(number of classes) | the pictures with their labels (5); then the size of the weights (7); then the rate (1) |
 # | the training accuracy falls below a guess | the order of the batches: is it shuffled? (4) |
 # | training is fine, validation is bad from the first epoch on | one batch of each loader: mean, standard deviation, labels (3) |
@@ -655,7 +657,7 @@ assert len(at_a_guess) == 4, at_a_guess
 # * **Look at the batch, not at the code.** A mean, a standard deviation, eight pictures with their labels: most of this gallery is
 #   found there.
 # * **Count what is alive.** A network can be smaller than its table of layers says.
-# * **Change one thing.** Each exhibit here differs from a healthy run in one thing; a repair should, too.
+# * **Change one thing.** Nearly every exhibit differs from a healthy run in one thing; a repair should, too.
 # * **A curve that looks right proves little.** A forgotten `eval()` leaves it looking right, a second softmax only
 #   makes learning look slow, and copies on both sides of the split make it look better.
 #
