@@ -25,7 +25,7 @@ N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images. Raises ValueError if the parts do not fit together.
+    """Labelled images, as arrays or what makes one. Raises ValueError if the parts do not fit together.
 
     images   uint8 (n, height, width, 3)
     labels   int64 (n,), each the index of a class

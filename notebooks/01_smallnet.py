@@ -252,8 +252,8 @@ print("the same weights, the same logits")
 
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
-# (So a change to `Network` has no effect below. To train your own, build it as `model` and again as `restored`, and give
-# it a `head` of 420 inputs, into which later cells look.)
+# (So a change to `Network` has no effect below. To train your own, build it as `model` and again as `restored`, with a
+# `head` whose last layer has 420 inputs: a later cell takes that layer off.)
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?

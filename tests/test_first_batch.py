@@ -1,6 +1,7 @@
 """What the first batch and the parts of a run give away: each mistake is said in one line, at no cost."""
 
 import functools
+import itertools
 import re
 import warnings
 from dataclasses import replace
@@ -185,6 +186,7 @@ def test_labels_of_later_batches():
         (functools.partial(cross_entropy, reduction="sum"), "averaged over the batch, found a sum"),
         (lambda *given: cross_entropy(*given).detach(), "a loss with a gradient, found one without"),
         (nn.CrossEntropyLoss, r"made before it is called: nn\.CrossEntropyLoss\(\)"),
+        (type("Focal", (nn.CrossEntropyLoss,), {}), r"made before it is called: Focal\(\)"),
     ],
 )
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
@@ -193,7 +195,7 @@ def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
 
 
 def test_labels_that_a_loss_of_ones_own_cannot_take():
-    with pytest.raises(TrainingError, match=r"labels are int64, so call labels\.long\(\)"):
+    with pytest.raises(TrainingError, match=r"labels have to be int64: call labels\.long\(\)"):
         fit([(PIXELS, LABELS.int())], loss_fn=lambda logits, labels: cross_entropy(logits, labels))
 
 
@@ -208,6 +210,10 @@ def test_errors_that_are_not_the_batchs(monkeypatch):
     with pytest.raises(ValueError, match="^unknown precision 'half'"):
         training.evaluate(tiny_net(), shuffled(), precision="half")
 
+    compiled = torch.compile(tiny_net(), backend="eager")
+    with pytest.raises(TrainingError, match="found images torch.float32 .32, 1, 32, 32."):
+        training.evaluate(compiled, [(PIXELS[:, :1], LABELS)])
+
     def forward(*_):
         raise TorchDynamoException("no compiler")
 
@@ -217,13 +223,27 @@ def test_errors_that_are_not_the_batchs(monkeypatch):
 
 
 def test_a_generator_is_refused_before_its_first_epoch():
-    for given in (
-        (pair for pair in batches([0, 1, 2] * 16)),
-        zip(PIXELS.split(16), LABELS.split(16), strict=True),
-    ):
+    class Restarting(list):
+        def __iter__(self):
+            self.left = super().__iter__()
+            return self
+
+        def __next__(self):
+            return next(self.left)
+
+    three = batches([0, 1, 2] * 16)
+    once = (
+        (pair for pair in three),
+        iter(three),
+        itertools.islice(three, 2),
+        iter(DataLoader([1])),
+        zip(three),
+    )
+    for given in once:
         with pytest.raises(TrainingError, match="a loader for 2 epochs, found a generator, .* in a list"):
             fit(shuffled(), validation=given, epochs=2)
-    assert fit(pair for pair in batches([0, 1, 2] * 16)) == [], "enough for one"
+    assert fit(pair for pair in three) == [], "enough for one"
+    assert fit(Restarting(three), epochs=2) == []
 
 
 @pytest.mark.parametrize("loss_fn", [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss()], ids=repr)
@@ -420,14 +440,19 @@ def test_a_function_of_the_step_that_falls_by_batches(share):
         lambda k: 1 - k / 4,
         lambda k: 0.5 * (1 + np.cos(np.pi * k / 4)),
         lambda k: 0.5**k,
+        lambda k: 0.86**k,
         lambda k: 0.1 ** (k // 3),
         lambda k: 1 / (1 + k),
         lambda k: 1.0 if k < 3 else 0.1,
         lambda k: 1.0,
         lambda k: 1 - k / 100,
+        lambda k: 1 - k / 20,
+        lambda k: max(0, 1 - k / 16),
+        lambda k: 1.0 if k < 14 else 0.01,
     ],
 )
 def test_a_function_of_the_step_that_falls_by_epochs(share):
+    """In a short trial of a long schedule, too."""
     assert fit(shuffled(), make=lambda o: lr_scheduler.LambdaLR(o, share), epochs=4) == []
 
 
@@ -892,7 +917,7 @@ def test_functions_of_the_step_that_are_asked_in_advance():
     optimizer = sgd(model, 0.01)
     scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: (calls.append(step), 0.9 ** len(calls))[1])
     fit(shuffled(), model, optimizer=optimizer, make=lambda _: scheduler)
-    assert len(calls) < 20, "asked twice, and left alone"
+    assert len(calls) < 20, "asked a few times, not a thousand"
 
 
 def test_a_log_in_the_place_of_the_terminal(monkeypatch):

@@ -274,7 +274,8 @@ def test_a_folder_that_does_not_fit_is_refused(add, tmp_path, places, message):
 
 def test_a_file_that_the_system_left_does_not_make_classes_of_parts(add, tmp_path):
     add("seg_train/a/1.png", "seg_test/a/1.png")
-    (tmp_path / "pets" / "seg_train" / ".DS_Store").write_text("")
+    for name in (".DS_Store", "._1.png"):
+        (tmp_path / "pets" / "seg_train" / name).write_text("")
     with pytest.raises(ValueError, match="parts in .* to be called train and test, found seg_test, seg_t"):
         data.from_folder(tmp_path / "pets")
 

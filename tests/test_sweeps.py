@@ -116,22 +116,7 @@ def test_a_record_names_the_commit_that_the_run_began_with(tiny, tmp_path):
     assert machine.commit().endswith("+")
 
 
-def test_a_run_that_was_cut_off_is_found_again_when_an_old_record_is_deleted(tiny):
-    edited, places = replace(TINY, epochs=3), []
-
-    def cut_off(recipe, seed, root, checkpoint, weights):
-        places.append(checkpoint.path)
-        raise KeyboardInterrupt
-
-    tiny.setattr(sweeps, "finish", cut_off)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            sweeps.run(edited, 0)
-        (records.RECORDED / "tiny" / "seed0.json").unlink(missing_ok=True)
-    assert places[0] == places[1]
-
-
-def test_a_record_that_comes_during_a_run_stays(empty, made, tmp_path):
+def test_a_record_that_comes_during_a_run_stays(empty, made, tmp_path, capsys):
     finish, before = sweeps.finish, {}
 
     def meanwhile(*run):
@@ -144,6 +129,11 @@ def test_a_record_that_comes_during_a_run_stays(empty, made, tmp_path):
     sweeps.run(TINY, 0)
     assert files() == before
     assert (tmp_path / "runs" / "tiny-seed0.json").exists()
+    assert "recorded before: " in capsys.readouterr().out
+    shutil.rmtree(records.RECORDED)
+    sweeps.run(replace(TINY, epochs=1), 0)
+    [mine] = files().keys() - before.keys()
+    assert records.read(mine)["recipe"]["epochs"] == 1, "of another recipe, so it is recorded beside"
 
 
 def test_a_record_is_never_replaced(empty, made, tmp_path, capsys):

@@ -64,7 +64,7 @@ for folder in {folders}:
 def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     """Write into `out` a standalone copy of every `.ipynb` in `notebooks` that imports the package; returns the copies.
 
-    A notebook without a `.py` beside it, such as somebody's own copy, is left out: its answers are not for a site.
+    A notebook that no `.py` there makes, such as somebody's own copy, is left out: its answers are not for a site.
     Raises RuntimeError where there is no such notebook, and where a copy in `out` has edits that would be lost.
     """
     if out.resolve() == notebooks.resolve():
@@ -74,7 +74,7 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
         advice = "run this in the course's folder"
-        raise RuntimeError(f"no notebook in {notebooks} imports course_utils: {advice}")
+        raise RuntimeError(f"no notebook in {notebooks} imports course_utils and has a source: {advice}")
     out.mkdir(parents=True, exist_ok=True)
     sync.update(copies, setup=False)
     return list(copies)

@@ -43,8 +43,8 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
         train = None  # one of several classes, as in CIFAR-100
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
-    direct = (e for f in folders.values() for e in f.iterdir() if e.suffix.lower() in EXTENSIONS)
-    if not train and len(hints) > 1 and not any(direct):
+    inside = [entry for folder in folders.values() for entry in folder.iterdir() if entry.name[0] != "."]
+    if not train and len(hints) > 1 and not any(entry.suffix.lower() in EXTENSIONS for entry in inside):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
     used = [folder for folder in (train or root, test or val) if folder]

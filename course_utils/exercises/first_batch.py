@@ -45,7 +45,7 @@ ADVICE = {
     "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
     "same device|on MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
-    "Long but found|to be Long": "labels are int64, so call labels.long()",
+    "Long but found|to be Long": "labels have to be int64: call labels.long()",
     "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
     "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
 }
@@ -113,6 +113,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         said = str(error).strip()
         passed = isinstance(error, (TrainingError, Diverged, torch.AcceleratorError))
         compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        compiler &= type(error).__name__ != "TorchRuntimeError"  # which is the network's
         if passed or compiler or re.search("out of memory|allocate memory", said):
             raise
         # Where the images have their three channels, it is a later layer that differs.
@@ -191,7 +192,8 @@ def check_eval_mode(model: nn.Module, moved: bool) -> None:
 def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
     """Raise TrainingError where `loss_fn` sums, where its weights make no loss, and for `labels` it cannot take."""
     if isinstance(loss_fn, type):
-        raise TrainingError(f"a loss is made before it is called: nn.{loss_fn.__name__}()")
+        made = f"{'nn.' * loss_fn.__module__.startswith('torch.nn')}{loss_fn.__name__}()"
+        raise TrainingError(f"a loss is made before it is called: {made}")
     keywords = getattr(loss_fn, "keywords", {})  # of a functools.partial
     reduction, weight = (keywords.get(name, getattr(loss_fn, name, None)) for name in ("reduction", "weight"))
     if reduction == "sum":

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
-from types import GeneratorType
 
 import torch
 from torch import nn
@@ -28,7 +27,7 @@ from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
 
 LONG_WARM_UP = 20  # epochs
 FEW = 6  # of fewer batches an epoch, too many numbers are multiples
-USED_UP = (GeneratorType, map, zip)  # after one pass
+ONCE = ("builtins", "itertools", "torch.utils.data.dataloader")  # modules whose iterators do not begin again
 
 
 def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> None:
@@ -74,7 +73,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
     if run.epochs < 1:
         raise TrainingError(f"expected one epoch or more, found {run.epochs!r}")
-    if run.epochs > 1 and any(isinstance(one, USED_UP) for one in (run.loader, validation_loader)):
+    iterators = [one for one in (run.loader, validation_loader) if hasattr(one, "__next__")]
+    if run.epochs > 1 and any(type(one).__module__ in ONCE for one in iterators):
         found = "a generator, which gives its batches once"
         raise TrainingError(f"expected a loader for {run.epochs} epochs, found {found}: put them in a list")
     trainable = (p for p in run.model.parameters() if p.requires_grad)
@@ -240,17 +240,18 @@ def rises_late(share: Callable[[int], float], epochs: int, batches: int) -> bool
 
 
 def falls_late(share: Callable[[int], float], epochs: int, batches: int) -> bool:
-    """Whether it is high after the epochs of a run, and half-way through its batches, and low at the end of those."""
+    """Whether it is high after the epochs of a run, and comes down to nothing just at the end of its batches."""
     end = epochs * batches
-    soon, middle, last = (peak(share, step + 1, step) for step in (epochs, end // 2, end))
-    top = peak(share, end)
-    return None not in (soon, middle, last, top) and last < top / 33 < soon and middle > top / 5
+    soon, middle, near, last = (peak(share, step + 1, step) for step in (epochs, end // 2, 4 * end // 5, end))
+    if None in (soon, middle, near, last, top := peak(share, end)):
+        return False
+    return -1e-6 < last < top / 33 < min(soon, near) and middle > top / 5
 
 
 def peak(share: Callable[[int], float], steps: int, first: int = 0) -> float | None:
     """The highest value of a LambdaLR's function from `first` until `steps`; None where it cannot be asked.
 
-    The function is called for this, so one that goes on with every call is left alone.
+    The function is called for this, so one that says next or pop, or has two answers to one step, is left alone.
     """
     if {"next", "pop"} & {*getattr(getattr(share, "__code__", None), "co_names", ())}:
         return None

@@ -77,7 +77,7 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         # In here, because another process may have just written it.
         before = processes.of_first(recorded(recipe, seed))
         path = records.path_of(recipe.name, seed, recipe)
-        checkpoint = runs.RunCheckpoint(path.with_name(f"seed{seed}.checkpoint"), recipe, seed, here)
+        checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
         if before:
             path = RUNS / f"{recipe.name}-seed{seed}.json"
             files.try_to_write(path, "the result")
@@ -88,7 +88,9 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
             record["resumed_from"] = checkpoint.machines[:-1]
         if processes.rank() == 0:
             if path.exists() and not before:  # it came while this ran, as by a git pull
-                path = RUNS / f"{recipe.name}-seed{seed}.json"
+                before = recorded(recipe, seed)
+                beside = records.path_of(recipe.name, seed, recipe)
+                path = RUNS / f"{recipe.name}-seed{seed}.json" if before else beside
             records.write(record, path)
             for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
                 leftover.unlink()
