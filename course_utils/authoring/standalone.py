@@ -16,7 +16,7 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode, v4
 
-from course_utils.authoring import repository, sync
+from course_utils.authoring import exercises, repository, sync
 from course_utils.lab import records
 from course_utils.lessons import EXPECTATIONS
 
@@ -69,8 +69,8 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     """
     if out.resolve() == notebooks.resolve():
         raise RuntimeError(f"expected another --out than the notebooks' own folder, found {out}")
-    sourced = [path for path in sorted(notebooks.glob("*.ipynb")) if source_of(path).exists()]
-    read = {path.name: sync.read(path) for path in sourced}
+    made = sorted(sync.lessons(notebooks) | exercises.made(notebooks))
+    read = {path.name: sync.read(path) for path in made if path.exists()}
     copies = {out / name: standalone(lesson) for name, lesson in read.items() if own_files(code_of(lesson))}
     if not copies:
         advice = "run this in the course's folder"
@@ -78,11 +78,6 @@ def write(out: Path, notebooks: Path = sync.NOTEBOOKS) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     sync.update(copies, setup=False)
     return list(copies)
-
-
-def source_of(path: Path) -> Path:
-    """The `.py` that a notebook is made from."""
-    return path.with_name(path.stem.replace("_exercises", "_solutions") + ".py")
 
 
 def standalone(lesson: NotebookNode) -> NotebookNode:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from course_utils.authoring import curves
+from course_utils.lab import recipes, verdicts
 
 
 @pytest.fixture
@@ -147,3 +148,14 @@ def test_where_the_recorded_curves_do_not_arrive_no_empty_chart_is_shown(browser
     assert page.locator(".knobs-steps").is_visible()
     assert page.locator(".knobs-runs").is_hidden()
     page.close()
+
+
+def test_where_a_curve_ends_is_rounded_once():
+    """The page averages over seeds and shows one digit; what it averages must not have lost any that matter."""
+    for name, recipe in recipes.RECIPES.items():
+        recorded = verdicts.runs_of(name) if recipe.epochs else []
+        shown = curves.entry(recipe, recorded)
+        for which, key in (("training", "train_accuracy"), ("other", "validation_accuracy")):
+            ends = [run["history"][key][-1] for run in recorded if run["history"][key][-1] is not None]
+            found = np.mean([curve[-1] for curve in shown[which]] or [0])
+            assert abs(found - 100 * np.mean(ends or [0])) < 0.001, (name, which)
