@@ -186,7 +186,7 @@ class BatchLoader:
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
-        transforms.check_std(std)
+        transforms.check_scaling(mean, std)
         self.image_set, self.batch_size = image_set, int(batch_size)
         self.augment, self.shuffle, self.seed = augment, shuffle, seed
         self.device, self.epoch = torch.device(device), 0

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,9 +110,7 @@ class RangeTest:
         """
         if len(self.losses) < 17:
             raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(self.losses)}")
-        running = [self.losses[0]]
-        for loss in self.losses[1:]:
-            running.append(0.05 * loss + 0.95 * running[-1])
+        running = list(accumulate(self.losses, lambda mean, loss: 0.95 * mean + 0.05 * loss))
         return float(self.rates[10:-5][np.argmin(np.gradient(running[10:-5]))])
 
     @property

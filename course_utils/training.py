@@ -94,7 +94,7 @@ def fit(
     say(HEAD, flush=True)
     while len(run.history) < run.epochs:  # a hook may end it early
         started, rate = time.perf_counter(), float(optimizer.param_groups[0]["lr"])
-        trained = train_epoch(model, train_loader, loss_fn, optimizer, scheduler, precision, scaler)
+        trained = train_epoch(model, run.loader, loss_fn, optimizer, scheduler, precision, scaler)
         validated = validate_epoch(model, validation_loader, loss_fn, precision)
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(validated[1] if scheduler.mode == "max" else validated[0])  # accuracy, or loss
@@ -109,14 +109,14 @@ def fit(
 
 def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="auto", scaler=None):
     """One pass over `loader`, an optimizer step a batch: (mean loss, accuracy) as seen while training."""
-    scaler = scaler or grad_scaler(model, precision)
-    sums = Totals()
+    scaler, sums = scaler or grad_scaler(model, precision), Totals()
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
         logits, loss = forward(model, images, labels, loss_fn, precision, None if sums.images else loader)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
+        with first_batch.explained(model, images, labels):
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
         if steps_per_batch(scheduler):
@@ -180,7 +180,7 @@ def forward(model, images, labels, loss_fn, precision, check_loader=None):
         first_batch.check(images, labels, logits, loss_fn, check_loader, model, random)
         loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda)) if loss_fn else None
         if check_loader is not None and loss_fn:
-            first_batch.check_loss(loss, model, loss_fn)
+            first_batch.check_loss(loss, logits, labels, model, loss_fn)
     return logits, loss
 
 
@@ -208,7 +208,7 @@ class Totals:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """A context in which a model is in eval mode; afterwards each of its modules is as it was."""
-    modes = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in parts.network(model).modules()}
     try:
         yield model.eval()
     finally:

@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 
-def check_std(std: np.ndarray | tuple) -> None:
-    """Raise ValueError for a standard deviation of 0 or less, or above 1, which pixels in [0, 1] never have."""
+def check_scaling(mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
+    """Raise ValueError for a mean or a deviation that pixels in [0, 1] never have, and for a deviation of 0."""
+    mean_colour(mean)
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"
@@ -30,8 +31,8 @@ def check_std(std: np.ndarray | tuple) -> None:
 
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
     """The `uint8` colour nearest to one given in [0, 1] for each channel; ValueError outside that."""
-    if not all(0 <= m <= 1 for m in mean):
-        raise ValueError(f"expected mean or fill in [0, 1], found {[*map(float, mean)]}: divide bytes by 255")
+    if np.shape(mean) != (3,) or not all(0 <= m <= 1 for m in mean):
+        raise ValueError(f"expected mean or fill in [0, 1], RGB, found {np.ravel(mean)}: divide bytes by 255")
     return tuple(round(255 * float(m)) for m in mean)
 
 
@@ -47,7 +48,7 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
     from albumentations.pytorch import ToTensorV2
     from torchvision.transforms import v2
 
-    check_std(std)
+    check_scaling(mean, std)
     finish = [A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()]
     if not train:
         return partial(_transformed, A.Compose(finish))
@@ -61,6 +62,8 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
 
 
 def _augmented(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
+    if image.shape[:2] != (32, 32):
+        raise ValueError(f"expected pictures of 32×32 to crop them to that size, found {image.shape}")
     # Albumentations has a random generator of its own; all workers in all epochs get the same copy of it. Torch's
     # differs by worker and epoch and follows `torch.manual_seed`: it seeds albumentations' for each image.
     seed = int(torch.randint(2**31, (), device="cpu"))
@@ -185,8 +188,7 @@ def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor
     """Paint a `size` × `size` square of `fill` at (`top`, `left`), int64 (n,), in place; -1 leaves an image whole."""
     image = (top >= 0).nonzero().squeeze(1)
     square = torch.arange(size, device=top.device)
-    rows = top[image, None] + square
-    columns = left[image, None] + square
+    rows, columns = top[image, None] + square, left[image, None] + square
     places = image[:, None, None], rows[:, :, None], columns[:, None, :]
     images[tuple(sent(place, images.device) for place in places)] = fill
     return images

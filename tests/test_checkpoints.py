@@ -103,6 +103,7 @@ PARTS = {name: lambda make=make: {"make": make} for name, make in SCHEDULERS.ite
 }
 
 
+@pytest.mark.filterwarnings("ignore:the schedule is made for 24")
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_every_part_resumes_as_it_was(tmp_path, parts, capsys):
     one = fit([], 4, **parts())
@@ -113,6 +114,7 @@ def test_every_part_resumes_as_it_was(tmp_path, parts, capsys):
     assert not list(tmp_path.glob("*damaged*"))
 
 
+@pytest.mark.filterwarnings("ignore:the schedule is made for 24")
 def test_a_cell_that_is_run_again_goes_on(tmp_path):
     """With the very same model, optimizer and scheduler, which have moved on since: that is no other run."""
     model = tiny_net()

@@ -106,6 +106,16 @@ def test_a_loader_pastes_in_its_first_epochs_and_crops_as_without(shapes):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(ours, again, strict=True))
 
 
+def test_what_was_pasted_last_is_not_measured():
+    _, loss_fn = pasted(np.random.default_rng(1))
+    assert loss_fn.other is not None
+    logits = torch.randn(40, 7, generator=torch.Generator().manual_seed(0))
+    plain = nn.functional.cross_entropy(logits, LABELS)
+    assert loss_fn(logits, LABELS) != plain
+    with torch.inference_mode():
+        assert loss_fn(logits, LABELS) == plain
+
+
 def test_a_run_trains_with_the_loss_that_knows(shapes, monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_: (data.take(shapes, 1000), data.take(shapes, 100, seed=1)))
     asked = []

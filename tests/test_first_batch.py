@@ -89,7 +89,11 @@ WRONG_BATCHES = {
     r"found a tuple of .'Tensor', 'int'.: if this is a dataset, DataLoader\(dataset": (PIXELS[0], 2),
     r"expected images \(n, channels, .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
     r"found \(3, 32, 32\) and \(\): if this is a dataset, DataLoader\(": (PIXELS[0], LABELS[2]),
-    r"found \(32, 3, 32, 32\) and \(32, 3\)": (PIXELS, nn.functional.one_hot(LABELS)),
+    r"found \(32, 3, 32, 32\) and \(32, 3\): an image has one class here": (
+        PIXELS,
+        nn.functional.one_hot(LABELS),
+    ),
+    r"found \(32, 3, 32, 32\) and \(32, 1\): labels.squeeze\(1\)": (PIXELS, LABELS[:, None]),
     "the model's torch.float32, found torch.uint8 .*: divide by 255": ((255 * PIXELS).byte(), LABELS),
     r"found torch.float64 images: call \.float\(\)": (PIXELS.double(), LABELS),
     r"found images torch.float32 \(32, 1, 32, 32\).* grey .*expand": (PIXELS[:, :1], LABELS),
@@ -489,7 +493,7 @@ def test_a_dataset_that_does_not_say_how_long_it_is():
             return torch.rand(3, 32, 32), index % 3
 
     loader = DataLoader(Endless(), batch_sampler=[range(16 * k, 16 * k + 16) for k in range(6)])
-    assert fit(loader, make=lambda o: schedules.one_cycle(o, 4, 6, 0.01, 0.1, 1), epochs=2) == []
+    assert fit(loader, make=lambda o: schedules.one_cycle(o, 2, 6, 0.01, 0.1, 1), epochs=2) == []
 
 
 # --- What probably is not meant.
@@ -1099,6 +1103,171 @@ def test_an_activation_after_the_last_layer(last, precision):
     assert fit(shuffled(), positive) == []
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("last", "loss_fn", "said"),
+    [
+        (nn.Softmax(1), lambda x, y: cross_entropy(x, y, label_smoothing=0.1), "model returns probabilities"),
+        (nn.Softmax(0), cross_entropy, "model returns probabilities"),
+        (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "model returns probabilities"),
+        (nn.ReLU(), lambda x, y: cross_entropy(x.view(-1, 3), y), "model ends in a Relu"),
+    ],
+)
+def test_what_a_loss_of_ones_own_hands_to_cross_entropy(last, loss_fn, said, precision):
+    model = nn.Sequential(tiny_net(), last)
+    with pytest.warns(TrainingWarning, match=said) as caught:
+        training.train_epoch(model, shuffled(), loss_fn, sgd(model), precision=precision)
+    assert len(caught) == 1
+
+
+def logarithms(logits, labels):
+    return logits.log_softmax(1)[range(len(labels)), labels]
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "said"),
+    [
+        (lambda x, y: -logarithms(x, y).sum(), "summed over the batch: take the mean over images"),
+        (lambda x, y: logarithms(x, y).mean(), "of the wrong sign: put a minus before the logarithm"),
+        (
+            lambda x, y: -(nn.functional.one_hot(y, 3) * x.log_softmax(1)).mean(),
+            "averaged over classes as well",
+        ),
+    ],
+)
+def test_a_slip_in_a_cross_entropy_of_ones_own(loss_fn, said):
+    [message] = fit(
+        batches([0, 1, 2] * 5), loss_fn=loss_fn, optimizer=sgd(model := tiny_net(), 1e-6), model=model
+    )
+    assert message.startswith(f"the loss looks like cross entropy {said}")
+
+
+@pytest.mark.parametrize("n_images", [1, 15])
+def test_a_loss_of_ones_own_that_is_right(n_images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
+    for loss_fn in (lambda x, y: -logarithms(x, y).mean(), lambda x, y: ((x - x.mean()) ** 2).mean()):
+        assert fit(batches([1] * n_images), model, loss_fn) == []
+
+
+def test_a_reshape_in_the_place_of_a_permute():
+    images = data.load("shapes10")[0].subset(np.arange(64))
+    pixels, labels = torch.from_numpy(images.images).float() / 255, torch.from_numpy(images.labels)
+    model = SmallNet(10, widths=(4, 8), hidden=8)
+    assert fit([(pixels.permute(0, 3, 1, 2), labels)], model) == []
+    [message] = fit([(pixels.reshape(-1, 3, 32, 32), labels)], SmallNet(10, widths=(4, 8), hidden=8))
+    assert "permute(0, 3, 1, 2), no reshape" in message
+
+
+def test_a_view_that_mixes_images_up():
+    model = nn.Sequential(nn.Unflatten(2, (4, 8)), nn.Flatten(2), nn.Flatten(0, 1), nn.Linear(1024, 3))
+    with pytest.raises(
+        TrainingError, match=r"expected logits \(16, n_classes\).* found \(48, 3\): .*x.flatten\(1\)"
+    ):
+        fit(batches([0, 1, 2] * 32), model)
+
+
+def test_errors_on_the_way_back():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.branch, self.head = (
+                nn.Conv2d(3, 4, 3),
+                nn.Conv2d(4, 4, 3, padding=1),
+                nn.Linear(4, 3),
+            )
+
+        def forward(self, x):
+            x = self.conv(x).relu()
+            r = self.branch(x)
+            x += r
+            return self.head(x.mean((2, 3)))
+
+    with pytest.raises(TrainingError, match="x \\+= r changes .*: write x = x \\+ r"):
+        fit(shuffled(), Block())
+    running = [torch.zeros(())]
+
+    def smoothed(logits, labels):
+        running[0] = 0.9 * running[0] + 0.1 * cross_entropy(logits, labels)
+        return running[0]
+
+    with pytest.raises(TrainingError, match=r"running average does, needs .detach\(\)"):
+        fit(shuffled(), loss_fn=smoothed)
+    model = tiny_net()
+    with pytest.raises(TrainingError, match="an optimizer that steps without, such as SGD"):
+        fit(shuffled(), model, optimizer=torch.optim.LBFGS(model.parameters()))
+
+
+def test_a_part_that_does_not_follow_mixed_precision():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.table = tiny_net(), torch.eye(3)
+
+        def forward(self, x):
+            return (
+                torch.mm(self.net(x), self.table) if not torch.is_autocast_enabled("cpu") else self.mixed(x)
+            )
+
+        def mixed(self, x):
+            out = torch.empty(len(x), 3)
+            return torch.index_put(out, (torch.arange(len(x)),), self.net(x))
+
+    model = Mixed()
+    with pytest.raises(TrainingError, match='try precision="float32"'):
+        training.train_epoch(model, shuffled(), cross_entropy, sgd(model), precision="bfloat16")
+
+
+def test_a_loader_of_ones_own_gives_other_labels_than_it_holds():
+    class FromOne(BatchLoader):
+        def __iter__(self):
+            yield from ((images, labels - 1) for images, labels in super().__iter__())
+
+    images = tiny_set()
+    shifted = replace(images, labels=images.labels + 1, classes=(*images.classes, "d"))
+    assert fit(FromOne(shifted, 16, shuffle=True)) == []
+
+
+def test_what_is_measured_by_swapped_arguments():
+    for measure in (training.evaluate, training.predict):
+        with pytest.raises(TrainingError, match="expected a network first, .* found a BatchLoader"):
+            measure(shuffled(), tiny_net())
+    model = tiny_net()
+    with pytest.raises(TrainingError, match="found a function: the order is model, loader, loss, optimizer"):
+        schedules.lr_range_test(model, shuffled(), shuffled(), cross_entropy, sgd(model))
+
+
+def test_a_cycle_that_is_longer_than_the_run():
+    def twice(optimizer):
+        return schedules.one_cycle(optimizer, 4, 6, lr_min=0.001, lr_max=0.01, peak_epoch=2)
+
+    [message] = fit(shuffled(), make=twice, epochs=2)
+    assert message.startswith("the schedule is made for 24 batches, and the run has 12, so it ends before")
+    assert fit(shuffled(), make=twice, epochs=4) == []
+
+
+def test_loaders_of_torchs_own_over_the_same_images():
+    images = TensorDataset(torch.rand(96, 3, 32, 32), torch.arange(96) % 3)
+    said = "the images that validate are those that train"
+    both = Subset(images, range(80)), Subset(Subset(images, range(20, 96)), range(20, 76))
+    for train, validation in ((images, images), (images, both[1]), both):
+        [message] = fit(DataLoader(train, 16, shuffle=True), validation=DataLoader(validation, 16))
+        assert message.startswith(said)
+    apart = Subset(images, range(80)), Subset(images, range(70, 96))  # ten of these 26
+    assert fit(DataLoader(apart[0], 16, shuffle=True), validation=DataLoader(apart[1], 16)) == []
+    parts_of = [
+        DataLoader(images, 16, sampler=SubsetRandomSampler(range(*part))) for part in ((64,), (64, 96))
+    ]
+    assert fit(parts_of[0], validation=parts_of[1]) == []
+    per_image = [
+        PerImageDataset(tiny_set(), transforms.per_image(*SCALE, train=train)) for train in (True, False)
+    ]
+    same = [Subset(per_image[0], range(64)), Subset(per_image[1], range(64, 96))]
+    assert fit(DataLoader(same[0], 16, shuffle=True), validation=DataLoader(same[1], 16)) == []
+
+
+SCALE = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
 def test_layers_that_are_not_trained():
     class Listed(nn.Module):
         def __init__(self):
@@ -1196,7 +1365,8 @@ def test_measuring_augmented_or_shuffled_pictures():
     flips = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
     subset = Subset(PerImageDataset(tiny_set(), transform), range(50))
     nested = v2.Compose([v2.Compose([flips])])
-    for dataset in (subset, PerImageDataset(tiny_set(), flips), PerImageDataset(tiny_set(), nested)):
+    layers = nn.Sequential(v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True))
+    for dataset in (subset, *(PerImageDataset(tiny_set(), one) for one in (flips, nested, layers))):
         with pytest.warns(TrainingWarning, match="images that are measured are augmented"):
             training.evaluate(tiny_net(), DataLoader(dataset, 16))
     flipped = PerImageDataset(tiny_set(), A.Compose([A.HorizontalFlip(p=0.5), A.Normalize(), ToTensorV2()]))

@@ -105,6 +105,24 @@ def test_a_setting_without_effect_is_refused():
         runs.build_schedule(faster, SGD([torch.zeros(1)], lr=0.2), 351)
     with pytest.raises(ValueError, match="mine: a hole needs both its side `hole` and its `hole_chance`"):
         grey(replace(RECIPES["smallnet-source"], name="mine", hole=8))
+    for setting, other in {"reflect": "crop", "alternate": "flip", "hole_fill": "hole"}.items():
+        with pytest.raises(ValueError, match=f"mine: `{setting}` does nothing without `{other}`"):
+            grey(replace(RECIPES["smallnet-source"], name="mine", **{setting: (1, 1, 1)}))
+
+
+def test_arguments_that_do_not_fit_name_their_recipe():
+    mine = replace(RECIPES["smallnet-source"], name="mine")
+    optimizer = SGD([torch.zeros(1)], lr=0.1)
+    for schedule, args in {
+        "step_decay": {"step_epochs": 5, "warmup": 3},
+        "one_cycle": {"lr_max": 0.1},
+    }.items():
+        with pytest.raises(ValueError, match="mine: its schedule_args do not fit: .*argument"):
+            runs.build_schedule(replace(mine, schedule=schedule, schedule_args=args), optimizer, 351)
+    with pytest.raises(ValueError, match="mine: its optimizer_args do not fit: .*'momentum'"):
+        runs.build_optimizer(replace(mine, optimizer="Adam"), SmallNet())
+    with pytest.raises(ValueError, match="mine: its network_args do not fit: .*'width'"):
+        runs.build_network(replace(mine, network_args={"width": 3}), 10)
 
 
 def test_any_of_torchs_optimizers_will_do_and_others_are_refused():

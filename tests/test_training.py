@@ -5,6 +5,7 @@ import io
 import math
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -63,7 +64,10 @@ def tiny_run(epochs=3, seed=0, planned=None, hooks=(), **options):
     scheduler = one_cycle(optimizer, planned or epochs, len(train), 0.01, 0.05, peak_epoch=1)
     options = {"epochs": epochs, "precision": "float32", "verbose": False, "hooks": hooks} | options
     loss_fn, validation = nn.CrossEntropyLoss(label_smoothing=0.1), BatchLoader(tiny_set(30), 10)
-    return model, training.fit(model, train, validation, loss_fn, optimizer, scheduler, **options)
+    with warnings.catch_warnings():
+        if planned:  # a part of a longer run
+            warnings.filterwarnings("ignore", "the schedule is made for")
+        return model, training.fit(model, train, validation, loss_fn, optimizer, scheduler, **options)
 
 
 def same_weights(a, b):
@@ -217,6 +221,19 @@ def test_a_line_an_epoch_and_no_bar_in_a_log(capsys):
             ends = [m.end() for m in re.finditer(r"\S+( \S+)*", head)]
             assert validation is None or [m.end() for m in re.finditer(r"\S+", row)] == ends
             assert len(row) == len(head)
+
+
+def test_a_hook_may_exchange_the_loader():
+    class NoMoreAugmentation:
+        def start(self, run):
+            pass
+
+        def after_epoch(self, run):
+            run.loader = plain
+
+    plain = BatchLoader(tiny_set(), 16, shuffle=True)
+    tiny_run(epochs=3, hooks=[NoMoreAugmentation()])
+    assert plain.epoch == 2
 
 
 # --- Divergence.

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from course_utils import transforms
-from course_utils.data import ImageSet, PerImageDataset
+from course_utils.data import BatchLoader, ImageSet, PerImageDataset
 from course_utils.transforms import Augment, per_image
 
 MEAN, STD = np.array([0.49, 0.48, 0.45]), np.array([0.25, 0.24, 0.26])
@@ -207,6 +207,28 @@ def test_steps_can_be_switched_off():
 def test_a_chance_is_a_probability_and_a_jitter_a_share(name, what, chance):
     with pytest.raises(ValueError, match=f"expected {name} to be a {what}, 0 to 1, found {chance!r}"):
         Augment(**{name: chance})
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), ((0.5,), (0.5,))])
+def test_three_channels_have_three_means(mean, std):
+    images = ImageSet(np.zeros((4, 32, 32, 3), np.uint8), np.arange(4) % 2, ("a", "b"), "four")
+    for scale in (per_image, lambda *_: BatchLoader(images, 4, mean=mean, std=std)):
+        with pytest.raises(ValueError, match=r"expected mean or fill in \[0, 1\], RGB, found \[0.5"):
+            scale(mean, std)
+
+
+def test_a_mean_of_bytes_is_refused_whatever_the_fill():
+    images = ImageSet(np.zeros((4, 32, 32, 3), np.uint8), np.arange(4) % 2, ("a", "b"), "four")
+    with pytest.raises(
+        ValueError, match=r"expected mean or fill in \[0, 1\], .* found \[120 120 120\]: divide bytes by 255"
+    ):
+        BatchLoader(images, 4, mean=(120, 120, 120), std=(0.2, 0.2, 0.2), fill=(0.5, 0.5, 0.5))
+
+
+def test_pictures_of_another_size_are_not_cut_without_a_word():
+    transform = per_image((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    with pytest.raises(ValueError, match=r"pictures of 32×32 to crop .*, found \(64, 64, 3\)"):
+        transform(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_every_image_gets_its_own_draw():

@@ -42,7 +42,19 @@ def test_intervals_are_those_of_student_and_welch():
     assert two.value - two.low == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=1e-3)
     uneven = verdicts.interval([50.0, 51.0, 52.0], [40.0] * 3)  # two degrees: all spread is on one side
     assert uneven.high - uneven.value == pytest.approx(4.303 / 3**0.5, rel=1e-3)
-    assert verdicts.interval([22.0, 22.0]) == Estimate(22, 22, 22, 2)
+
+
+def test_seeds_that_agree_to_the_last_digit_are_undecided_as_one_seed_is():
+    assert verdicts.interval([22.0, 22.0]) == Estimate(22, -inf, inf, 2)
+    assert verdicts.interval([22.0, 22.0], [20.0]) == Estimate(2, -inf, inf, 1)
+    write(WITH, 50.0, 50.13)
+    write(WITHOUT, 48.3, 48.43)
+    assert len(set(GAIN.values())) == 2, "1.7 twice, but for the rounding of floats"
+    assert Part("", GAIN, 1, 3).word == UNDECIDED
+    assert verdicts.interval([inf, inf]) == Estimate(inf, inf, inf, 2), (
+        "an epoch that no run comes to is certain"
+    )
+    assert verdicts.interval([22.0, inf]) == Estimate(inf, -inf, inf, 2)
 
 
 def test_one_seed_is_undecided_whatever_it_says():
@@ -113,12 +125,16 @@ def test_an_epoch_that_is_never_reached_is_beyond_all():
     first = verdicts.FirstEpoch("resnet-assignment", percent=90)
     write("resnet-assignment", 91.0, 91.0, curve=[0.5, 0.89, 0.9, 0.91])
     assert first.values() == [3, 3]
-    assert Part("", first, 1, 3).word == HOLDS
+    assert Part("", first, 1, 3).word == UNDECIDED, "two that agree show no spread"
+    write("resnet-assignment", 91.0, first_seed=2, curve=[0.5, 0.95])
+    assert Part("", first, 0, 5).word == HOLDS
     write("resnet-assignment", 91.0, curve=[0.5, 0.6])
-    assert first.values() == [inf, 3]
+    assert first.values() == [inf, 3, 2]
     assert Part("", first, 1, 3).word == UNDECIDED
-    write("resnet-assignment", 91.0, 91.0, curve=[0.5, 0.6])
+    write("resnet-assignment", 91.0, 91.0, 91.0, curve=[0.5, 0.6])
     assert Part("", first, 1, 3).word == FAILS
+    write("resnet-assignment", 91.0, 91.0, 91.0, curve=[None] * 4)
+    assert first.values() == [inf] * 3, "nothing was validated"
 
 
 def test_suggested_rates_are_averaged_as_powers_of_ten():

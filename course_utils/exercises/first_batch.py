@@ -5,6 +5,7 @@ change nothing: a run comes out the same to the last bit. What cannot work is a 
 mistake a `TrainingWarning`.
 """
 
+import math
 import os
 import re
 import sys
@@ -46,7 +47,12 @@ ADVICE = {
     "view size": "the network is in channels-last format, so let it say reshape where it says view",
     "same device|on MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
     "Long but found|to be Long": "labels have to be int64: call labels.long()",
-    "Double|scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
+    "inplace operation": "x += r changes what an activation keeps for its gradient: write x = x + r",
+    "a second time": "what lasts from one batch to the next, as a running average does, needs .detach()",
+    "'closure'": "fit has none: take an optimizer that steps without, such as SGD or Adam",
+    "Double": "the loss's weight and other tensors out of NumPy want .float()",
+    "BFloat16|Half": 'a part of the network does not follow mixed precision: try precision="float32"',
+    "scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
     "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
 }
 
@@ -54,6 +60,10 @@ ADVICE = {
 # Losses that would spread labels over the logits, silently where a batch has as many images as there are classes.
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 DATASET = "if this is a dataset, DataLoader(dataset, batch_size=64) makes its loader"
+COLUMN = "labels.squeeze(1) makes one number of each"
+SHARES = (
+    "an image has one class here; what CutMix mixes belongs into the loss, as in course_utils/lab/cutmix.py"
+)
 CHANNELS = "a convolution takes as many channels as the layer before it gives, the first one three"
 
 
@@ -91,9 +101,8 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
         raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
     if images.ndim != 4 or labels.shape != images.shape[:1]:
-        found = (
-            f"found {tuple(images.shape)} and {tuple(labels.shape)}{'' if labels.ndim else ': ' + DATASET}"
-        )
+        advice = {0: DATASET, 2: COLUMN if labels.shape[-1:] == (1,) else SHARES}.get(labels.ndim, "")
+        found = f"found {tuple(images.shape)} and {tuple(labels.shape)}{advice and ': ' + advice}"
         raise TrainingError(f"expected images (n, channels, height, width) and labels (n,), {found}")
     if images.dtype != weights[0].dtype:
         advice = "divide by 255" if images.dtype == torch.uint8 else "call .float() on images and model"
@@ -149,7 +158,7 @@ def check(
     if not model.training:
         check_eval_mode(model, moved=not torch.equal(random, random_state(images.device)))
     check_loss_fn(loss_fn, labels, logits.shape[1])
-    if isinstance(later := getattr(loader, "labels", None), Tensor):
+    if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
         asked = wants_logits(getattr(loss_fn, "func", loss_fn))
@@ -168,7 +177,10 @@ def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
         found = f"found a {type(logits).__name__}: {advice}"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes), {found}")
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(labels):
-        found = f"found {tuple(logits.shape)}: end the model in one output per class, two for a yes or no"
+        advice = "end the model in one output per class, two for a yes or no"
+        if logits.ndim == 2 and len(logits) != len(labels):
+            advice = "its forward mixes images up, so flatten with x.flatten(1)"
+        found = f"found {tuple(logits.shape)}: {advice}"
         raise TrainingError(f"expected logits ({len(labels)}, n_classes) of two classes or more, {found}")
     if not torch.isfinite(images).all():
         raise TrainingError("expected finite images, found NaN or infinity: is a standard deviation zero?")
@@ -252,17 +264,28 @@ def doubt_pixels(images: Tensor, loader) -> None:
     ):
         advice = "were pixels in [0, 1] normalised as if they were bytes?"
         warn(f"all the inputs are close to {mean:.2g}: {advice}")
+    if is_scrambled(images):
+        warn(
+            "pixels differ less from the third next to them than from the next: permute(0, 3, 1, 2), no reshape"
+        )
+
+
+def is_scrambled(images: Tensor) -> bool:
+    """Whether red, green and blue of a pixel lie side by side, as after a reshape from (n, height, width, 3).
+
+    Then the third pixel to the right has the same colour. In photographs it differs twice as much as the next one.
+    """
+    if images.shape[1] != 3 or len(images) < FEWEST or images.shape[3] < 8:
+        return False
+    near, far = ((images[..., step:] - images[..., :-step]).abs().mean() for step in (1, 3))
+    return bool(far < 0.8 * near)
 
 
 def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, training: bool) -> None:
     """Warn of what is probably a mistake in a first batch that can be computed."""
     doubt_pixels(images, loader)
-    if wants_logits(loss_fn) and (training or loss_fn is None) and are_probabilities(logits):
-        who = "cross entropy" if loss_fn else "predict"
-        warn(f"the model returns probabilities, but {who} wants logits: leave out its softmax")
-    last = re.sub(r"Backward\d$", "", type(logits.grad_fn).__name__)  # there is a graph in training alone
-    if wants_logits(loss_fn) and last in ACTIVATIONS:
-        warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
+    if loss_fn is None and are_probabilities(logits):
+        warn("the model returns probabilities, but predict wants logits: leave out its softmax")
     if loss_fn is None and is_shuffled(loader):
         warn("the answers come in a shuffled order: give the loader shuffle=False and no random sampler")
     if not training and augments(loader):
@@ -289,8 +312,10 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
         )
 
 
-def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
-    """Raise TrainingError where the first `loss` is none that can be trained on; warn of layers that it passes by."""
+def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, loss_fn) -> None:
+    """Raise TrainingError where the first `loss` is none that can be trained on; warn of what it is computed from, of
+    a slip in a loss of one's own, and of layers that it passes by.
+    """
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
     if found != ():
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
@@ -299,7 +324,13 @@ def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
     if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
+    if not (wants_logits(getattr(loss_fn, "func", loss_fn)) or wants_logarithms(loss_fn)):
+        doubt_own_loss(float(loss.detach()), logits.detach().float(), labels)
     nodes = graph_of(loss)
+    if (last := before_softmax(nodes)) in ACTIVATIONS:
+        warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
+    elif last == "Softmax" or (wants_logits(getattr(loss_fn, "func", loss_fn)) and are_probabilities(logits)):
+        warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
         return  # a function of somebody's own, as of gradient checkpointing, may hide a part
     leaves = [getattr(node, "variable", None) for node in nodes]
@@ -314,6 +345,19 @@ def check_loss(loss: Tensor, model: nn.Module, loss_fn) -> None:
         warn(f"{len(reached - own)} tensors that are trained belong to no module: {advice}")
 
 
+def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
+    """Warn of a loss that is cross entropy, but for its sign or for a sum or mean too many."""
+    plain = float(nn.functional.cross_entropy(logits, labels.to(logits.device)))
+    slips = {-plain: "of the wrong sign: put a minus before the logarithm"}
+    if len(labels) > 2:
+        slips[plain * len(labels)] = "summed over the batch: take the mean over images"
+    if logits.shape[1] > 2:
+        slips[plain / logits.shape[1]] = "averaged over classes as well: sum over these, then take the mean"
+    for value, slip in slips.items():
+        if math.isclose(loss, value, rel_tol=0.02):
+            warn(f"the loss looks like cross entropy {slip}")
+
+
 def graph_of(loss: Tensor) -> set:
     """The nodes of the graph that leads back from `loss`; a leaf's node has it as its `variable`."""
     found, todo = set(), [loss.grad_fn]
@@ -322,6 +366,21 @@ def graph_of(loss: Tensor) -> set:
             found.add(node)
             todo += [one for one, _ in node.next_functions]
     return found
+
+
+def before_softmax(nodes: set) -> str:
+    """What the softmax in a loss is computed from, as torch names it ("Relu"); empty where there is no softmax."""
+    for node in nodes:
+        if kind(node) == "LogSoftmax":
+            while kind(node := node.next_functions[0][0]) in ("ToCopy", "View", "UnsafeView", "Clone"):
+                pass
+            return kind(node)
+    return ""
+
+
+def kind(node) -> str:
+    """The operation that a node of a graph goes back through."""
+    return re.sub(r"Backward\d$", "", type(node).__name__)
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -356,8 +415,8 @@ def augments(loader) -> bool:
 def steps_of(transform) -> Iterator:
     """A transform and those that it is composed of, of torchvision or of albumentations."""
     yield transform
-    inner = getattr(transform, "transforms", None)
-    for one in inner if isinstance(inner, (list, tuple, nn.ModuleList)) else ():
+    inner = transform if isinstance(transform, nn.Sequential) else getattr(transform, "transforms", None)
+    for one in inner if isinstance(inner, (list, tuple, nn.ModuleList, nn.Sequential)) else ():
         yield from steps_of(one)
 
 
@@ -481,6 +540,11 @@ def about_images(loader, images: Tensor | None = None) -> dict:
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
     spread = None if images is None or len(images) < FEWEST else float(images.float().std())
     return {"classes": classes and tuple(map(str, classes)), "scaling": scaling, "spread": spread}
+
+
+def gives_as_stored(loader) -> bool:
+    """Whether a loader is the course's, and no class of somebody's own that may give other labels than it holds."""
+    return getattr(type(loader), "__iter__", iter).__module__.startswith("course_utils.")
 
 
 def image_set_of(loader):

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
+from torch.utils.data import RandomSampler, SequentialSampler, Subset
 
 from course_utils.exercises import first_batch
 from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
@@ -32,8 +33,7 @@ ONCE = ("builtins", "itertools", "torch.utils.data.dataloader")  # modules whose
 
 def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> None:
     """Raise TrainingError where something else stands in a part's place."""
-    if not isinstance(model, nn.Module):
-        raise TrainingError(f"expected a network first, as SmallNet() makes one, found {naming(model)}")
+    network(model)
     iterable(train_loader)
     if validation_loader is not None:
         iterable(validation_loader)
@@ -44,6 +44,13 @@ def check_kinds(model, train_loader, validation_loader, scheduler, hooks) -> Non
     for hook in hooks if isinstance(hooks, (list, tuple)) else ():
         if isinstance(hook, type) or not (hasattr(hook, "start") and hasattr(hook, "after_epoch")):
             raise TrainingError(f"expected hooks with start(run) and after_epoch(run), found {naming(hook)}")
+
+
+def network(model) -> nn.Module:
+    """`model`, or a TrainingError for what is no network."""
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"expected a network first, as SmallNet() makes one, found {naming(model)}")
+    return model
 
 
 def iterable(loader):
@@ -80,9 +87,6 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
-    if not hasattr(run.optimizer, "param_groups"):
-        order = "the order is model, two loaders, loss, optimizer, scheduler"
-        raise TrainingError(f"expected an optimizer, found {naming(run.optimizer)}: {order}")
     check_optimizer(run.model, run.optimizer)
     check_frozen(run.model)
     if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
@@ -112,8 +116,11 @@ def check_frozen(model: nn.Module) -> None:
             warn(f"{found}: TransferNet keeps them in eval mode")
 
 
-def check_optimizer(model: nn.Module, optimizer) -> None:
+def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders") -> None:
     """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
+    if not hasattr(optimizer, "param_groups"):
+        order = f"the order is model, {loaders}, loss, optimizer"
+        raise TrainingError(f"expected an optimizer, found {naming(optimizer)}: {order}")
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not trainable and any(True for _ in model.parameters()):
@@ -130,30 +137,44 @@ def check_optimizer(model: nn.Module, optimizer) -> None:
 
 
 def check_overlap(loader, validation_loader) -> None:
-    """Warn where both load all of one image set, or where most of what `data.split` has set aside, or most of what
+    """Warn where half of what validates trains, or where most of what `data.split` has set aside, or most of what
     trains, is in both.
     """
+    (data, ours), (other, theirs) = map(loaded, (loader, validation_loader))
+    if data is other is not None and len(ours & theirs) > len(theirs) / 2:
+        warn("the images that validate are those that train, and say nothing about others: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
     if ours is None or theirs is None:
         return
-    sampled = hasattr(loader, "sampler") or hasattr(validation_loader, "sampler")
-    if ours.images is theirs.images and not sampled:
-        warn("the images that validate are those that train, and say nothing about others: see data.split")
     if not theirs.name.endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
-    found = len(held & {image.tobytes() for image in ours.images})
+    found = len(
+        {found for image in ours.images if (found := image.tobytes()) in held}
+    )  # of CIFAR all are 150 MB
     if found > min(len(held), len(ours)) / 2:
         advice = "train on the other part that data.split gives, and look for copies among the pictures"
         warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
 
 
+def loaded(loader) -> tuple[object, set[int]]:
+    """The data behind a loader, and the places in it that are loaded; None with a sampler that may leave some out."""
+    if type(getattr(loader, "sampler", None)) not in (type(None), SequentialSampler, RandomSampler):
+        return None, set()
+    data = getattr(loader, "dataset", None)
+    places = range(length_hint(data or image_set_of(loader) or ()))
+    while isinstance(data, Subset):
+        data, places = data.dataset, [data.indices[place] for place in places]
+    found = image_set_of(loader) or getattr(data, "image_set", None)
+    return getattr(found, "images", data), {*places}
+
+
 def check_range(model: nn.Module, optimizer, lr_min: float, lr_max: float, steps: int) -> None:
     """Raise TrainingError where a range test could not rise, or where `check_optimizer` does."""
+    check_optimizer(network(model), optimizer, "loader")
     if not 0 < lr_min < lr_max or steps < 2:
         found = f"found {lr_min:g} to {lr_max:g} in {steps} step(s)"
         raise TrainingError(f"expected rates that rise, from one above 0, in two steps or more, {found}")
-    check_optimizer(model, optimizer)
 
 
 def check_schedule(run, steps_per_batch: Callable) -> None:
@@ -191,9 +212,12 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
     if not per_batch:
         return doubt_epochs(scheduler, needed, length_hint(run.loader))
     images = length_hint(image_set_of(run.loader) or getattr(run.loader, "dataset", ()))
-    if end and end > needed and end == run.epochs * images:
+    if end and end == run.epochs * images > needed:
         found = f"for each of {images} images; the run has {needed} batches"
         warn(f"the schedule has a step {found}: use len(loader)")
+    elif end and each and end > needed + each:
+        found = f"{end} batches, and the run has {needed}, so it ends before the rate has come down"
+        warn(f"the schedule is made for {found}: if you do not go on with it, make it for this run")
 
 
 def doubt_shares(run, steps: int) -> None:

@@ -37,7 +37,7 @@ class CutMix(nn.CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         loss = super().forward(logits, labels)
-        if self.other is None:
+        if self.other is None or not torch.is_grad_enabled():  # what is measured was not pasted
             return loss
         return self.share * loss + (1 - self.share) * super().forward(logits, self.other)
 

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,17 @@ def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
     elif name:
         made = models.CustomResNet() if name == "CustomResNet" else trained_network(recipes.get(name))
         args["backbone"] = models.headless(made)
-    return getattr(models, recipe.network)(n_classes=n_classes, **args)
+    with fitting(recipe, "network_args"):
+        return getattr(models, recipe.network)(n_classes=n_classes, **args)
+
+
+@contextmanager
+def fitting(recipe: Recipe, setting: str) -> Iterator[None]:
+    """A context in which arguments that do not fit are a ValueError that names the recipe's setting."""
+    try:
+        yield
+    except TypeError as error:
+        raise ValueError(f"{recipe.name}: its {setting} do not fit: {error}") from error
 
 
 def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
@@ -75,6 +86,9 @@ def build_loader(
     """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
     if bool(recipe.hole) != bool(recipe.hole_chance):
         raise ValueError(f"{recipe.name}: a hole needs both its side `hole` and its `hole_chance`")
+    for setting, other in {"hole_fill": "hole", "reflect": "crop", "alternate": "flip"}.items():
+        if getattr(recipe, setting) and not getattr(recipe, other):
+            raise ValueError(f"{recipe.name}: `{setting}` does nothing without `{other}`")
     mean, std = stats
     mean = std if recipe.wrong_mean else mean
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}
@@ -104,7 +118,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     """
     if recipe.optimizer == "Muon":
         build = sprint.build_optimizer if isinstance(model, models.Sprint) else sprint.hidden_by_muon
-        return build(model, **recipe.optimizer_args)
+        with fitting(recipe, "optimizer_args"):
+            return build(model, **recipe.optimizer_args)
     kind = getattr(optim, recipe.optimizer, None)
     if not isinstance(kind, type):
         found = f"torch.optim has no {recipe.optimizer!r}; names are like 'SGD' and 'Adam'"
@@ -112,7 +127,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
     trainable = [p for p in model.parameters() if p.requires_grad]
     scaled = training.grad_scaler(model, recipe.precision).is_enabled()
     fused = {"fused": True} if "fused" in inspect.signature(kind).parameters and not scaled else {}
-    return kind(trainable, **recipe.optimizer_args, **fused)
+    with fitting(recipe, "optimizer_args"):
+        return kind(trainable, **recipe.optimizer_args, **fused)
 
 
 def build_schedule(
@@ -122,20 +138,22 @@ def build_schedule(
 
     Raises ValueError for a name that is none and for a rate without effect.
     """
-    args = dict(recipe.schedule_args)
-    if recipe.schedule == "constant":
-        return None
-    if recipe.schedule == "step_decay":
-        return lr_scheduler.StepLR(optimizer, step_size=args["step_epochs"], gamma=args["gamma"])
-    if recipe.schedule == "one_cycle":
-        if (lr := recipe.optimizer_args.get("lr", args["lr_max"])) != args["lr_max"]:
-            found = f"the cycle goes up to {args['lr_max']}, so lr={lr} changes nothing: set lr_max"
-            raise ValueError(f"{recipe.name}: {found}")
-        return schedules.one_cycle(optimizer, recipe.epochs, steps_per_epoch, **args)
-    if recipe.schedule == "falling":
-        return sprint.falling(optimizer, recipe.epochs, steps_per_epoch)
-    known = "constant, step_decay, one_cycle or falling"
-    raise ValueError(f"{recipe.name}: expected {known}, found {recipe.schedule!r}")
+    run, args = (optimizer, recipe.epochs, steps_per_epoch), recipe.schedule_args
+    schedule = {
+        "constant": lambda: None,
+        "step_decay": lambda step_epochs, gamma: lr_scheduler.StepLR(optimizer, step_epochs, gamma),
+        "one_cycle": partial(schedules.one_cycle, *run),
+        "falling": partial(sprint.falling, *run),
+    }
+    if recipe.schedule not in schedule:
+        known = "constant, step_decay, one_cycle or falling"
+        raise ValueError(f"{recipe.name}: expected {known}, found {recipe.schedule!r}")
+    top = args.get("lr_max")
+    if top and (lr := recipe.optimizer_args.get("lr", top)) != top:
+        found = f"the cycle goes up to {top}, so lr={lr} changes nothing: set lr_max"
+        raise ValueError(f"{recipe.name}: {found}")
+    with fitting(recipe, "schedule_args"):
+        return schedule[recipe.schedule](**args)
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """The rule that turns recorded runs into verdicts on claims, in five lines:
 
-A part of a claim names a quantity, and the range in which it lies if the claim is right. The runs give the quantity's
-mean over seeds and its 95 % interval by Student's t. The part *holds* where the whole interval lies in the range,
-*does not hold* where all of it lies outside, and is *undecided* otherwise, as it always is on one seed. Two recipes
-that share two or more seeds, and so split and order, are compared seed by seed; others by Welch's t.
+A part of a claim names a quantity, and the range in which it lies if the claim is right. The runs give its mean over
+seeds, with its 95 % interval by Student's t. The part *holds* where the whole interval lies in the range, *does not
+hold* where all of it lies outside, and is *undecided* otherwise, as always on one seed, or on seeds that agree to the
+last digit. Recipes that share two seeds, and so split and order, are compared seed by seed; others, by Welch's t.
 """
 
 import json
@@ -32,17 +32,21 @@ class Estimate:
 
 
 def interval(ours: list[float], theirs: list[float] | None = None) -> Estimate | None:
-    """The mean of `ours`, or what it is above that of `theirs` (Welch), with its interval; None without values."""
+    """The mean of `ours`, or what it is above that of `theirs` (Welch), with its interval; None without values.
+
+    Seeds that agree to the last digit show no spread: they have one seed's interval, and not one without any width.
+    """
     samples = [ours] if theirs is None else [ours, theirs]
     if not all(samples):
         return None
     n, value = min(map(len, samples)), fmean(ours) - fmean(theirs or [0])
-    if n < 2 or math.isinf(value):  # of an epoch that a run never comes to
-        certain = n > 1 and len(set(ours)) == 1
-        return Estimate(value, value if certain else -math.inf, math.inf, n)
+    agree = all(len({round(one, 9) for one in sample}) == 1 for sample in samples)
+    if n < 2 or agree or math.isinf(value):
+        never = n > 1 and agree and math.isinf(value)  # all of them miss the epoch that was claimed
+        return Estimate(value, value if never else -math.inf, math.inf, n)
     from scipy import stats  # slow to import, and many pages show no verdict
 
-    with warnings.catch_warnings(action="ignore"):  # of runs that agree to the last digit
+    with warnings.catch_warnings(action="ignore"):  # of one side that agrees to the last digit
         test = stats.ttest_ind(*samples, equal_var=False) if theirs else stats.ttest_1samp(ours, 0)
     return Estimate(value, *map(float, test.confidence_interval(0.95)), n)
 
@@ -168,7 +172,9 @@ class FirstEpoch(Quantity):
 
     def values(self) -> list[float]:
         curves = [run["history"]["validation_accuracy"] for run in runs_of(self.recipe)]
-        reached = ([k for k, value in enumerate(curve, 1) if 100 * value >= self.percent] for curve in curves)
+        reached = (
+            [k for k, value in enumerate(curve, 1) if 100 * (value or 0) >= self.percent] for curve in curves
+        )
         return [float(min(epochs, default=math.inf)) for epochs in reached]
 
 
