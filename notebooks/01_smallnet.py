@@ -63,7 +63,9 @@ recipe = lessons.for_lesson("smallnet")
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. To try
-# another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`.
+# another setting, add a cell below the first:
+# `from dataclasses import replace; recipe = replace(recipe, batch_size=32)`, or `recipe.optimizer_args["lr"] = 0.05`
+# for one in a dictionary. (With other `network_args`, a later cell has to make `restored` with the same.)
 #
 # ## The data
 #
@@ -184,8 +186,8 @@ network = Network()
 #
 # ## The budget, by hand
 #
-# A layer's weights follow from its shape alone. (A *bias* is a number added to all values of a channel, or to one of a
-# dense layer's outputs, its *neurons*.)
+# How many weights a layer has follows from its shape alone. (A *bias* is a number added to all values of a channel, or
+# to one of a dense layer's outputs, its *neurons*.)
 #
 # * a 3×3 convolution from $c$ to $d$ channels has $9cd$ weights and $d$ biases;
 # * batch normalisation, once it has normalised a channel, multiplies it by a learned *scale* and adds a learned *shift*:
@@ -252,8 +254,9 @@ print("the same weights, the same logits")
 
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
-# (So a change to `Network` has no effect below. To train your own, build it as `model` and again as `restored`, with a
-# `head` whose last layer has 420 inputs: a later cell takes that layer off.)
+# (So `Network` is not trained below. To train a network of your own, write a class of another name, as the checks above
+# are about this one. Build it as `model` and again as `restored`, with a `head` whose last layer has 420 inputs: a
+# later cell takes that layer off.)
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?
@@ -283,9 +286,9 @@ with torch.no_grad():
 assert values.shape == (2, 100)
 
 # %% [markdown]
-# With padding, convolutions do not shrink the picture; only pooling does. The last line holds **logits**: any real
-# numbers, the larger the likelier. The *softmax* turns them into probabilities: raise $e$ to each, and divide by the
-# sum. Three logits of 2, 1 and 0 give 0.67, 0.24 and 0.09.
+# With padding, convolutions do not shrink the picture; only pooling does. The last line is the shape of the **logits**,
+# one for each class: any real numbers, the larger the likelier. The *softmax* turns them into probabilities: raise $e$
+# to each, and divide by the sum. Three logits of 2, 1 and 0 give 0.67, 0.24 and 0.09.
 #
 # The *loss* says how wrong an answer is: the **cross entropy**, minus the logarithm of the probability of the right
 # class. It is 0.41 if the first of the three is right, and 2.41 if the last is.
@@ -460,7 +463,8 @@ history = training.fit(
 )
 
 # %% [markdown]
-# Numbers in a column hide their shape. Draw them.
+# Numbers in a column hide their shape. Draw them. (*Top-1* accuracy, here as everywhere in the course, counts an answer
+# as right if the likeliest class is the true one.)
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Three panels over the epochs of the run above: training and validation loss fall, validation accuracy rises, and the learning rate drops in steps."}}
 plots.learning_curves(history, title=f"SmallNet on {recipe.data}")
@@ -486,9 +490,9 @@ plt.show()
 # loss *rises* while the training loss goes on falling: most of what the network then learns is true of the training
 # images only.
 #
-# The figure is the mean over several runs that differ in their seed. Each seed gives entirely different weights and a
-# slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 %. Always report
-# how far apart the runs lie:
+# The figure shows the mean over several runs that differ in their seed. Each seed gives entirely different weights and
+# a slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 % on the test
+# images. Always report how far apart the runs lie:
 
 # %% tags=["remove-input"]
 print("test accuracy on CIFAR-100")
@@ -625,8 +629,8 @@ for name, tensor in model.state_dict().items():
 print("every tensor came back as it was")
 
 # %% [markdown]
-# All choices are made: now the test set. The sections below look at the same answers more closely, but no choice is
-# based on them.
+# All choices are made, so now the test set may be opened. The sections below look at the same answers more closely, but
+# no choice is based on them.
 
 # %% tags=["nbval-ignore-output"]
 test_loader = BatchLoader(test_set, 250)
@@ -689,8 +693,9 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 # %% [markdown]
 # As a control, do exactly the same with a backbone of **random** weights. The project had none: it froze a ResNet-18, a
 # well-known network of 18 layers, got 25 % on CIFAR-100, where a random guess gets 1 %, and took that for what transfer
-# learning is worth. (Those are other classes than the ten below, and another network; the book's page on transfer works
-# out which weights it probably had.)
+# learning is worth. (Those are different classes from the ten below, and a different network; the book's page on
+# transfer works out which weights it probably had.) The new head is trained with Adam, an optimizer that Session 2
+# explains.
 
 
 # %% tags=["nbval-ignore-output", "slide-output"]
@@ -749,8 +754,9 @@ else:
 # and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by
 # code.
 #
-# In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with
-# the course, that network looks instead; the line above the figure says which it was.
+# In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
+# course, that network looks instead; the line above the figure says which it was. (If you trained on pictures of your
+# own, leave out the two lines from `if lessons.profile()` on, and your network looks.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"

@@ -320,9 +320,10 @@ with torch.no_grad():
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Batch normalisation subtracts each channel's mean. A bias adds the same number to every value of a channel, so it is in the
-# mean as well, and the subtraction takes it out again. In eval mode the mean is the stored one: it was measured
-# with the bias in the values, so the bias has to leave it. A constant does not change a variance, which stays as it is.
+# Batch normalisation subtracts each channel's mean. A bias adds the same number to every value of a channel, so it is
+# in the mean as well, and the subtraction takes it out again. In eval mode the stored mean $m$ is subtracted, whatever
+# it was measured on: $(w * x + b) - m = w * x - (m - b)$, so $b$ is subtracted from the stored mean. A constant does
+# not change a variance, which stays as it is.
 #
 # The shift that the network needs is learned by batch normalisation itself. Without these biases SmallNet would have 224
 # weights fewer. That is little; the reason to leave them out is that they are confusing.

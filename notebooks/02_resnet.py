@@ -18,7 +18,7 @@
 #
 # Ten classes, a given network, and this time the budget is in epochs: **90 % test accuracy on CIFAR-10 within 24 of
 # them**. What matters, then, is how the pictures are fed in and at which rate the network learns. The task was set as
-# an *assignment*, which prescribed these choices, too; you will see each of them, and may change it. (A student
+# an *assignment*, which prescribed these choices, too; you will see all of them, and may change them. (A student
 # *project* solved it and published its *log*: settings, rates and accuracies. Trained as the log says, the network
 # stops just short of the bar. You will see why, and what clears it.)
 #
@@ -70,15 +70,15 @@ recipe = lessons.for_lesson("resnet")
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights. To try
-# another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`.
+# another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`,
+# or `recipe.schedule_args["lr_max"] = 1e-3` for one in a dictionary.
 #
 # ## The data, measured before it is used
 #
 # A tenth of the training images is set aside to make choices on. The test set stays closed until the end. (Pictures of
 # your own? Put them into `path/CLASS/`, a folder for each class, and write `data.from_folder("path")` in place of
-# `data.load(recipe.data)`. They are shrunk to 32×32. With a few hundred, add `recipe = replace(recipe, batch_size=16,
-# epochs=20)` as above, or training ends after a handful of steps. Later cells still print the name of the original data
-# set.)
+# `data.load(recipe.data)`. They are shrunk to 32×32. With a few hundred, also set `batch_size=16` and `epochs=20` as
+# above, or training ends after a handful of steps. Later cells still print the name of the original data set.)
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -141,8 +141,8 @@ picture = one_at_a_time(train_set.images[0])
 print(tuple(picture.shape), picture.dtype)
 
 # %% [markdown]
-# Each picture then costs a dozen Python calls. The course's own version draws the same random choices for a whole batch
-# and carries them out at once.
+# Each picture then costs a dozen Python calls. The course's own version makes the same kinds of random choices, one set
+# for each picture, for a whole batch at once.
 
 # %%
 augment = Augment(
@@ -285,7 +285,8 @@ print(f"{in_last_branch:,} weights in the last branch, {share:.0%} of all")
 
 # %% [markdown]
 # The published table has dropout layers, but no rate for them; here it is 0, so they do nothing. In the quick profile,
-# training uses the same layout with a quarter of the channels.
+# training uses the same layout with a quarter of the channels. The next cell makes that network, the loss and two
+# loaders. Both normalise with the same numbers; only the training loader augments and shuffles.
 
 # %%
 machine.keep_freed_memory()  # on Linux, a sixth less time on the CPU
@@ -411,8 +412,9 @@ for epoch in range(0, 24, 3):
     )
 
 # %% [markdown]
-# It ends where it began, at a hundredth of its maximum, and not at zero. The book's page on the cycle asks whether zero
-# would do better.
+# The table has the rate at the *start* of each epoch. When epoch 24 ends, the rate is back where it began, at a
+# hundredth of its maximum, and not at zero. The book's page on the cycle asks whether zero would do better. Your run
+# has a cycle of its own:
 
 # %%
 print(f"{recipe.epochs} epochs,", recipe.schedule_args)
@@ -421,7 +423,8 @@ print(f"{recipe.epochs} epochs,", recipe.schedule_args)
 # ## Training
 #
 # All that training changes (the weights, the optimizer, the schedule) is created afresh in the training cell, so that
-# you get the same run every time, at least on a CPU. (Adam gets no rate here: the cycle sets it, so change `lr_max`.)
+# you get the same run every time, at least on a CPU. (Adam gets no rate here: the cycle sets it, so change
+# `recipe.schedule_args["lr_max"]`.)
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)
@@ -476,10 +479,10 @@ print(f"test accuracy on {recipe.data}: {test_accuracy:.2%}")
 print(f"the bar of 90 %: {verdict}")
 
 # %% [markdown]
-# In the quick profile this says nothing about the bar: shapes are not CIFAR-10. So here is the assignment, run again on
-# CIFAR-10 and recorded, beside the curve that was published with it. Both curves were measured on the *test* set after
-# every epoch. The best epoch, chosen by such a curve, would look a little too good; the number that counts is the last
-# one.
+# In the quick profile this says nothing about the bar: shapes are not CIFAR-10. So here is the project's recipe as
+# logged, run again on CIFAR-10 and recorded, beside the curve that the project published. Both curves were measured on
+# the *test* set after every epoch. The best epoch, chosen by such a curve, would look a little too good; the number
+# that counts is the last one.
 
 # %% tags=["remove-input", "slide-output"] mystnb={"image": {"alt": "Recorded on CIFAR-10 over 24 epochs: loss, accuracy on the test set and learning rate, with the published curve beside the course's; the published one zigzags and ends above 90 per cent."}}
 recorded = records.of_recipe("resnet-assignment")
@@ -565,8 +568,9 @@ plt.show()
 # and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by
 # code.
 #
-# In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with
-# the course, that network looks instead; the line above the figure says which it was.
+# In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
+# course, that network looks instead; the line above the figure says which it was. (If you trained on pictures of your
+# own, leave out the two lines from `if lessons.profile()` on, and your network looks.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"
@@ -598,7 +602,7 @@ plt.show()
 #   takes three lines.
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude**, and putting the network back is part of the test.
-# * **One cycle** climbs to a high rate while the weights are random, and comes down to settle. Around a low peak it gains little.
+# * **One cycle** climbs to a high rate while the weights are random, and comes down to settle.
 # * **Weights sit where there are many channels**; the work is the same in each stage but the first, because the
 #   picture shrinks as the channels grow.
 #

@@ -154,7 +154,7 @@ print(f"sum of the rates, new to old: {ratio:.3f}")
 # %% [markdown]
 # ## 2. Pick a rate
 #
-# A range test gave this curve. (It is not measured but made up from three pieces: flat, falling, exploding, and some noise.)
+# Suppose that a range test gave this curve. (It is made up: flat, then falling, then exploding, with some noise.)
 
 # %% mystnb={"image": {"alt": "A made-up range test: the loss is flat at low rates, falls between a thousandth and a hundredth, is lowest near 0.05 and then explodes."}}
 test_rates = np.geomspace(1e-6, 1, 120)

@@ -32,8 +32,8 @@
 # **Time**: 30 minutes to read and try; the computer needs less than a minute.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network. The lines under *How to
-# mend it* are for code of your own, with its names.
+# *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network. The lines under *How to fix
+# it* are for code of your own: put its names into them.
 
 # %% tags=["nbval-ignore-output"]
 import math
@@ -156,7 +156,7 @@ beside_healthy("train_loss", {"rate too high": rate_too_high})
 # and no further. The first large steps have ruined the weights, and the smaller ones do not bring them back; exhibit 9
 # shows in what way. If the rate is higher still, the loss stops being a number, and `fit` stops with `Diverged`.
 #
-# **How to mend it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
+# **How to fix it.** Do not guess: measure. A range test costs a hundred steps and puts the network back as it was.
 #
 # ```python
 # schedules.lr_range_test(model, loader, loss_fn, optimizer, lr_max=10).suggestion
@@ -205,7 +205,7 @@ for size in (1, 8, 64, 500):
 # send. Worse still, each evaluation moves the running averages: measuring changes the network. Run the cell again, and
 # the last column, which starts from those averages, is not what it was.
 #
-# **How to mend it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
+# **How to fix it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
 # of your own:
 #
 # ```python
@@ -223,8 +223,8 @@ beside_healthy("validation_accuracy", {"not normalised": not_normalised})
 
 # %% [markdown]
 # **How to recognise it.** Training is not touched at all; only the measurement is wrong. That looks like overfitting,
-# but overfitting comes late, when the training loss is low. Here the validation is far too low from the first epoch on,
-# while the training loss falls as it should.
+# but overfitting comes late, when the training loss is low. Here the validation accuracy is far too low from the first
+# epoch on, while the training loss falls as it should.
 
 # %% tags=["nbval-ignore-output"]
 print(f"training loss, healthy:        {healthy.train_loss[-1]:.4f}")
@@ -237,8 +237,8 @@ for name, loader in [
     print(f"{name:10s} mean {batch.mean():5.2f}   std {batch.std():.2f}")
 
 # %% [markdown]
-# **How to mend it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard
-# deviation near 1. Then define the numbers in one place, and give them to both loaders.
+# **How to fix it.** Look at one batch of each loader, as above: both should have a mean near 0 and a standard deviation
+# near 1. Then define the numbers in one place, and give them to both loaders.
 #
 # ```python
 # scaling = {"mean": mean, "std": std}    # measured on the training images alone
@@ -269,7 +269,7 @@ print(
 )
 
 # %% [markdown]
-# **How to mend it.** Shuffle while training; for evaluation the order makes no difference.
+# **How to fix it.** Shuffle while training; for evaluation the order makes no difference.
 #
 # ```python
 # BatchLoader(train_set, 32, shuffle=True, seed=0)
@@ -291,7 +291,7 @@ beside_healthy("train_loss", {"labels permuted": permuted})
 # large one, given enough epochs, can learn every wrong label by heart (Zhang and others, 2017); then the training loss
 # falls, the validation accuracy stays at a guess, and it looks like overfitting at its worst.
 #
-# **How to mend it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
+# **How to fix it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
 
 # %% mystnb={"image": {"alt": "Eight drawings under labels that do not belong to them."}}
 first = permuted_set.subset(np.arange(8))
@@ -326,7 +326,7 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # accuracy is lower than it should be too, but far from a guess, so this mistake can live on unnoticed. `fit` sees it:
 # true logits are not all positive, nor is their sum 1.
 #
-# **How to mend it.** Train on logits. Where you want probabilities, take the softmax afterwards.
+# **How to fix it.** Train on logits. Where you want probabilities, take the softmax afterwards.
 #
 # ```python
 # probabilities = model(images).softmax(1)  # for people; the loss gets the logits
@@ -339,7 +339,7 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # the biases and without the scales and shifts of batch normalisation.
 
 
-# %% mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls a little."}}
+# %% mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls, far more slowly than the healthy one."}}
 def layers_only(model):
     weights = [p for p in model.parameters() if p.ndim > 1]
     the_rest = [p for p in model.parameters() if p.ndim == 1]
@@ -403,7 +403,7 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 # or three may well be chance. Leaving the scales and biases out is a safeguard for the day on which you try a stronger
 # decay; whether it also helps accuracy, so small a run cannot say.
 #
-# **How to mend it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
+# **How to fix it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
 # ```python
 # groups = layers_only(model)
@@ -475,8 +475,8 @@ plt.show()
 # the network has stopped telling them apart. These are the classes that the augmentation turns into each other. (It
 # mixes up stripes and dots as well, which no turn explains: after four epochs it is also simply behind.)
 #
-# **How to mend it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can
-# the network.
+# **How to fix it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the
+# network.
 #
 # ```python
 # plots.show_augmented(originals, augmented)  # (n, H, W, 3), (n, versions, H, W, 3)
@@ -486,15 +486,15 @@ plt.show()
 #
 # This run has the healthy run's rate of 0.03 from the very first step: the cycle starts at its peak, without the climb.
 
-# %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it falls, but more slowly."}}
+# %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it starts a little lower, and then falls more slowly."}}
 dead_model = new_model()
 no_warm_up = train(dead_model, train_loader(), start=1)
 beside_healthy("train_loss", {"no warm-up": no_warm_up})
 
 # %% [markdown]
-# **How to recognise it.** The loss falls, but more slowly, as it does where a network is too small. This one has the
-# size of the healthy one, on paper. Count the units of its dense layer that *no* validation picture brings above zero:
-# they are **dead**.
+# **How to recognise it.** The loss starts no higher, even a little lower, and then falls more slowly, as it does where
+# a network is too small. This one has the size of the healthy one, on paper. Count the units of its dense layer that
+# *no* validation picture brings above zero: they are **dead**.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -541,7 +541,7 @@ beside_healthy(
 # seed do not prove it. Session 1's network, trained with the project's recipe, has this failure: the book's page
 # *Inside the network* counts its dead units.
 #
-# **How to mend it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
+# **How to fix it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
 # ```python
 # schedules.one_cycle(
@@ -591,13 +591,14 @@ assert held_out - unseen > 0.1
 # has copies among the training pictures, so the network need only remember. Ask where your pictures come from: several
 # of one animal, one person, one minute, one plant belong together.
 #
-# **How to mend it.** Split the originals, then copy:
+# **How to fix it.** Split the originals, then copy:
 #
 # ```python
 # train_drawings, held_out_drawings = data.split(originals)
 # ```
 #
-# With photographs, put all of one thing into the same folder, `train` or `test`; `data.from_folder` keeps that split.
+# With photographs, put all of the same thing either into `train/CLASS/` or into `test/CLASS/`; `data.from_folder` keeps
+# that split.
 # (Validation pictures are then drawn from `train` at random, so only the test accuracy is free of copies.)
 #
 # ## All of them, side by side

@@ -1,7 +1,7 @@
 """How a `Sprint` is trained: Muon for its filters, SGD for the rest, rates that fall to zero, small images at first.
 
 `Muon` is momentum whose step on a matrix is made orthogonal. A layer's gradient is dominated by a few directions; Muon
-gives all of them the same length, so that the rare ones are learned as well.
+gives all of them the same length; its author speculates that rare ones are then learned sooner.
 Source: K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
 
