@@ -1147,6 +1147,12 @@ def test_a_loss_of_ones_own_that_is_right(n_images):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
     for loss_fn in (lambda x, y: -logarithms(x, y).mean(), lambda x, y: ((x - x.mean()) ** 2).mean()):
         assert fit(batches([1] * n_images), model, loss_fn) == []
+    small = [(images, labels.int()) for images, labels in batches([1] * n_images)]
+    assert fit(small, model, lambda x, y: cross_entropy(x, y.long())) == []
+    assert (
+        fit(small, model, lambda x, y: cross_entropy(1e4 * x.detach().abs() * torch.eye(3)[1] + x, y.long()))
+        == []
+    )
 
 
 def test_a_reshape_in_the_place_of_a_permute():

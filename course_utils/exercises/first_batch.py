@@ -324,12 +324,13 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
-    if not (wants_logits(getattr(loss_fn, "func", loss_fn)) or wants_logarithms(loss_fn)):
+    plain = wants_logits(getattr(loss_fn, "func", loss_fn))
+    if not (plain or wants_logarithms(loss_fn)):
         doubt_own_loss(float(loss.detach()), logits.detach().float(), labels)
     nodes = graph_of(loss)
     if (last := before_softmax(nodes)) in ACTIVATIONS:
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
-    elif last == "Softmax" or (wants_logits(getattr(loss_fn, "func", loss_fn)) and are_probabilities(logits)):
+    elif last == "Softmax" or (plain and are_probabilities(logits)):
         warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
         return  # a function of somebody's own, as of gradient checkpointing, may hide a part
@@ -347,14 +348,14 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
 
 def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
     """Warn of a loss that is cross entropy, but for its sign or for a sum or mean too many."""
-    plain = float(nn.functional.cross_entropy(logits, labels.to(logits.device)))
+    plain = float(nn.functional.cross_entropy(logits, labels.to(logits.device).long()))
     slips = {-plain: "of the wrong sign: put a minus before the logarithm"}
     if len(labels) > 2:
         slips[plain * len(labels)] = "summed over the batch: take the mean over images"
     if logits.shape[1] > 2:
         slips[plain / logits.shape[1]] = "averaged over classes as well: sum over these, then take the mean"
     for value, slip in slips.items():
-        if math.isclose(loss, value, rel_tol=0.02):
+        if plain and math.isclose(loss, value, rel_tol=0.02):
             warn(f"the loss looks like cross entropy {slip}")
 
 
@@ -369,12 +370,13 @@ def graph_of(loss: Tensor) -> set:
 
 
 def before_softmax(nodes: set) -> str:
-    """What the softmax in a loss is computed from, as torch names it ("Relu"); empty where there is no softmax."""
+    """What should not come before the softmax in a loss and does, as torch names it ("Relu"); empty if nothing."""
     for node in nodes:
         if kind(node) == "LogSoftmax":
             while kind(node := node.next_functions[0][0]) in ("ToCopy", "View", "UnsafeView", "Clone"):
                 pass
-            return kind(node)
+            if kind(node) in (*ACTIVATIONS, "Softmax"):
+                return kind(node)
     return ""
 
 

@@ -88,7 +88,7 @@ LEAST_SPAN = 4  # points across a figure of accuracies: on a narrower one chance
 def accuracies(
     names: Mapping[str, str], mark: tuple[str, float] | None = None, title: str = ""
 ) -> Figure | Html:
-    """A row for each of `{label: recipe}` that has an accuracy: a dot for each run, a bar at their mean.
+    """A row for each of `{label: recipe}` that has an accuracy: a dot for each run, a bar at their mean, which is said.
 
     `mark` is (label, %), a vertical line. With a single row there is nothing to compare: this says what is missing.
     """
@@ -101,9 +101,13 @@ def accuracies(
     for height, name in enumerate(names.values()):
         percents = verdicts.percents(name)
         axes.plot(percents, [height] * len(percents), "o", color=plots.BLUE, alpha=0.6, markersize=6)
-        axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
+        if dead := verdicts.Accuracy(name).dead():  # a mean would be like none of them
+            note = f"{dead} of {len(percents)} at chance"
+        else:
+            note = f"{fmean(percents):.1f}"
+            axes.plot(fmean(percents), height, "|", color="black", markersize=18, markeredgewidth=2)
         beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "bbox": clear}
-        axes.annotate(f"{fmean(percents):.1f}", (max(percents), height), **beside)
+        axes.annotate(note, (max(percents), height), **beside)
     if mark:
         axes.axvline(mark[1], color=plots.VERMILION, linestyle="--", label=f"{mark[0]}: {mark[1]:g} %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -193,6 +197,11 @@ COSTS = {"weights": "weights (millions)", "minutes": "minutes of training"}
 COSTS["PFLOP"] = "operations of training (PFLOP)"
 
 
+# Of names that would cover others, in points from what they name: left of it, over or under it, or right of it.
+PLACES = {"budgetnet-muon": (8, 1), "budgetnet": (8, -9), "resnet-best": (8, -4)}
+PLACES["Page: this ResNet's layout"] = (8, 7)
+
+
 @closed
 def against(cost: str, data: str, title: str = "") -> Figure:
     """Accuracy on `data` against one of `COSTS`: our recorded headlines, the sources, others' results by name."""
@@ -202,12 +211,9 @@ def against(cost: str, data: str, title: str = "") -> Figure:
     points += [(one, "s", plots.VERMILION, (0, -15)) for one in published.SOURCES]
     ours = [headline(one.name) for one in recipes.HEADLINES if verdicts.percents(one.name)]
     ours = sorted((one for one in ours if one.data == data), key=lambda one: one.percent)
-    sides = {one.name: (-8, -4) if k % 2 else (8, -4) for k, one in enumerate(ours)}
-    # To the left of their points these two would cover published results.
-    sides |= {"budgetnet-muon": (8, 1), "budgetnet": (8, -9)}
-    points += [(one, "o", plots.BLUE, sides[one.name]) for one in ours]
+    points += [(one, "o", plots.BLUE, (-8, -4) if k % 2 else (8, -4)) for k, one in enumerate(ours)]
     for one, mark, colour, place in points:
-        x = getattr(one, cost)
+        x, place = getattr(one, cost), PLACES.get(one.name, place)
         if one.data == data and x:
             side = {0: "center", 6: "right", -8: "right", 8: "left"}[place[0]]
             x = x / 1e6 if cost == "weights" else x
