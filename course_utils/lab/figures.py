@@ -1,7 +1,7 @@
 """Figures of the book's pages, from the records and what `examine` found: for the last line of a cell.
 
-Everything here works with no records, some or all of them: what was not run says so. Figures come closed, so that a
-notebook draws them once.
+Everything here works with no records, some or all of them: what was not run is left out, or said where nothing else is
+left. Figures come closed, so that a notebook draws them once.
 """
 
 import functools
