@@ -1,6 +1,7 @@
 """The command line: `python -m course_utils VERB`. Each verb's modules are imported only when it is called."""
 
 import argparse
+import errno
 import os
 import pkgutil
 import sys
@@ -90,6 +91,7 @@ AUTHORS = {
     "sweep": ("lab.sweeps:sweep", "run many recipes and seeds; skip what is recorded", PATTERN, SEEDS, ROOT),
     "examine": ("lab.diagnostics:examine", "store what saved networks get wrong", PATTERN, ROOT),
     "gallery": ("authoring.gallery:write", "store the pictures of CIFAR that the book shows", ROOT),
+    "curves": ("authoring.curves:write", "bring the recorded curves of Turn the knobs up to date"),
     "live": ("authoring.live:write", "write what See it think and Turn the knobs run on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),
@@ -133,6 +135,8 @@ def main() -> int:
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, RuntimeError, OSError) as error:
+        if sys.platform == "win32" and getattr(error, "errno", None) == errno.EINVAL:
+            return 0  # what Windows says of a broken pipe
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""What all tests share: two processes, the quick profile, figures without a window, the option `--site`."""
+"""What all tests share: two processes, figures without a window, the option `--site`."""
 
 import os
 import sys
@@ -7,10 +7,6 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-# The kernels in which nbval runs the notebooks inherit this, whatever the shell had set.
-os.environ["COURSE_PROFILE"] = "quick"
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network on import
-os.environ["COURSE_DEVICE"] = "cpu"  # what is compared to the last bit was made on a processor
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
 if WORKER:
     os.environ["OMP_NUM_THREADS"] = "1"  # two kernels with two threads each would wait for each other

@@ -118,7 +118,7 @@ def test_the_easiest_and_the_hardest_of_a_class(answers):
 
 def test_the_curves_of_the_page_are_those_of_the_records():
     stored = (BOOK / "_static" / "knobs_data.js").read_text(encoding="utf-8")
-    assert stored == curves.script(), "run `python -m course_utils live`"
+    assert stored == curves.script(), "run `python -m course_utils curves`"
     assert len(stored) < KNOBS_BYTES
     runs = json.loads(stored.removeprefix("window.RUNS = ").removesuffix(";\n"))
     (recorded, *_) = records.of_recipe("smallnet-source")
@@ -132,7 +132,7 @@ def test_the_page_has_the_recorded_weights(name):
     def numbers(text):
         return zlib.decompress(base64.b64decode(text))
 
-    script = (live.STATIC / f"network_{name}.js").read_text(encoding="utf-8")
+    script = (curves.STATIC / f"network_{name}.js").read_text(encoding="utf-8")
     stored = re.search(rf'LIVE\.weights\["{name}"\] = "([^"]+)"', script)[1]
     made = live.packed(runs.trained_network(recipes.get(name)))
     assert numbers(stored) == numbers(made), "run `python -m course_utils live`"

@@ -21,7 +21,8 @@ def add_buttons(url: str, tag: str, app, pagename: str, templatename: str, conte
     links = [link(f"{url}/tree/{tag}", "Repository", "See the source", "fab fa-github")]
     if pagename.startswith("notebooks/"):
         colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
-        notebook = f"{colab}/blob/{tag}/{pagename}.ipynb"
+        name = pagename.replace("_solutions", "_exercises")  # which have no page of their own
+        notebook = f"{colab}/blob/{tag}/{name}.ipynb"
         links.insert(0, link(notebook, "Colab", "Open in Colab", "_static/images/logo_colab.png"))
     group = {"type": "group", "tooltip": "Open elsewhere", "icon": "fas fa-rocket", "buttons": links}
     context["header_buttons"].append(group)

@@ -26,7 +26,7 @@ html {{ scroll-snap-type: y mandatory; color-scheme: light dark;
 body {{ margin: 0 }}
 section {{ scroll-snap-align: start; box-sizing: border-box; min-height: 100vh; padding: 4vmin 8vmin;
   display: flex; flex-direction: column; justify-content: center; position: relative }}
-nav {{ position: absolute; right: 3vmin; bottom: 2vmin; opacity: .7 }}
+footer {{ position: absolute; right: 3vmin; bottom: 2vmin; opacity: .7 }}
 h1, h2 {{ line-height: 1.15 }}
 pre {{ font-size: .72em; line-height: 1.3; overflow-x: auto; margin: .6em 0 }}
 .output_stream pre {{ font-size: 1em }}
@@ -35,11 +35,13 @@ img {{ width: 100%; object-fit: contain }}
 .prompt, .anchor-link {{ display: none }}
 @media print {{ section {{ break-after: page }} }}
 </style>
+<main>
 {slides}
+</main>
 <script>
 addEventListener("keydown", (event) => {{
   const step = {{ ArrowRight: 1, ArrowLeft: -1 }}[event.key];
-  if (!step || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (!step || event.target.closest("pre") || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const slides = [...document.querySelectorAll("section")];
   const distance = (slide) => Math.abs(slide.offsetTop - scrollY);
   const here = slides.reduce((one, other) => (distance(other) < distance(one) ? other : one));
@@ -61,6 +63,8 @@ def slides(notebook: NotebookNode) -> list[NotebookNode]:
             found.append(v4.new_notebook(cells=title, metadata=notebook.metadata))
         if tags & STARTS or "slide-more" in tags:
             cell.source = cell.source[max(cell.source.find("\n## "), 0) :].strip()  # from its own heading on
+            if alt := cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
+                cell.metadata["alt"] = alt  # where nbconvert looks for it
             found[-1].cells.append(cell)
         headings = re.findall(r"^## .*", cell.source, re.M) if cell.cell_type == "markdown" else []
         heading = headings[-1] if headings else heading
@@ -74,7 +78,8 @@ def render(notebook: NotebookNode) -> str:
     exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True)
     pages = [exporter.from_notebook_node(slide)[0] for slide in slides(notebook)]
     sections = [
-        f'<section id="{n}">{page}<nav>{n} / {len(pages)}</nav></section>' for n, page in enumerate(pages, 1)
+        f'<section id="{n}">{page}<footer>{n} / {len(pages)}</footer></section>'
+        for n, page in enumerate(pages, 1)
     ]
     title = notebook.cells[0].source.partition("\n")[0].lstrip("# ")
     return PAGE.format(title=title, slides="\n".join(sections))

@@ -7,6 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
     link.setAttribute("aria-describedby", `tip-${i}`);
     let touched = false;
     link.addEventListener("pointerdown", (event) => (touched = event.pointerType === "touch"));
+    link.addEventListener("keydown", () => (touched = false));
     link.addEventListener("click", (event) => {
       if (!touched || link.classList.contains("told")) return;
       event.preventDefault();

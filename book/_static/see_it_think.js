@@ -32,19 +32,23 @@
     parts.note.textContent = parts.status.textContent = text;
   };
 
-  const complain = (why) => {
+  const complain = (why) => { // a script that did not arrive is an event
     console.error(why);
-    tell("The network could not be loaded. It needs a browser of 2023 or later.");
+    parts.bars.replaceChildren();
+    tell(why instanceof Event ? "The network did not arrive. Choose a picture to try again."
+      : "The network does not run here. It needs a browser of 2023 or later.");
   };
 
   const show = async () => {
-    const name = chosen.network;
+    const name = chosen.network, pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
+    const truth = LIVE.labels[chosen.picture];
+    if (parts.caption) parts.caption.textContent = truth === undefined ? "your picture" : `CIFAR-100 says: ${named(truth)}`;
     if (!loaded[name]) {
       tell("Loading the network…");
-      loaded[name] = await LIVE.load(name);
+      const network = await LIVE.load(name).catch((why) => { if (name === chosen.network) throw why; });
+      if (network) loaded[name] = network;
       return refresh(); // once, with whatever has been chosen meanwhile
     }
-    const pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
     answer = LIVE.think(loaded[name], pixels);
     showBars(answer.probabilities);
     showNote();
@@ -76,12 +80,11 @@
   };
 
   const showNote = () => {
-    const truth = LIVE.labels[chosen.picture], count = LIVE.counts[chosen.network] ?? LIVE.counts["smallnet-best"];
+    const count = LIVE.counts[chosen.network] ?? LIVE.counts["smallnet-best"];
     const expected = parts.patch && +ranges()[2].value ? null : LIVE.logits[chosen.network]?.[chosen.picture];
     const apart = expected && Math.max(...expected.map((value, i) => Math.abs(value - answer.logits[i])));
     parts.note.textContent = `${count.toLocaleString("en")} weights, ${Math.ceil(answer.milliseconds)} ms in your browser.`
       + (expected ? ` The 100 scores are PyTorch's to within ${apart.toFixed(5)}.` : "");
-    if (parts.caption) parts.caption.textContent = truth === undefined ? "your picture" : `CIFAR-100 says: ${named(truth)}`;
   };
 
   // Each network that has been loaded says its first answer beside its name.
@@ -112,6 +115,7 @@
 
   const CELL = 64, STEP = 68; // a map's size in its strip, and the distance to the next
   const strips = parts.stages ? [...parts.stages.querySelectorAll("canvas")] : [];
+  const mapOf = ({ values, side }, map) => values.subarray(map * side * side, (map + 1) * side * side);
   const corner = (strip, map) => [STEP * (map % strip.columns), STEP * Math.floor(map / strip.columns)];
 
   const showStages = () => answer.stages.forEach((maps, k) => {
@@ -125,15 +129,19 @@
       context.drawImage(all, 0, map * side, side, side, ...corner(strip, map), CELL, CELL);
     }
     strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
+    strip.map = Math.min((k === chosen.stage ? chosen.map : strip.map) ?? 0, channels - 1); // of a larger network
+    const most = Math.max(...mapOf(maps, strip.map));
+    const strength = most ? `up to ${most.toFixed(1)}` : "nothing found";
     aria(strip, "valuemax", channels);
-    if (strip.map >= channels) aria(strip, "valuenow", (strip.map = channels - 1) + 1); // of a larger network
-    if (k === chosen.stage) showChosen(strip, maps);
+    aria(strip, "valuenow", strip.map + 1);
+    aria(strip, "valuetext", `Map ${strip.map + 1}, ${strength}`);
+    if (k === chosen.stage) showChosen(strip, maps, most, strength);
   });
 
   // The chosen map framed in its strip and enlarged; and the picture, lit where the map is strong.
-  const showChosen = (strip, { values, channels, side }) => {
-    chosen.map = Math.min(chosen.map, channels - 1);
-    const map = values.subarray(chosen.map * side * side, (chosen.map + 1) * side * side), most = Math.max(...map);
+  const showChosen = (strip, maps, most, strength) => {
+    chosen.map = strip.map;
+    const map = mapOf(maps, chosen.map), { side } = maps;
     const frame = Object.assign(strip.getContext("2d"), { lineWidth: 10, strokeStyle: "#3b9cff" });
     frame.strokeRect(...corner(strip, chosen.map), CELL, CELL);
     const [large, lit] = [...parts.closer.querySelectorAll("canvas")].map((canvas) => canvas.getContext("2d"));
@@ -142,10 +150,6 @@
     lit.drawImage(parts.picture, 0, 0, 256, 256);
     lit.imageSmoothingEnabled = true;
     lit.drawImage(paint(side, map, most, shade), 0, 0, 256, 256);
-    const strength = most ? `up to ${most.toFixed(1)}` : "nothing found";
-    strip.map = chosen.map;
-    aria(strip, "valuenow", chosen.map + 1);
-    aria(strip, "valuetext", `Map ${chosen.map + 1}, ${strength}`);
     parts.closer.querySelector("p").textContent = `Stage ${chosen.stage + 1}, map ${chosen.map + 1}: ${strength}`;
   };
 
@@ -189,7 +193,9 @@
   };
 
   LIVE.pictures.forEach((_, index) => {
-    const image = new ImageData(LIVE.pixelsOf(index), 32), name = named(LIVE.labels[index]), canvas = canvasOf(32, 32);
+    const image = new ImageData(LIVE.pixelsOf(index), 32), canvas = canvasOf(32, 32);
+    const again = LIVE.labels.slice(0, index).includes(LIVE.labels[index]);
+    const name = named(LIVE.labels[index]) + (again ? ", the second" : "");
     pen2d(canvas).putImageData(image, 0, 0);
     const button = Object.assign(document.createElement("button"), { type: "button", title: name });
     aria(button, "label", name);
@@ -208,12 +214,17 @@
     const mine = ++choices;
     try {
       const photo = await createImageBitmap(file), { width, height } = photo, side = Math.min(width, height);
-      const small = { resizeWidth: 32, resizeHeight: 32, resizeQuality: "high" };
-      const square = await createImageBitmap(photo, (width - side) / 2, (height - side) / 2, side, side, small);
+      let from = photo, part = [(width - side) / 2, (height - side) / 2, side, side];
+      for (let size = 2048; size >= 32; size /= 2) { // each pixel the mean of four: browsers shrink in different ways
+        const half = canvasOf(size, size), context = half.getContext("2d");
+        context.imageSmoothingQuality = "high";
+        context.drawImage(from, ...part, 0, 0, size, size);
+        [from, part] = [half, [0, 0, size, size]];
+      }
       photo.close();
       if (mine !== choices) return;
       clear();
-      sheet.drawImage(square, 0, 0);
+      sheet.drawImage(from, 0, 0);
     } catch {
       if (mine === choices) tell("Your browser cannot read this file as a picture.");
     }
@@ -270,8 +281,12 @@
     on(root, "drop", (event) => {
       event.preventDefault();
       if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
+      else tell("This is no picture file.");
     });
-    on(window, "resize", () => { if (answer) showStages(); });
+    let width; // which the sidebar changes as well as the window
+    new ResizeObserver(() => {
+      if (answer && width !== (width = parts.stages.clientWidth)) showStages();
+    }).observe(parts.stages);
   };
 
   root.hidden = false; // only now: a script that did not arrive has stopped this one above

@@ -1,5 +1,5 @@
 /* The page Turn the knobs: a step schedule, a cycle and the recorded runs, drawn as SVG. The runs are in
-   knobs_data.js, written by `python -m course_utils live`: RUNS[name] = {about, data, held, training, other}, where
+   knobs_data.js, written by `python -m course_utils curves`: RUNS[name] = {about, data, held, training, other}, where
    `training` and `other` hold a curve of accuracies (%) for each seed, and `held` says on what `other` was measured. */
 "use strict";
 {
@@ -86,13 +86,13 @@
         slider.setAttribute("aria-valuetext", words);
       });
       const words = draw(svg, values);
-      if (said.value !== words) said.value = words; // or it is heard again whenever the window is resized
+      if (said.value !== words) said.value = words; // or it is heard again whenever the chart is resized
       svg.setAttribute("aria-label", words);
     };
     root.hidden = false;
     root.addEventListener("input", turn);
-    window.addEventListener("resize", turn);
     turn();
+    new ResizeObserver(turn).observe(svg); // the sidebar changes its width, too
   };
 
   // --- Session 1: steps. --------------------------------------------------------------------------------------------
@@ -180,8 +180,9 @@
       row.className = `knobs-dash-${k + 1}`;
       const told = row.querySelector("output"), about = `${run.about}; ${ends}`;
       if (told.value !== about) told.value = about;
-      row.querySelector("button").setAttribute("aria-label", `Remove ${names.value}`);
-      return { curves, mean, k, words: `${names.value}, ${kinds.selectedOptions[0].text}, ${ends}` };
+      const what = `${names.value}, ${kinds.selectedOptions[0].text}`;
+      row.querySelector("button").setAttribute("aria-label", `Remove ${what}`);
+      return { curves, mean, k, words: `${what}, ${ends}` };
     });
     const longest = Math.max(6, ...chosen.map(({ mean }) => mean.length));
     const highest = Math.min(100, Math.max(10, ...chosen.flatMap(({ curves }) => curves.flat())) + 2);
@@ -197,8 +198,8 @@
 
   panel("steps", drawSteps);
   panel("cycle", drawCycle);
-  addRow("smallnet-source", "training");
   addRow("smallnet-source", "other");
+  addRow("smallnet-best", "other");
   root.hidden = false; // only now: without the recorded curves the lines above have stopped
   rows.addEventListener("change", drawRuns);
   root.querySelector("[data-add]").addEventListener("click", ({ target }) => {
@@ -206,6 +207,6 @@
     drawRuns();
     if (target.disabled) rows.lastElementChild.querySelector("select").focus();
   });
-  window.addEventListener("resize", drawRuns);
   drawRuns();
+  new ResizeObserver(drawRuns).observe(svg);
 }

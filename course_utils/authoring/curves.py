@@ -12,10 +12,11 @@ from torch.optim.lr_scheduler import StepLR
 from course_utils import plots, schedules
 from course_utils.lab import figures, recipes, records, verdicts
 
+STATIC = Path(__file__).resolve().parents[2] / "book" / "_static"
 EPOCHS, BATCHES = 24, 98  # of the cycle on the page
 
 
-def write(out: Path) -> None:
+def write(out: Path = STATIC) -> None:
     """Write `knobs_data.js` and the stills into `out`; needs the records alone."""
     records.write_text(script(), out / "knobs_data.js")
     for name, figure in stills().items():

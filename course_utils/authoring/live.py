@@ -21,7 +21,6 @@ from course_utils.datasets.cifar import STATS
 from course_utils.lab import recipes, records, runs
 from course_utils.models import SmallNet, count_parameters
 
-STATIC = Path(__file__).resolve().parents[2] / "book" / "_static"
 NETWORKS = ("smallnet-best", "budgetnet")
 # What a picture shows and, where smallnet-best is mistaken and budgetnet is not, what smallnet-best says.
 PICTURES = """sunflower, tiger, apple > sweet_pepper, castle, clock > telephone, motorcycle, butterfly > poppy,
@@ -32,7 +31,7 @@ STILL = 3  # the castle
 SURE = 0.9  # the probability to which a picture named rightly comes closest: sure, and not the easiest of its class
 
 
-def write(out: Path = STATIC) -> None:
+def write(out: Path = curves.STATIC) -> None:
     """Write the scripts, and a still in their place, into `out`; needs CIFAR-100 and the recorded weights."""
     curves.write(out)  # which needs neither
     _, test = data.load("cifar100")

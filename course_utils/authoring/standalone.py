@@ -39,17 +39,29 @@ SETUP = """\
 # @title Choose a profile
 PROFILE = "quick"  # @param ["quick", "full"]
 
-import importlib.util
 import os
+from importlib import metadata
+
+from packaging.requirements import Requirement
 
 os.environ["COURSE_PROFILE"] = PROFILE
 
-needs = {{
-{needs}}}
-missing = [what for name, what in needs.items() if not importlib.util.find_spec(name)]
+
+def lacks(line):
+    needed = Requirement(line)
+    try:
+        return metadata.version(needed.name) not in needed.specifier
+    except metadata.PackageNotFoundError:
+        return True
+
+
+needs = [
+{needs}]
+missing = [f'"{{line}}"' for line in needs if lacks(line)]
 if missing:
     raise ModuleNotFoundError(
-        "Run this in a cell of its own, then start again from the top:\\n"
+        "Missing, or in another version than this notebook needs. Run this in a cell of its own, "
+        "then restart the session and run all cells:\\n"
         f"%pip install {{' '.join(missing)}}"
     )
 
@@ -162,7 +174,7 @@ def recorded(code: str) -> list[Path]:
 def setup(code: str, modules: list[Path], files: list[Path]) -> str:
     """The form: sets the profile, says what is not installed, makes the folders that `files` go into."""
     codes = [code, *(module.read_text(encoding="utf-8") for module in modules)]
-    needs = [f"    {name!r}: '\"{line}\"',\n" for name, line in requirements(codes).items()]
+    needs = [f'    "{line}",\n' for line in requirements(codes).values()]
     folders = sorted({in_package(file.parent) for file in files})
     return SETUP.format(needs="".join(needs), folders=folders)
 

@@ -64,7 +64,7 @@ BEST_SMALLNET = vary(
 )
 # Chosen on held-out images, a run each: Muon seemed worth a point there, CutMix with a third more epochs 0.7.
 MUON_SMALLNET = vary(
-    BEST_SMALLNET, "smallnet-muon", "the same weights again, with Muon and CutMix",
+    BEST_SMALLNET, "smallnet-muon", "SmallNet's own weights, with Muon and CutMix",
     validation=0.0, alternate=True, reflect=True, cutmix_epochs=144, batch_size=512, epochs=160,
     optimizer="Muon", optimizer_args={"hidden": 0.1, "rest": 0.1, "decay": 5e-4},
     schedule="falling", schedule_args={},
@@ -157,7 +157,7 @@ SMALLNET_CLAIMS = [
     vary(SMALLNET, "smallnet-adamw", "S7: AdamW for SGD", **ADAMW),
     vary(TEN_TEN, "smallnet-20-flat", "S9: Adam, 20 epochs at 1e-3", **ONE_RATE),
     TEN_TEN,
-    vary(TEN_TEN, "smallnet-10-10-10", "S9: the same and 10 epochs more", epochs=30),
+    vary(TEN_TEN, "smallnet-10-10-10", "S9: smallnet-10-10 and 10 epochs more", epochs=30),
     vary(SMALLNET, "smallnet-gamma-0.1", "S10: gamma 0.1", **steps(5, gamma=0.1)),
     vary(SMALLNET, "smallnet-gamma-0.3", "S10: gamma 0.3", **steps(5, gamma=0.3)),
     vary(SMALLNET, "smallnet-no-conv-dropout", "S11: no dropout after convolutions", **net(conv_dropout=0.0)),

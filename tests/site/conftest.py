@@ -126,7 +126,7 @@ def chromium() -> Callable:
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r tests/requirements.txt")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
 
     @contextmanager
     def opened():

@@ -183,6 +183,46 @@ def test_a_photo_is_cut_to_a_square(live, tmp_path):
     assert "cannot read this file" in live.locator("[data-part=status]").inner_text(), "and is heard"
 
 
+def test_a_photo_is_shrunk_by_means_and_stands_upright(live, tmp_path):
+    """Browsers that pick single pixels of a large photo would see stripes or black here."""
+    stripes = np.zeros((960, 1280, 3), np.uint8)
+    stripes[:, ::2] = 255  # and the upper half, as it is stored on its side, is darker
+    stripes[:, :640] //= 2
+    photo, exif = Image.fromarray(stripes), Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise, and it is upright
+    photo.save(tmp_path / "photo.png", exif=exif)
+    live.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    live.get_by_text("your picture", exact=True).wait_for()
+    sheet = "document.querySelector('.live-sheet canvas').getContext('2d')"
+    pixels = np.array(live.evaluate(f"[...{sheet}.getImageData(0, 0, 32, 32).data]")).reshape(32, 32, 4)
+    assert np.abs(pixels[:15, :, :3] - 64).max() <= 5
+    assert np.abs(pixels[17:, :, :3] - 128).max() <= 5
+
+
+def test_a_network_that_does_not_arrive_says_so_and_can_be_asked_again(browser, site):
+    page = browser.new_page()
+    page.route("**/network_budgetnet.js", lambda route: route.abort())
+    page.goto((site / "book" / "see_it_think.html").as_uri())
+    page.wait_for_selector(".live-bars li")
+    page.locator("input[value=budgetnet]").check()
+    page.locator("[data-part=note]", has_text="did not arrive").wait_for()
+    assert page.locator(".live-bars li").count() == 0, "the other network's answer is none of this one"
+    page.unroute("**/network_budgetnet.js")
+    page.locator("[data-part=strip] button").nth(3).click()
+    page.wait_for_selector(".live-bars li")
+    page.close()
+
+
+def test_a_picture_is_seen_before_the_network_has_arrived(browser, site):
+    page = browser.new_page()
+    page.route("**/network_smallnet-best.js", lambda route: route.abort())
+    page.goto((site / "book" / "see_it_think.html").as_uri())
+    page.locator("[data-part=note]", has_text="did not arrive").wait_for()
+    sheet = "document.querySelector('.live-sheet canvas').getContext('2d')"
+    assert page.evaluate(f"new Set({sheet}.getImageData(0, 0, 32, 32).data).size") > 20
+    page.close()
+
+
 def test_the_welcome_page_loads_the_network_when_asked(watched, site):
     asked = []
     watched.on("request", lambda request: asked.append(Path(request.url).name))

@@ -14,6 +14,8 @@ def test_a_session_has_ten_slides_that_fit_on_a_screen(lesson, site, browser):
     assert slides.count() == 10
     assert slides.evaluate_all("all => all.filter(one => one.offsetHeight > 900).map(one => one.id)") == []
     assert all(slide.locator("h1, h2").count() for slide in slides.all())
+    alts = page.locator("img").evaluate_all("all => all.map(one => one.alt)")
+    assert alts and all(len(alt) > 40 and not alt.startswith("No description") for alt in alts)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")

@@ -107,8 +107,8 @@ def test_a_recipe_without_validation_is_passed_and_forgotten(knobs):
 
 def test_the_keyboard_keeps_its_place(knobs):
     focus = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
-    knobs.get_by_role("button", name="Remove smallnet-source").first.press("Enter")
-    assert knobs.evaluate(focus) == "Remove smallnet-source"
+    knobs.get_by_role("button", name="Remove smallnet-source, validation accuracy").press("Enter")
+    assert knobs.evaluate(focus) == "Remove smallnet-best, validation accuracy"
     knobs.keyboard.press("Enter")
     assert knobs.evaluate(focus) == "Add a curve"
     for _ in range(6):
