@@ -1161,7 +1161,7 @@ def test_a_reshape_in_the_place_of_a_permute():
     model = SmallNet(10, widths=(4, 8), hidden=8)
     assert fit([(pixels.permute(0, 3, 1, 2), labels)], model) == []
     [message] = fit([(pixels.reshape(-1, 3, 32, 32), labels)], SmallNet(10, widths=(4, 8), hidden=8))
-    assert "permute(0, 3, 1, 2), no reshape" in message
+    assert "as after a reshape: use permute(0, 3, 1, 2)" in message
 
 
 def test_a_view_that_mixes_images_up():
@@ -1264,6 +1264,13 @@ def test_loaders_of_torchs_own_over_the_same_images():
         DataLoader(images, 16, sampler=SubsetRandomSampler(range(*part))) for part in ((64,), (64, 96))
     ]
     assert fit(parts_of[0], validation=parts_of[1]) == []
+    chosen = [
+        BatchSampler(SubsetRandomSampler(range(*part)), 16, drop_last=False) for part in ((64,), (64, 96))
+    ]
+    listed = [[range(k, k + 16) for k in range(*part, 16)] for part in ((0, 64), (64, 96))]
+    for first, second in (chosen, listed):
+        loaders = [DataLoader(images, batch_sampler=sampler) for sampler in (first, second)]
+        assert fit(loaders[0], validation=loaders[1]) == []
     per_image = [
         PerImageDataset(tiny_set(), transforms.per_image(*SCALE, train=train)) for train in (True, False)
     ]

@@ -61,9 +61,7 @@ ADVICE = {
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 DATASET = "if this is a dataset, DataLoader(dataset, batch_size=64) makes its loader"
 COLUMN = "labels.squeeze(1) makes one number of each"
-SHARES = (
-    "an image has one class here; what CutMix mixes belongs into the loss, as in course_utils/lab/cutmix.py"
-)
+SHARES = "an image has one class here; what CutMix mixes belongs into the loss, see lab/cutmix.py"
 CHANNELS = "a convolution takes as many channels as the layer before it gives, the first one three"
 
 
@@ -265,9 +263,7 @@ def doubt_pixels(images: Tensor, loader) -> None:
         advice = "were pixels in [0, 1] normalised as if they were bytes?"
         warn(f"all the inputs are close to {mean:.2g}: {advice}")
     if is_scrambled(images):
-        warn(
-            "pixels differ less from the third next to them than from the next: permute(0, 3, 1, 2), no reshape"
-        )
+        warn("red, green and blue lie side by side, as after a reshape: use permute(0, 3, 1, 2)")
 
 
 def is_scrambled(images: Tensor) -> bool:

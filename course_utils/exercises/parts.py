@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
-from torch.utils.data import RandomSampler, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, Subset
 
 from course_utils.exercises import first_batch
 from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
@@ -149,20 +149,24 @@ def check_overlap(loader, validation_loader) -> None:
     if not theirs.name.endswith(" validation"):
         return
     held = {image.tobytes() for image in theirs.images}
-    found = len(
-        {found for image in ours.images if (found := image.tobytes()) in held}
-    )  # of CIFAR all are 150 MB
-    if found > min(len(held), len(ours)) / 2:
+    both = {found for image in ours.images if (found := image.tobytes()) in held}  # all would be 150 MB
+    if len(both) > min(len(held), len(ours)) / 2:
         advice = "train on the other part that data.split gives, and look for copies among the pictures"
-        warn(f"{found} of {len(held)} validation images are trained on as well: {advice}")
+        warn(f"{len(both)} of {len(held)} validation images are trained on as well: {advice}")
 
 
 def loaded(loader) -> tuple[object, set[int]]:
     """The data behind a loader, and the places in it that are loaded; None with a sampler that may leave some out."""
-    if type(getattr(loader, "sampler", None)) not in (type(None), SequentialSampler, RandomSampler):
+    batched = getattr(loader, "batch_sampler", None)
+    samplers = {type(getattr(one, "sampler", None)) for one in (loader, batched)}
+    if type(batched) not in (type(None), BatchSampler) or samplers - {
+        type(None),
+        SequentialSampler,
+        RandomSampler,
+    }:
         return None, set()
     data = getattr(loader, "dataset", None)
-    places = range(length_hint(data or image_set_of(loader) or ()))
+    places = range(length_hint(image_set_of(loader) if data is None else data))
     while isinstance(data, Subset):
         data, places = data.dataset, [data.indices[place] for place in places]
     found = image_set_of(loader) or getattr(data, "image_set", None)
