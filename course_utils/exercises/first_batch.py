@@ -542,7 +542,8 @@ def about_images(loader, images: Tensor | None = None) -> dict:
 
 def gives_as_stored(loader) -> bool:
     """Whether a loader is the course's, and no class of somebody's own that may give other labels than it holds."""
-    return getattr(type(loader), "__iter__", iter).__module__.startswith("course_utils.")
+    made_in = getattr(getattr(type(loader), "__iter__", None), "__module__", "")
+    return made_in.startswith("course_utils.")
 
 
 def image_set_of(loader):
