@@ -132,11 +132,12 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, RuntimeError, OSError) as error:
-        if sys.platform == "win32" and getattr(error, "errno", None) == errno.EINVAL:
-            return 0  # what Windows says of a broken pipe
+        # Nobody reads on, as behind `| head`. Windows says the same as of a file's bad name, which it names.
+        unread = getattr(error, "errno", None) == errno.EINVAL and error.filename is None
+        if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and unread):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -97,7 +97,7 @@ class RangeTest:
     def suggestion(self) -> float:
         """A tenth of the rate at which the smoothed loss is lowest, but no rate below those tested.
 
-        At the minimum itself the loss is about to rise. This rule of thumb gives the order of magnitude.
+        At the minimum itself the loss is about to rise. This rule of thumb gives the order of magnitude at best.
         """
         return max(float(self.rates[np.argmin(self.smoothed)]) / 10, float(self.rates[0]))
 

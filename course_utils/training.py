@@ -116,7 +116,7 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
         logits, loss = forward(model, images, labels, loss_fn, precision, None if sums.images else loader)
         with first_batch.explained(model, images, labels):
             scaler.scale(loss).backward()
-            scaler.step(optimizer)
+        scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
         if steps_per_batch(scheduler):

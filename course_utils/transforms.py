@@ -32,7 +32,7 @@ def check_scaling(mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
 def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
     """The `uint8` colour nearest to one given in [0, 1] for each channel; ValueError outside that."""
     if np.shape(mean) != (3,) or not all(0 <= m <= 1 for m in mean):
-        raise ValueError(f"expected mean or fill in [0, 1], RGB, found {np.ravel(mean)}: divide bytes by 255")
+        raise ValueError(f"expected mean or fill in [0, 1], three, found {np.ravel(mean)} (are these bytes?)")
     return tuple(round(255 * float(m)) for m in mean)
 
 

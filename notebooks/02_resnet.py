@@ -336,7 +336,7 @@ plt.show()
 # %% [markdown]
 # At the lowest point the rate is already so high that the loss is about to rise; a common rule takes a tenth of that
 # rate, which is where the mark is. The curve is noisy and its valley flat: a factor of three either way is within the
-# error. A range test finds the order of magnitude.
+# error. A range test finds the order of magnitude at best.
 #
 # Did you see where the curve begins? A random guess among ten classes has a loss of 2.30, and this network starts
 # higher. The page *Getting to 94 %* shows why, and how little it costs.
@@ -601,7 +601,7 @@ plt.show()
 # * **Measure, then normalise.** Statistics come from the training images, and a check that mean and standard deviation are 0 and 1
 #   takes three lines.
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
-# * **A range test gives an order of magnitude**, and putting the network back is part of the test.
+# * **A range test gives an order of magnitude at best**, and putting the network back is part of the test.
 # * **One cycle** climbs to a high rate while the weights are random, and comes down to settle.
 # * **Weights sit where there are many channels**; the work is the same in each stage but the first, because the
 #   picture shrinks as the channels grow.

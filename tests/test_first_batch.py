@@ -89,7 +89,7 @@ WRONG_BATCHES = {
     r"found a tuple of .'Tensor', 'int'.: if this is a dataset, DataLoader\(dataset": (PIXELS[0], 2),
     r"expected images \(n, channels, .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
     r"found \(3, 32, 32\) and \(\): if this is a dataset, DataLoader\(": (PIXELS[0], LABELS[2]),
-    r"found \(32, 3, 32, 32\) and \(32, 3\): an image has one class here": (
+    r"found \(32, 3, 32, 32\) and \(32, 3\): labels.argmax\(1\) of one-hot rows": (
         PIXELS,
         nn.functional.one_hot(LABELS),
     ),
@@ -1107,9 +1107,13 @@ def test_an_activation_after_the_last_layer(last, precision):
 @pytest.mark.parametrize(
     ("last", "loss_fn", "said"),
     [
-        (nn.Softmax(1), lambda x, y: cross_entropy(x, y, label_smoothing=0.1), "model returns probabilities"),
-        (nn.Softmax(0), cross_entropy, "model returns probabilities"),
-        (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "model returns probabilities"),
+        (
+            nn.Softmax(1),
+            lambda x, y: cross_entropy(x, y, label_smoothing=0.1),
+            "a softmax comes before cross",
+        ),
+        (nn.Softmax(0), cross_entropy, "a softmax comes before cross"),
+        (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "a softmax comes before cross"),
         (nn.ReLU(), lambda x, y: cross_entropy(x.view(-1, 3), y), "model ends in a Relu"),
     ],
 )
@@ -1149,10 +1153,9 @@ def test_a_loss_of_ones_own_that_is_right(n_images):
         assert fit(batches([1] * n_images), model, loss_fn) == []
     small = [(images, labels.int()) for images, labels in batches([1] * n_images)]
     assert fit(small, model, lambda x, y: cross_entropy(x, y.long())) == []
-    assert (
-        fit(small, model, lambda x, y: cross_entropy(1e4 * x.detach().abs() * torch.eye(3)[1] + x, y.long()))
-        == []
-    )
+    with torch.no_grad():
+        model[-1].bias += 1e4 * torch.eye(3)[1]
+    assert fit(small, model, lambda x, y: cross_entropy(x, y.long())) == [], "a loss of zero has no sign"
 
 
 def test_a_reshape_in_the_place_of_a_permute():
@@ -1198,9 +1201,6 @@ def test_errors_on_the_way_back():
 
     with pytest.raises(TrainingError, match=r"running average does, needs .detach\(\)"):
         fit(shuffled(), loss_fn=smoothed)
-    model = tiny_net()
-    with pytest.raises(TrainingError, match="an optimizer that steps without, such as SGD"):
-        fit(shuffled(), model, optimizer=torch.optim.LBFGS(model.parameters()))
 
 
 def test_a_part_that_does_not_follow_mixed_precision():
@@ -1258,6 +1258,9 @@ def test_loaders_of_torchs_own_over_the_same_images():
     for train, validation in ((images, images), (images, both[1]), both):
         [message] = fit(DataLoader(train, 16, shuffle=True), validation=DataLoader(validation, 16))
         assert message.startswith(said)
+    drawn = Subset(images, torch.randperm(96)[:50])
+    [message] = fit(DataLoader(drawn, 16, shuffle=True), validation=DataLoader(drawn, 16))
+    assert message.startswith(said)
     apart = Subset(images, range(80)), Subset(images, range(70, 96))  # ten of these 26
     assert fit(DataLoader(apart[0], 16, shuffle=True), validation=DataLoader(apart[1], 16)) == []
     parts_of = [

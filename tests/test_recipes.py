@@ -91,7 +91,8 @@ def test_step_decay_is_torchs_and_a_constant_rate_no_schedule():
     optimizer = SGD([torch.zeros(1)], lr=0.1)
     stepped = runs.build_schedule(RECIPES["smallnet-gamma-0.3"], optimizer, steps_per_epoch=351)
     assert (type(stepped), stepped.step_size, stepped.gamma) == (StepLR, 5, 0.3)
-    assert runs.build_schedule(RECIPES["smallnet-wide"], optimizer, steps_per_epoch=351) is None
+    for constant in (RECIPES["smallnet-wide"], replace(RECIPES["resnet-assignment"], schedule="constant")):
+        assert runs.build_schedule(constant, optimizer, steps_per_epoch=351) is None
     known = "constant, step_decay, one_cycle or falling"
     with pytest.raises(ValueError, match=f"-wide: expected {known}, found 'cosine'"):
         runs.build_schedule(replace(RECIPES["smallnet-wide"], schedule="cosine"), optimizer, 351)

@@ -32,9 +32,13 @@
     parts.note.textContent = parts.status.textContent = text;
   };
 
+  const showInside = (on) => { if (parts.stages) parts.stages.parentElement.style.visibility = on ? "" : "hidden"; };
+
   const complain = (why) => { // a script that did not arrive is an event
     console.error(why);
+    answer = undefined; // the one before is another network's
     parts.bars.replaceChildren();
+    showInside(false);
     tell(why instanceof Event ? "The network did not arrive. Choose a picture to try again."
       : "The network does not run here. It needs a browser of 2023 or later.");
   };
@@ -53,6 +57,7 @@
     showBars(answer.probabilities);
     showNote();
     if (parts.networks) compare(pixels);
+    showInside(true);
     if (parts.stages) showStages();
   };
 
@@ -285,7 +290,8 @@
     });
     let width; // which the sidebar changes as well as the window
     new ResizeObserver(() => {
-      if (answer && width !== (width = parts.stages.clientWidth)) showStages();
+      if (width === (width = parts.stages.clientWidth)) return;
+      requestAnimationFrame(() => { if (answer) showStages(); }); // later, as it may change the height that is observed
     }).observe(parts.stages);
   };
 

@@ -242,7 +242,7 @@ def sprint_images(root: Path | None) -> Figure:
     images, mean = originals("resnet-best", "truck", root)
     one = data.ImageSet(images, np.zeros(1, np.int64), ("truck",), "truck")
     groups = []
-    for title, alternate in {"Mirrored by chance": False, "Mirrored in turns": True}.items():
+    for title, alternate in {"Mirrored by chance": False, "Mirrored alternately": True}.items():
         loader = data.BatchLoader(one, 1, augment=Augment(0, 0.5, 0, 0, alternate=alternate))
         epochs = [pictures_of(next(iter(loader))[0], loader)[0] for _ in range(8)]
         groups.append(Group(title, epochs, [f"epoch {k}" for k in range(1, 9)]))
@@ -262,7 +262,7 @@ def sprint_images(root: Path | None) -> Figure:
     }
     groups.append(Group("The other changes", np.concatenate([*versions.values()]), [*versions]))
     alt = """A truck as eight epochs show it. Mirrored by chance, it looks the same way several times running;
-        mirrored in turns, it faces left and right alternately. Below, it is moved by two pixels, with a grey
+        mirrored alternately, it faces left and right in turn. Below, it is moved by two pixels, with a grey
         and with a mirrored border; paler and stronger in colour; and smaller."""
     return Figure(alt, "cifar10", groups, networks=("resnet-best",))
 

@@ -49,10 +49,12 @@ os.environ["COURSE_PROFILE"] = PROFILE
 
 def lacks(line):
     needed = Requirement(line)
+    bounds = [one for one in needed.specifier if one.operator != "<"]  # newer ones may do
     try:
-        return metadata.version(needed.name) not in needed.specifier
+        found = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
         return True
+    return not all(one.contains(found, prereleases=True) for one in bounds)
 
 
 needs = [
@@ -60,8 +62,8 @@ needs = [
 missing = [f'"{{line}}"' for line in needs if lacks(line)]
 if missing:
     raise ModuleNotFoundError(
-        "Missing, or in another version than this notebook needs. Run this in a cell of its own, "
-        "then restart the session and run all cells:\\n"
+        "Missing or too old. Run this in a cell of its own, then restart the session and run all "
+        "cells:\\n"
         f"%pip install {{' '.join(missing)}}"
     )
 

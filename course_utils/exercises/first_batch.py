@@ -49,7 +49,6 @@ ADVICE = {
     "Long but found|to be Long": "labels have to be int64: call labels.long()",
     "inplace operation": "x += r changes what an activation keeps for its gradient: write x = x + r",
     "a second time": "what lasts from one batch to the next, as a running average does, needs .detach()",
-    "'closure'": "fit has none: take an optimizer that steps without, such as SGD or Adam",
     "Double": "the loss's weight and other tensors out of NumPy want .float()",
     "BFloat16|Half": 'a part of the network does not follow mixed precision: try precision="float32"',
     "scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
@@ -61,7 +60,7 @@ ADVICE = {
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 DATASET = "if this is a dataset, DataLoader(dataset, batch_size=64) makes its loader"
 COLUMN = "labels.squeeze(1) makes one number of each"
-SHARES = "an image has one class here; what CutMix mixes belongs into the loss, see lab/cutmix.py"
+SHARES = "labels.argmax(1) of one-hot rows gives one class an image; mixed labels, as of CutMix, belong in the loss"
 CHANNELS = "a convolution takes as many channels as the layer before it gives, the first one three"
 
 
@@ -326,8 +325,12 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     nodes = graph_of(loss)
     if (last := before_softmax(nodes)) in ACTIVATIONS:
         warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
-    elif last == "Softmax" or (plain and are_probabilities(logits)):
+    elif plain and are_probabilities(logits):
         warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
+    elif last == "Softmax":
+        warn(
+            "a softmax comes before cross entropy, which wants logits: leave it out of the model, or of the loss"
+        )
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
         return  # a function of somebody's own, as of gradient checkpointing, may hide a part
     leaves = [getattr(node, "variable", None) for node in nodes]
@@ -352,7 +355,7 @@ def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
         slips[plain / logits.shape[1]] = "averaged over classes as well: sum over these, then take the mean"
     for value, slip in slips.items():
         if plain and math.isclose(loss, value, rel_tol=0.02):
-            warn(f"the loss looks like cross entropy {slip}")
+            warn(f"the loss looks like cross entropy {slip}, if that is not meant")
 
 
 def graph_of(loss: Tensor) -> set:

@@ -28,6 +28,7 @@ from course_utils.exercises.first_batch import TrainingError, image_set_of, warn
 
 LONG_WARM_UP = 20  # epochs
 FEW = 6  # of fewer batches an epoch, too many numbers are multiples
+WHOLE = {type(None), SequentialSampler, RandomSampler}  # samplers that leave no place out
 ONCE = ("builtins", "itertools", "torch.utils.data.dataloader")  # modules whose iterators do not begin again
 
 
@@ -137,11 +138,9 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders") -
 
 
 def check_overlap(loader, validation_loader) -> None:
-    """Warn where half of what validates trains, or where most of what `data.split` has set aside, or most of what
-    trains, is in both.
-    """
-    (data, ours), (other, theirs) = map(loaded, (loader, validation_loader))
-    if data is other is not None and len(ours & theirs) > len(theirs) / 2:
+    """Warn where more than half of what validates is trained on, or more than half of what trains validates."""
+    (data, trained), (other, measured) = map(loaded, (loader, validation_loader))
+    if data is other is not None and len(trained & measured) > len(measured) / 2:
         warn("the images that validate are those that train, and say nothing about others: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
     if ours is None or theirs is None:
@@ -159,16 +158,12 @@ def loaded(loader) -> tuple[object, set[int]]:
     """The data behind a loader, and the places in it that are loaded; None with a sampler that may leave some out."""
     batched = getattr(loader, "batch_sampler", None)
     samplers = {type(getattr(one, "sampler", None)) for one in (loader, batched)}
-    if type(batched) not in (type(None), BatchSampler) or samplers - {
-        type(None),
-        SequentialSampler,
-        RandomSampler,
-    }:
+    if type(batched) not in (type(None), BatchSampler) or samplers - WHOLE:
         return None, set()
     data = getattr(loader, "dataset", None)
     places = range(length_hint(image_set_of(loader) if data is None else data))
     while isinstance(data, Subset):
-        data, places = data.dataset, [data.indices[place] for place in places]
+        data, places = data.dataset, [int(data.indices[place]) for place in places]
     found = image_set_of(loader) or getattr(data, "image_set", None)
     return getattr(found, "images", data), {*places}
 

@@ -197,9 +197,13 @@ COSTS = {"weights": "weights (millions)", "minutes": "minutes of training"}
 COSTS["PFLOP"] = "operations of training (PFLOP)"
 
 
-# Of names that would cover others, in points from what they name: left of it, over or under it, or right of it.
-PLACES = {"budgetnet-muon": (8, 1), "budgetnet": (8, -9), "resnet-best": (8, -4)}
-PLACES["Page: this ResNet's layout"] = (8, 7)
+# Names that would cover others: how far to the right of their points and above them, in points.
+PLACES = {
+    "budgetnet-muon": (8, 1),
+    "budgetnet": (8, -9),
+    "resnet-best": (8, -4),
+    "Page: this ResNet's layout": (8, 7),
+}
 
 
 @closed

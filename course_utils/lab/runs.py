@@ -140,7 +140,7 @@ def build_schedule(
     """
     run, args = (optimizer, recipe.epochs, steps_per_epoch), recipe.schedule_args
     schedule = {
-        "constant": lambda: None,
+        "constant": lambda **unused: None,
         "step_decay": lambda step_epochs, gamma: lr_scheduler.StepLR(optimizer, step_epochs, gamma),
         "one_cycle": partial(schedules.one_cycle, *run),
         "falling": partial(sprint.falling, *run),
@@ -149,7 +149,7 @@ def build_schedule(
         known = "constant, step_decay, one_cycle or falling"
         raise ValueError(f"{recipe.name}: expected {known}, found {recipe.schedule!r}")
     top = args.get("lr_max")
-    if top and (lr := recipe.optimizer_args.get("lr", top)) != top:
+    if recipe.schedule == "one_cycle" and top and (lr := recipe.optimizer_args.get("lr", top)) != top:
         found = f"the cycle goes up to {top}, so lr={lr} changes nothing: set lr_max"
         raise ValueError(f"{recipe.name}: {found}")
     with fitting(recipe, "schedule_args"):

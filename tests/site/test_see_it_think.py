@@ -207,9 +207,11 @@ def test_a_network_that_does_not_arrive_says_so_and_can_be_asked_again(browser, 
     page.locator("input[value=budgetnet]").check()
     page.locator("[data-part=note]", has_text="did not arrive").wait_for()
     assert page.locator(".live-bars li").count() == 0, "the other network's answer is none of this one"
+    assert not page.locator("[data-part=stages]").is_visible()
     page.unroute("**/network_budgetnet.js")
     page.locator("[data-part=strip] button").nth(3).click()
     page.wait_for_selector(".live-bars li")
+    assert page.locator("[data-part=stages]").is_visible()
     page.close()
 
 
