@@ -158,11 +158,10 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        asked = wants_logits(getattr(loss_fn, "func", loss_fn))
-        compare(model, loader, images, logits.shape[1] if asked else 0, int(labels.max()))
+        compare(model, loader, images, logits.shape[1] if wants_logits(loss_fn) else 0, int(labels.max()))
     else:
         note(model, loader, images)
-    doubt(images, labels, logits, getattr(loss_fn, "func", loss_fn), loader, model.training)
+    doubt(images, labels, logits, loss_fn, loader, model.training)
 
 
 def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
@@ -207,15 +206,14 @@ def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
     reduction, weight = (keywords.get(name, getattr(loss_fn, name, None)) for name in ("reduction", "weight"))
     if reduction == "sum":
         raise TrainingError('expected a loss averaged over the batch, found a sum: use reduction="mean"')
-    loss_fn = getattr(loss_fn, "func", loss_fn)
     of_classes = wants_logits(loss_fn) or wants_logarithms(loss_fn)
     if of_classes and isinstance(weight, Tensor) and not (weight.isfinite().all() and weight.any()):
         found = "only zeros" if weight.isfinite().all() else "NaN or infinity"
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
-    if type(loss_fn) in OF_NUMBERS:
-        found = type(loss_fn).__name__
+    if type(inner(loss_fn)) in OF_NUMBERS:
+        found = type(inner(loss_fn)).__name__
         raise TrainingError(f"{found} compares numbers, and labels are classes: take nn.CrossEntropyLoss()")
     check_labels(labels, n_classes)
 
@@ -236,12 +234,18 @@ def hidden_norms(model: nn.Module) -> list[nn.Module]:
 
 def wants_logits(loss_fn) -> bool:
     """Whether `loss_fn` is cross entropy, or None as in `predict`."""
+    loss_fn = inner(loss_fn)
     return loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
 
 
 def wants_logarithms(loss_fn) -> bool:
     """Whether `loss_fn` is the negative log-likelihood."""
-    return loss_fn is nn.functional.nll_loss or isinstance(loss_fn, nn.NLLLoss)
+    return inner(loss_fn) is nn.functional.nll_loss or isinstance(inner(loss_fn), nn.NLLLoss)
+
+
+def inner(loss_fn):
+    """The loss itself, of which a functools.partial has filled in arguments."""
+    return getattr(loss_fn, "func", loss_fn)
 
 
 def doubt_pixels(images: Tensor, loader) -> None:
@@ -319,7 +323,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
-    plain = wants_logits(getattr(loss_fn, "func", loss_fn))
+    plain = wants_logits(loss_fn)
     if not (plain or wants_logarithms(loss_fn)):
         doubt_own_loss(float(loss.detach()), logits.detach().float(), labels)
     nodes = graph_of(loss)
@@ -338,7 +342,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
         advice = "does forward leave them out, or detach what they give?"
         warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
-    holders = model, loss_fn, getattr(loss_fn, "func", None)  # the last of a functools.partial
+    holders = model, inner(loss_fn)
     own = {id(p) for one in holders if isinstance(one, nn.Module) for p in one.parameters()}
     if reached - own:
         advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
