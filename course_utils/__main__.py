@@ -58,7 +58,8 @@ def exercises() -> None:
 
 def seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"seeds are 0 or more, found {text!r}")
+        found = f"{text!r}: several have blanks between them, and a pattern comes before them"
+        raise argparse.ArgumentTypeError(f"seeds are 0 or more, found {found}")
     return int(text)
 
 

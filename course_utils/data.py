@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from course_utils import transforms
 from course_utils.datasets import cifar, folders, shapes
-from course_utils.transforms import Augment
 
 N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
 
@@ -173,7 +172,7 @@ class BatchLoader:
         *,
         mean: np.ndarray | tuple = (0.0, 0.0, 0.0),
         std: np.ndarray | tuple = (1.0, 1.0, 1.0),
-        augment: Augment | None = None,
+        augment: transforms.Augment | None = None,
         fill: np.ndarray | tuple | None = None,
         shuffle: bool = False,
         seed: int = 0,

@@ -328,13 +328,14 @@ def pretrained_resnet18() -> nn.Module:
         raise RuntimeError(f"{stored} is damaged (no SHA-256 {digest}…): delete it, and it is fetched anew")
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise RuntimeError(
             f"ResNet-18's pretrained weights could not be fetched ({error}). Download {weights.url} and put it "
             f"into {stored.parent}, or pass `backbone=resnet18_backbone()` to see what a random backbone is worth."
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
+    backbone._pixel_spread = 1.0  # of the normalised images that trained it: `first_batch` compares
     return backbone
 
 

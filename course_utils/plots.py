@@ -314,7 +314,7 @@ def set_title(figure: Figure, title: str) -> None:
 
 
 def wrap(text: str, width: int) -> str:
-    """Break each line between words, never inside one; a dollar is a dollar, and begins no formula."""
+    """Break each line between words, or at a hyphen; a dollar is a dollar, and begins no formula."""
     lines = (textwrap.fill(line, width, break_long_words=False) for line in text.splitlines())
     return dollars("\n".join(lines))
 

@@ -149,7 +149,7 @@ def lr_range_test(
     from course_utils import training
     from course_utils.exercises import first_batch, parts
 
-    parts.check_range(model, optimizer, lr_min, lr_max, steps)
+    parts.check_range(model, optimizer, loss_fn, lr_min, lr_max, steps)
     learning = (model, optimizer, first_batch.inner(loss_fn))
     kept = [part for part in learning if hasattr(part, "state_dict") and not isinstance(part, type)]
     before = copy.deepcopy([part.state_dict() for part in kept])
@@ -164,7 +164,8 @@ def lr_range_test(
                     group["lr"] = rate * share
                 _, loss = training.forward(model, *batch, loss_fn, precision, None if losses else loader)
                 optimizer.zero_grad()
-                scaler.scale(loss).backward()
+                with first_batch.explained(model, *batch):
+                    scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
                 if not math.isfinite(found := float(loss.detach())) or found > 4 * min(losses, default=found):

@@ -53,9 +53,8 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
     if not train:
         return partial(_transformed, A.Compose(finish))
     fill = mean_colour(mean)
-    cutout = A.CoarseDropout(
-        num_holes_range=(1, 1), hole_height_range=(8, 8), hole_width_range=(8, 8), fill=fill, p=0.5
-    )
+    hole = {"num_holes_range": (1, 1), "hole_height_range": (8, 8), "hole_width_range": (8, 8)}
+    cutout = A.CoarseDropout(**hole, fill=fill, p=0.5)
     crop = v2.RandomCrop(32, padding=4, fill=fill)
     # Not local functions: DataLoader could not pass those to its workers.
     return partial(_augmented, crop, A.Compose([A.HorizontalFlip(p=0.5), cutout, *finish]))

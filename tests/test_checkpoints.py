@@ -137,6 +137,11 @@ def test_a_finished_run_says_so_and_is_not_cut_short(tmp_path, capsys):
 
 # --- Another run.
 
+
+class Turning(BatchLoader):
+    """A loader of somebody's own, as in the gallery of failures."""
+
+
 NET, OTHER = tiny_net(), tiny_set(192).subset(np.arange(96, 192))
 OTHERS = {
     "expected recipe name 'yours', found 'mine'": {"hooks": "yours"},
@@ -148,6 +153,7 @@ OTHERS = {
     "expected data images 90, found 96": {"loader": shuffled(90)},
     "expected data contents": {"loader": BatchLoader(OTHER, 16, shuffle=True)},
     "expected data batches 6, found None": {"loader": list(BatchLoader(tiny_set(), 16))},
+    "expected loader 'Turning', found 'BatchLoader'": {"loader": Turning(tiny_set(), 16, shuffle=True)},
     "expected loss .*Loss.*, found '<function cross_entropy>'": {"loss_fn": nn.CrossEntropyLoss()},
     r"expected model 3 p 0\.5, found 0\.2": {"model": nn.Sequential(*NET[:3], Dropout(0.5), *NET[4:])},
 }

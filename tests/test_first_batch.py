@@ -87,6 +87,10 @@ WRONG_BATCHES = {
     "found a tuple of .'Tensor', 'Tensor', 'list'.": (PIXELS, LABELS, ["a.png"] * 32),
     "found a list of .'Tensor', 'list'.": [PIXELS, LABELS.tolist()],
     r"found a tuple of .'Tensor', 'int'.: if this is a dataset, DataLoader\(dataset": (PIXELS[0], 2),
+    r"found a tuple of .'Tensor', 'int64'.: if this is a dataset, DataLoader\(": (PIXELS[0], np.int64(2)),
+    r"found a tuple of .'Tensor', 'NoneType'.: let the loader's collate_fn": (PIXELS, None),
+    r"found a tuple of .'ndarray', 'ndarray'.: torch.from_numpy makes": (PIXELS.numpy(), LABELS.numpy()),
+    r"found a tuple of .'Tensor', 'tuple'.: labels are numbers of classes": (PIXELS, ("cat",) * 32),
     r"expected images \(n, channels, .* found \(32, 3072\) and \(32,\)": (PIXELS.flatten(1), LABELS),
     r"found \(3, 32, 32\) and \(\): if this is a dataset, DataLoader\(": (PIXELS[0], LABELS[2]),
     r"found \(32, 3, 32, 32\) and \(32, 3\): labels.argmax\(1\) of one-hot rows": (
@@ -545,7 +549,7 @@ def test_folders_of_torchvision_know_their_classes():
     two = Two(PIXELS, LABELS % 2)
     for part in (two, Subset(two, range(16))):
         [message] = fit(DataLoader(Folder(PIXELS, LABELS), 16, shuffle=True), validation=DataLoader(part, 16))
-        assert "different classes" in message
+        assert "different classes, as 'cat' and 'dog': labels do not agree" in message
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
@@ -698,6 +702,9 @@ def test_validation_images_that_are_trained_on():
     rest, held = data.split(whole, 0.25)
     assert fit(BatchLoader(rest, 16, shuffle=True), validation=BatchLoader(held, 16)) == []
     [message] = fit(BatchLoader(whole, 16, shuffle=True), validation=BatchLoader(held, 16))
+    again = data.ImageSet(whole.images[:24].copy(), whole.labels[:24], whole.classes, "another name")
+    [other] = fit(BatchLoader(whole, 16, shuffle=True), validation=BatchLoader(again, 16))
+    assert "24 of 24 validation images are trained on" in other
     assert "24 of 24 validation images are trained on as well: train on the other part" in message
     few = data.take(whole, 12)  # the same ones, as both begin with the same shuffled images
     [message] = fit(BatchLoader(few, 6, shuffle=True), validation=BatchLoader(held, 16))
@@ -1012,6 +1019,17 @@ def full_batches(**options):
     return BatchLoader(tiny_set(), 48, shuffle=True, **options)
 
 
+def test_imagenets_backbone_gets_pixels_that_are_not_normalised(monkeypatch):
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    weights = resnet18().state_dict()
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *args, **options: weights)
+    transfer = TransferNet(3)
+    [message] = fit(full_batches(), transfer)
+    assert "those that trained its frozen part by 1: normalise images as for the network" in message
+    assert fit(full_batches(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), transfer) == []
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_frozen_backbone_gets_images_normalised_in_another_way(saved, tmp_path):
     backbone = a_backbone(tmp_path / "trained.pt" if saved else None)
@@ -1115,6 +1133,11 @@ def test_an_activation_after_the_last_layer(last, precision):
         (nn.Softmax(0), cross_entropy, "a softmax comes before cross"),
         (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "a softmax comes before cross"),
         (nn.ReLU(), lambda x, y: cross_entropy(x.view(-1, 3), y), "model ends in a Relu"),
+        (nn.ReLU6(), cross_entropy, "model ends in a Hardtanh"),
+        (nn.Softplus(), cross_entropy, "model ends in a Softplus"),
+        (nn.Hardswish(), cross_entropy, "model ends in a Hardswish"),
+        (nn.Mish(), cross_entropy, "model ends in a Mish"),
+        (nn.SELU(), cross_entropy, "model ends in a Elu"),
     ],
 )
 def test_what_a_loss_of_ones_own_hands_to_cross_entropy(last, loss_fn, said, precision):
@@ -1133,6 +1156,7 @@ def logarithms(logits, labels):
     [
         (lambda x, y: -logarithms(x, y).sum(), "summed over the batch: take the mean over images"),
         (lambda x, y: logarithms(x, y).mean(), "of the wrong sign: put a minus before the logarithm"),
+        (lambda x, y: cross_entropy(x, y) / len(y), "divided by the size of the batch once too often"),
         (
             lambda x, y: -(nn.functional.one_hot(y, 3) * x.log_softmax(1)).mean(),
             "averaged over classes as well",
@@ -1144,6 +1168,49 @@ def test_a_slip_in_a_cross_entropy_of_ones_own(loss_fn, said):
         batches([0, 1, 2] * 5), loss_fn=loss_fn, optimizer=sgd(model := tiny_net(), 1e-6), model=model
     )
     assert message.startswith(f"the loss looks like cross entropy {said}")
+
+
+def test_a_first_loss_below_zero():
+    def no_logarithm(logits, labels):
+        return nn.functional.nll_loss(logits.softmax(1), labels)
+
+    [message] = fit(shuffled(), loss_fn=no_logarithm)
+    assert message.startswith("the first loss is -0.") and "is a logarithm missing" in message
+
+
+class SoftmaxToShow(SmallNet):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits if self.training else logits.softmax(1)
+
+
+def test_a_softmax_in_eval_mode_alone_is_told_once():
+    model, validation = SoftmaxToShow(3, widths=(4, 8), hidden=8), BatchLoader(tiny_set(30), 10)
+    [message] = fit(shuffled(), model, validation=validation, epochs=2)
+    assert message.startswith("in training the model returned logits, and now probabilities: the losses")
+
+
+def test_batch_norm_without_running_averages():
+    model = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), tiny_net())
+    with pytest.warns(
+        TrainingWarning, match="a batch norm of Sequential has no running averages, so an answer"
+    ):
+        training.evaluate(model, BatchLoader(tiny_set(), 10))
+
+
+def test_a_loss_may_have_weights_that_train_beside_a_part_of_the_network():
+    class Centres(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, labels):
+            return cross_entropy(self.scale * logits, labels)
+
+    model, loss_fn = tiny_net(), Centres()
+    held = [*model[-1].parameters(), loss_fn.scale]
+    [message] = fit(shuffled(), model, loss_fn, optimizer=torch.optim.SGD(held, 0.01))
+    assert "call requires_grad_(False) on the others" in message
 
 
 @pytest.mark.parametrize("n_images", [1, 15])
@@ -1255,7 +1322,7 @@ def test_loaders_of_torchs_own_over_the_same_images():
     images = TensorDataset(torch.rand(96, 3, 32, 32), torch.arange(96) % 3)
     said = "the images that validate are those that train"
     both = Subset(images, range(80)), Subset(Subset(images, range(20, 96)), range(20, 76))
-    for train, validation in ((images, images), (images, both[1]), both):
+    for train, validation in ((images, images), (images, both[1]), both, (both[1], images)):
         [message] = fit(DataLoader(train, 16, shuffle=True), validation=DataLoader(validation, 16))
         assert message.startswith(said)
     drawn = Subset(images, torch.randperm(96)[:50])

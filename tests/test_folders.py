@@ -342,3 +342,18 @@ def test_a_tilde_is_the_home(add, tmp_path, monkeypatch):
     add("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
     assert len(data.from_folder("~/pets")[0]) == 2
     assert read_picture("~/pets/train/a/1.png")[0, 0, 0] == 99
+
+
+def test_a_locked_folder_beside_the_parts_is_left_out(add, tmp_path, monkeypatch, capsys):
+    add(*(f"{part}/{name}/1.png" for part in ("train", "test") for name in ("cat", "dog")))
+    (tmp_path / "pets/lost+found").mkdir()
+    read = Path.iterdir
+
+    def locked(folder):
+        if folder.name == "lost+found":  # as on a disk's root
+            raise PermissionError(13, "Permission denied")
+        return read(folder)
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    data.from_folder(tmp_path / "pets")
+    assert "left out: 1 folder lost+found" in capsys.readouterr().out

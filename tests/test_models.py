@@ -287,12 +287,14 @@ def test_missing_pretrained_weights_say_what_to_do(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def offline(self, *args, **kwargs):
-        raise OSError("no route to host")
+    for error in (OSError("no route to host"), RuntimeError("invalid hash value")):
 
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
-    with pytest.raises(RuntimeError, match=r"no route to host.*Download https://.*checkpoints"):
-        TransferNet(100)
+        def fails(self, *args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(ResNet18_Weights, "get_state_dict", fails)
+        with pytest.raises(RuntimeError, match=rf"fetched \({error}\)\. Download https://.*checkpoints"):
+            TransferNet(100)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>sign in to the network", b"PK\x03\x04 cut off", None])

@@ -72,3 +72,20 @@ def test_pytorchs_one_cycle_is_ours():
         for optimizer, schedule in ((theirs, given["schedule"]), (ours, cycle)):
             optimizer.step()
             schedule.step()
+
+
+def test_the_pretrained_network_gets_a_new_last_layer_and_two_rates(monkeypatch):
+    import torchvision
+    from torchvision.transforms import v2
+
+    fetched = []
+    plain = torchvision.models.resnet18
+    monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: fetched.append(weights) or plain())
+    given = {"torch": torch, "v2": v2, "n_classes": 3}
+    exec(block("recipe.md", "resnet18("), given)
+    assert fetched == [torchvision.models.ResNet18_Weights.DEFAULT]
+    picture = given["shown"](Image.new("RGB", (300, 260)))
+    assert given["network"](picture[None].repeat(2, 1, 1, 1)).shape == (2, 3)
+    rates = {id(p): group["lr"] for group in given["optimizer"].param_groups for p in group["params"]}
+    for name, weights in given["network"].named_parameters():
+        assert rates[id(weights)] == (0.03 if name in ("fc.weight", "fc.bias") else 0.003), name

@@ -106,9 +106,16 @@ def test_a_setting_without_effect_is_refused():
         runs.build_schedule(faster, SGD([torch.zeros(1)], lr=0.2), 351)
     with pytest.raises(ValueError, match="mine: a hole needs both its side `hole` and its `hole_chance`"):
         grey(replace(RECIPES["smallnet-source"], name="mine", hole=8))
-    for setting, other in {"reflect": "crop", "alternate": "flip", "hole_fill": "hole"}.items():
+    for setting, other in runs.NEEDS.items():
         with pytest.raises(ValueError, match=f"mine: `{setting}` does nothing without `{other}`"):
             grey(replace(RECIPES["smallnet-source"], name="mine", **{setting: (1, 1, 1)}))
+    held = replace(RECIPES["smallnet-wide"], name="mine", schedule_args={"lr": 0.01})
+    with pytest.raises(
+        ValueError, match="mine: the schedule is constant, so its rate belongs in optimizer_args"
+    ):
+        runs.build_schedule(held, SGD([torch.zeros(1)], lr=0.1), 351)
+    with pytest.raises(ValueError, match="mine: `models` has no network 'Smallnet'"):
+        runs.build_network(replace(held, network="Smallnet"), 10)
 
 
 def test_arguments_that_do_not_fit_name_their_recipe():

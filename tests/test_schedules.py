@@ -132,6 +132,24 @@ def test_range_test_restores_a_loss_that_learns():
     assert loss_fn.scale == 1
 
 
+def test_range_test_explains_an_error_in_the_backward_pass_as_fit_does():
+    class InPlace(nn.Module):
+        def forward(self, images):
+            half = images.mean((2, 3)).sigmoid() * self.scale
+            out = half.sigmoid()
+            out += half
+            return out
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+    model = InPlace()
+    optimizer, batch = torch.optim.SGD(model.parameters()), (torch.rand(8, 3, 4, 4), torch.zeros(8).long())
+    with pytest.raises(ValueError, match=r"write x = x \+ r"):
+        lr_range_test(model, [batch], nn.CrossEntropyLoss(), optimizer, 1e-3, 1, 20, "float32")
+
+
 def test_range_test_takes_no_class_for_a_loss():
     model, loader = problem()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

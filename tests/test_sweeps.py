@@ -87,7 +87,8 @@ def test_a_sweep_skips_what_is_recorded(tiny, capsys):
     before = files()
     sweeps.sweep("*", [0, 1])
     assert files() == before
-    assert "on the test set" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "on the test set" not in said and said.count("recorded already") == 2
 
 
 def git(folder, *command):

@@ -8,7 +8,7 @@ import pytest
 from made_up import record, write
 
 from course_utils.lab import records, verdicts
-from course_utils.lab.claims import CLAIMS
+from course_utils.lab.claims import CLAIMS, Claim
 from course_utils.lab.recipes import RECIPES
 from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED, Difference, Estimate, Part
 from course_utils.schedules import RangeTest
@@ -167,6 +167,13 @@ def test_a_row_of_the_speed_table_is_one_measurement_unless_it_kept_its_rounds(e
 def test_every_claim_is_there():
     assert list(CLAIMS) == [f"S{k}" for k in range(1, 19)] + ["R1", "R2", "R3"]
     assert sum(len(claim.parts) for claim in CLAIMS.values()) == 55
+
+
+def test_a_claim_has_parts_and_each_a_range():
+    with pytest.raises(ValueError, match="S99: a claim has at least one part"):
+        Claim("S99", "intro", "Nothing.")
+    with pytest.raises(ValueError, match="S99: expected a range from low to high, found 8 to 4"):
+        Claim("S99", "intro", "Upside down.", Part("it", verdicts.Accuracy("smallnet-source"), 8, 4))
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)

@@ -62,8 +62,7 @@ def write(root: Path | None = None) -> None:
         }
         save([one for group in figure.groups for one in group.pictures], gallery.path_of(name))
         print(f"{name}: {gallery.path_of(name).stat().st_size:,} bytes", flush=True)
-    text = json.dumps(words, indent=1, ensure_ascii=False)
-    records.write_text(text + "\n", gallery.words_path())
+    records.write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", gallery.words_path())
 
 
 def save(pictures: list[np.ndarray], path: Path) -> None:
@@ -270,12 +269,14 @@ def sprint_images(root: Path | None) -> Figure:
 def six_views(root: Path | None) -> Figure:
     """Of the pictures that one view gets wrong and six views get right, the one on which six are surest."""
     recipe, one = recipes.get("sprint"), answers("sprint", root)
-    network, loader = runs.trained_network(recipe), runs.prepare(recipe, 0, root).test
+    loader = runs.prepare(recipe, 0, root).test
+    network = runs.trained_network(recipe).to(loader.device)
     with runs.exact():
         shares, _ = training.predict(SixViews(network), loader, precision="float32")
     six, seen = Answers(one.test, shares), []
     (chosen,) = six.surest((one.said != one.labels) & (six.said == six.labels), 1)
-    image = transforms.normalise(torch.from_numpy(one.test.images[[chosen]]), loader.mean, loader.std)
+    image = torch.from_numpy(one.test.images[[chosen]]).to(loader.device)
+    image = transforms.normalise(image, loader.mean, loader.std)
     network.register_forward_hook(lambda _, inputs, logits: seen.append((inputs[0], logits.softmax(1)[0])))
     with torch.no_grad():
         SixViews(network).eval()(image)
@@ -288,9 +289,8 @@ def six_views(root: Path | None) -> Figure:
     pictures = [pictures_of(image, loader)[0] for image, _ in seen]
     alt = f"""Six views of one picture that hardly differ to the eye, each with what the sprint's network said and
         how sure it was: {", ".join(caption.replace(chr(10), " ") for caption in captions)}."""
-    return Figure(
-        alt, "cifar10", [Group(title, pictures, captions, columns=6, narrow=3)], networks=("sprint",)
-    )
+    groups = [Group(title, pictures, captions, columns=6, narrow=3)]
+    return Figure(alt, "cifar10", groups, networks=("sprint",))
 
 
 def feature_maps(root: Path | None) -> Figure:

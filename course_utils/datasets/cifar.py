@@ -101,8 +101,7 @@ def data_folder() -> Path:
     own, find what was fetched from another.
     """
     path = Path(os.environ.get("COURSE_DATA") or "data").expanduser()
-    in_checkout = (CHECKOUT / "pyproject.toml").exists() and not path.is_dir()
-    return CHECKOUT / path if in_checkout else path
+    return CHECKOUT / path if (CHECKOUT / "pyproject.toml").exists() and not path.is_dir() else path
 
 
 def fetch(names: list[str], root: str | Path | None = None) -> None:

@@ -43,7 +43,7 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
         train = None  # one of several classes, as in CIFAR-100
     if not train and (test or val):
         raise ValueError(f"expected a folder {root / 'train'}, found only {', '.join(sorted(folders))}")
-    inside = [entry for folder in folders.values() for entry in folder.iterdir() if entry.name[0] != "."]
+    inside = (entry for folder in folders.values() for entry in folder.iterdir() if entry.name[0] != ".")
     if not train and len(hints) > 1 and not any(entry.suffix.lower() in EXTENSIONS for entry in inside):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
@@ -51,8 +51,7 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)
     parts = [_read_part(folder, classes, root, left_out) for folder in used]
-    counts = zip(used, [len(labels) for _, labels in parts], strict=True)
-    told = [f"{n} pictures in {folder.name}" for folder, n in counts]
+    told = [f"{len(labels)} pictures in {one.name}" for one, (_, labels) in zip(used, parts, strict=True)]
     said = [f"{n} {what}" for what, n in left_out.most_common(20)] + ["and others"] * (len(left_out) > 20)
     said = f"; left out: {', '.join(said)}" if said else ""
     print(f"{root.name}: {len(classes)} classes, {', '.join(told)}{said}")

@@ -48,9 +48,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         values = np.asarray(picture).clip(0, 65535)
         if values.max() < 4096:
-            raise ValueError(
-                f"its pixels come up to {values.max()} of 65,535, nearly black: save it with 8 bits"
-            )
+            found = f"its pixels come up to {values.max()} of 65,535"
+            raise ValueError(f"{found}, nearly black: save it with 8 bits")
         return Image.fromarray((values // 256).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("its pixels are 32-bit floats, expected 8 or 16 bits")

@@ -13,27 +13,22 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from operator import eq, length_hint
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import data
 
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
 INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
 ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
-ACTIVATIONS = ("Relu", "Sigmoid", "Gelu", "Tanh", "LeakyRelu", "Silu")
+ACTIVATIONS = tuple("Relu Sigmoid Gelu Tanh LeakyRelu Silu Hardtanh Softplus Hardswish Mish Elu".split())
 RANDOM = "Rand|ColorJitter|TrivialAugment|AutoAugment|AugMix|ElasticTransform|OneOf|SomeOf"
 FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
 
@@ -91,9 +86,13 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
     if not pair or not all(isinstance(part, Tensor) for part in batch):
         some = list(batch)[:3] if isinstance(batch, (tuple, list, dict, Tensor)) else []
         parts = [part if isinstance(batch, dict) else type(part).__name__ for part in some]
-        advice = (
-            DATASET if pair and isinstance(batch[1], int) else "let the loader's collate_fn return the two"
-        )
+        advice = "let the loader's collate_fn return the two"
+        if pair and isinstance(batch[1], (int, np.integer)):
+            advice = DATASET
+        elif pair and all(isinstance(part, (Tensor, np.ndarray)) for part in batch):
+            advice = "torch.from_numpy makes tensors of arrays"
+        elif pair and isinstance(batch[1], (list, tuple)) and isinstance([*batch[1], 0][0], str):
+            advice = "labels are numbers of classes, from 0, and not their names"
         found = f"found a {type(batch).__name__} of {parts}: {advice}"
         raise TrainingError(f"expected batches of two tensors (images, labels), {found}")
     images, labels = batch
@@ -123,8 +122,7 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         if passed or compiler or re.search("out of memory|allocate memory", said):
             raise
         # Where the images have their three channels, it is a later layer that differs.
-        inside = {"to have .* channels": CHANNELS} if images.shape[1] == 3 else {}
-        known = inside | ADVICE
+        known = ({"to have .* channels": CHANNELS} if images.shape[1] == 3 else {}) | ADVICE
         advice = next((f"; {advice}" for words, advice in known.items() if re.search(words, said)), "")
         raise TrainingError(
             f"expected a batch that {type(model).__name__} and its loss can take, found images {images.dtype} "
@@ -158,9 +156,9 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        compare(model, loader, images, logits.shape[1] if wants_logits(loss_fn) else 0, int(labels.max()))
+        compare(model, loader, images, logits if wants_logits(loss_fn) else None, int(labels.max()))
     else:
-        note(model, loader, images)
+        note(model, loader, images, logits)
     doubt(images, labels, logits, loss_fn, loader, model.training)
 
 
@@ -192,6 +190,9 @@ def check_eval_mode(model: nn.Module, moved: bool) -> None:
     if moved:
         advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
         warn(f"{name} draws random numbers in eval mode: if not meant, {advice}")
+    if any(isinstance(layer, _BatchNorm) and layer.running_mean is None for layer in model.modules()):
+        advice = "so an answer depends on the others in its batch: leave out track_running_stats=False"
+        warn(f"a batch norm of {name} has no running averages, {advice}")
     if hidden_norms(model):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
         warn(f"{name} has networks in a list, where eval mode does not reach them: {advice}")
@@ -250,19 +251,16 @@ def inner(loss_fn):
 
 def doubt_pixels(images: Tensor, loader) -> None:
     """Warn of pixels on a scale that no network of the course is trained on."""
-    store, largest = image_set_of(loader), float(images.abs().max())
+    store, pixels = image_set_of(loader), images.float()
+    largest = float(pixels.abs().max())
     if store is not None and 0 < store.images[:100].max() <= 1:
         warn("all pixels are 0 or 1: if they were floats, multiply by 255 before the cast to uint8")
     elif largest >= LARGEST_INPUT:
         warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
     elif 0 < largest < SMALLEST_INPUT:
-        warn(
-            f"the inputs stay below {largest:.2g}: were pixels divided by 255 twice, or cast to whole numbers?"
-        )
-    elif (
-        abs(mean := float(images.float().mean())) > 1
-        and float(images.float().std((0, 2, 3)).max()) < SMALLEST_INPUT
-    ):
+        advice = "were pixels divided by 255 twice, or cast to whole numbers?"
+        warn(f"the inputs stay below {largest:.2g}: {advice}")
+    elif abs(mean := float(pixels.mean())) > 1 and float(pixels.std((0, 2, 3)).max()) < SMALLEST_INPUT:
         advice = "were pixels in [0, 1] normalised as if they were bytes?"
         warn(f"all the inputs are close to {mean:.2g}: {advice}")
     if is_scrambled(images):
@@ -332,9 +330,8 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     elif plain and are_probabilities(logits):
         warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
     elif last == "Softmax":
-        warn(
-            "a softmax comes before cross entropy, which wants logits: leave it out of the model, or of the loss"
-        )
+        advice = "leave it out of the model, or of the loss"
+        warn(f"a softmax comes before cross entropy, which wants logits: {advice}")
     if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes):
         return  # a function of somebody's own, as of gradient checkpointing, may hide a part
     leaves = [getattr(node, "variable", None) for node in nodes]
@@ -342,8 +339,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
         advice = "does forward leave them out, or detach what they give?"
         warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
-    holders = model, inner(loss_fn)
-    own = {id(p) for one in holders if isinstance(one, nn.Module) for p in one.parameters()}
+    own = {id(p) for one in (model, inner(loss_fn)) if isinstance(one, nn.Module) for p in one.parameters()}
     if reached - own:
         advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
         warn(f"{len(reached - own)} tensors that are trained belong to no module: {advice}")
@@ -355,11 +351,14 @@ def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
     slips = {-plain: "of the wrong sign: put a minus before the logarithm"}
     if len(labels) > 2:
         slips[plain * len(labels)] = "summed over the batch: take the mean over images"
+        slips[plain / len(labels)] = "divided by the size of the batch once too often"
     if logits.shape[1] > 2:
         slips[plain / logits.shape[1]] = "averaged over classes as well: sum over these, then take the mean"
     for value, slip in slips.items():
         if plain and math.isclose(loss, value, rel_tol=0.02):
-            warn(f"the loss looks like cross entropy {slip}, if that is not meant")
+            return warn(f"the loss looks like cross entropy {slip}, if that is not meant")
+    if loss < 0:
+        warn(f"the first loss is {loss:.2g}, below zero: is a logarithm missing, or a softmax before it?")
 
 
 def graph_of(loss: Tensor) -> set:
@@ -396,7 +395,7 @@ def are_probabilities(logits: Tensor) -> bool:
 def is_shuffled(loader) -> bool:
     """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
     says = getattr(loader, "shuffle", False) is True  # other libraries have a method of this name
-    kinds = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+    kinds = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
     inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     return says or isinstance(getattr(loader, "sampler", None), kinds) or isinstance(inner, kinds)
 
@@ -404,7 +403,7 @@ def is_shuffled(loader) -> bool:
 def in_given_order(loader) -> bool:
     """Whether it goes from the first image to the last, as any loader without a sampler of its own."""
     samplers = {type(getattr(loader, name, None)) for name in ("sampler", "batch_sampler")}
-    return not is_shuffled(loader) and samplers <= {type(None), SequentialSampler, BatchSampler}
+    return not is_shuffled(loader) and samplers <= {type(None), data.SequentialSampler, data.BatchSampler}
 
 
 def augments(loader) -> bool:
@@ -434,7 +433,7 @@ def is_random(step) -> bool:
 def not_each_once(loader) -> str:
     """What keeps a `DataLoader` from giving each image of its dataset once; an empty string if nothing does."""
     sampler = getattr(loader, "sampler", None)
-    if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
+    if isinstance(sampler, data.WeightedRandomSampler) or getattr(sampler, "replacement", False):
         return f"a {type(sampler).__name__} draws some of them twice and others never"
     drops, size = getattr(loader, "drop_last", False) is True, getattr(loader, "batch_size", None)
     left_out = length_hint(sampler) % size if drops and isinstance(size, int) else 0
@@ -443,7 +442,7 @@ def not_each_once(loader) -> str:
 
 def whole(dataset):
     """The dataset that a `Subset` is a part of."""
-    while isinstance(dataset, Subset):
+    while isinstance(dataset, data.Subset):
         dataset = dataset.dataset
     return dataset
 
@@ -460,9 +459,9 @@ TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
 SPREAD = "_pixel_spread"
 
 
-def note(model: nn.Module, loader, images: Tensor | None = None, anew: bool = False) -> None:
-    """Remember which images `model` is trained on; with `anew`, whatever was said before may be said again."""
-    network, about = unwrap(model), about_images(loader, images)
+def note(model: nn.Module, loader, images=None, logits=None, anew: bool = False) -> None:
+    """Remember what `model` is trained on and gives; with `anew`, whatever was said before may be said again."""
+    network, about = unwrap(model), about_batch(loader, images, logits)
     known, said = TRAINED_ON.get(network, ({}, set()))
     same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
     TRAINED_ON[network] = about, said if same else set()
@@ -496,15 +495,16 @@ AGREE = {  # whether two loaders say the same, but for rounding to three digits 
     "scaling": lambda ours, theirs: len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3),
     "spread": lambda ours, theirs: max(ours, theirs) <= ALIKE * min(ours, theirs),
     "classes": eq,
+    "gives": eq,
 }
 
 
-def compare(
-    model: nn.Module, loader, images: Tensor | None = None, n_logits: int = 0, highest: int = 0
-) -> None:
-    """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way."""
+def compare(model: nn.Module, loader, images=None, logits=None, highest: int = 0) -> None:
+    """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way, or
+    where it gives something else than in training.
+    """
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
-    theirs = about_images(loader, images)
+    theirs, n_logits = about_batch(loader, images, logits), 0 if logits is None else logits.shape[1]
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
@@ -521,8 +521,12 @@ def compare(
         found = f"the pixels spread by {theirs['spread']:.2g}, those that trained the network by {ours['spread']:.2g}"
         warn(f"{found}: if that is not meant, normalise both alike")
     if "classes" in differ - said:
-        found = f"{ours['classes']} and {theirs['classes']}"
+        pairs = zip_longest(ours["classes"], theirs["classes"], fillvalue="none")
+        found = "as {!r} and {!r}".format(*next(pair for pair in pairs if pair[0] != pair[1]))
         warn(f"training and measuring have different classes, {found}: labels do not agree")
+    if "gives" in differ - said:
+        found = f"in training the model returned {ours['gives']}, and now {theirs['gives']}"
+        warn(f"{found}: the losses cannot be compared")
     said |= differ
 
 
@@ -534,8 +538,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model if inner is None else unwrap(inner)
 
 
-def about_images(loader, images: Tensor | None = None) -> dict:
-    """A loader's classes, its scaling, and the spread of a batch of its pixels; None for what it does not say."""
+def about_batch(loader, images: Tensor | None = None, logits: Tensor | None = None) -> dict:
+    """A loader's classes and scaling, the spread of a batch's pixels, and what a network gives; None if not known."""
     dataset = whole(getattr(loader, "dataset", loader))  # a `BatchLoader` has its `ImageSet` itself
     classes = getattr(getattr(dataset, "image_set", dataset), "classes", None)
     if not isinstance(classes, (list, tuple)) or getattr(dataset, "target_transform", None):
@@ -544,13 +548,18 @@ def about_images(loader, images: Tensor | None = None) -> dict:
     known = all(isinstance(one, Tensor) for one in both)
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
     spread = None if images is None or len(images) < FEWEST else float(images.float().std())
-    return {"classes": classes and tuple(map(str, classes)), "scaling": scaling, "spread": spread}
+    gives = None if logits is None else "probabilities" if are_probabilities(logits) else "logits"
+    return {
+        "classes": classes and tuple(map(str, classes)),
+        "scaling": scaling,
+        "spread": spread,
+        "gives": gives,
+    }
 
 
 def gives_as_stored(loader) -> bool:
     """Whether a loader is the course's, and no class of somebody's own that may give other labels than it holds."""
-    made_in = getattr(getattr(type(loader), "__iter__", None), "__module__", "")
-    return made_in.startswith("course_utils.")
+    return getattr(getattr(type(loader), "__iter__", None), "__module__", "").startswith("course_utils.")
 
 
 def image_set_of(loader):

@@ -14,13 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import (
-    ChainedScheduler,
-    CosineAnnealingLR,
-    PolynomialLR,
-    ReduceLROnPlateau,
-    SequentialLR,
-)
+from torch.optim import lr_scheduler
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, Subset
 
 from course_utils.exercises import first_batch
@@ -88,7 +82,7 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     trainable = (p for p in run.model.parameters() if p.requires_grad)
     if budget is not None and (found := sum(p.numel() for p in trainable)) > budget:
         raise TrainingError(f"the model has {found:,} trainable weights, over the budget of {budget:,}")
-    check_optimizer(run.model, run.optimizer)
+    check_optimizer(run.model, run.optimizer, loss_fn=run.loss_fn)
     check_frozen(run.model)
     if (name := getattr(image_set_of(run.loader), "name", "")).endswith((" test", " validation")):
         warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
@@ -96,7 +90,7 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         check_overlap(run.loader, validation_loader)
     if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
-    if isinstance(run.scheduler, ReduceLROnPlateau) and validation_loader is None:
+    if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
     first_batch.note(run.model, run.loader, anew=True)
     first_batch.compare(run.model, validation_loader)
@@ -117,7 +111,7 @@ def check_frozen(model: nn.Module) -> None:
             warn(f"{found}: TransferNet keeps them in eval mode")
 
 
-def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders") -> None:
+def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders", loss_fn=None) -> None:
     """Raise TrainingError where `optimizer` was made for other weights; warn of weights that it leaves out."""
     if not hasattr(optimizer, "param_groups"):
         order = f"the order is model, {loaders}, loss, optimizer"
@@ -125,10 +119,10 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders") -
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not trainable and any(True for _ in model.parameters()):
-        raise TrainingError(
-            "no weight is trainable: call requires_grad_(True) on the layers that are to learn"
-        )
-    left_out, strangers = trainable - held, held - {id(p) for p in model.parameters()}
+        advice = "call requires_grad_(True) on the layers that are to learn"
+        raise TrainingError(f"no weight is trainable: {advice}")
+    parts = [part for part in (model, first_batch.inner(loss_fn)) if isinstance(part, nn.Module)]
+    left_out, strangers = trainable - held, held - {id(p) for part in parts for p in part.parameters()}
     share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
     if trainable.isdisjoint(held) or (left_out and strangers):
         advice = "make the optimizer anew, after the model"
@@ -140,12 +134,10 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders") -
 def check_overlap(loader, validation_loader) -> None:
     """Warn where more than half of what validates is trained on, or more than half of what trains validates."""
     (data, trained), (other, measured) = map(loaded, (loader, validation_loader))
-    if data is other is not None and len(trained & measured) > len(measured) / 2:
+    if data is other is not None and len(trained & measured) > min(len(trained), len(measured)) / 2:
         warn("the images that validate are those that train, and say nothing about others: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
-    if ours is None or theirs is None:
-        return
-    if not theirs.name.endswith(" validation"):
+    if ours is None or theirs is None or ours.name == theirs.name:  # a part of it, which may be meant
         return
     held = {image.tobytes() for image in theirs.images}
     both = {found for image in ours.images if (found := image.tobytes()) in held}  # all would be 150 MB
@@ -164,13 +156,12 @@ def loaded(loader) -> tuple[object, set[int]]:
     places = range(length_hint(image_set_of(loader) if data is None else data))
     while isinstance(data, Subset):
         data, places = data.dataset, [int(data.indices[place]) for place in places]
-    found = image_set_of(loader) or getattr(data, "image_set", None)
-    return getattr(found, "images", data), {*places}
+    return getattr(image_set_of(loader) or getattr(data, "image_set", None), "images", data), {*places}
 
 
-def check_range(model: nn.Module, optimizer, lr_min: float, lr_max: float, steps: int) -> None:
+def check_range(model: nn.Module, optimizer, loss_fn, lr_min: float, lr_max: float, steps: int) -> None:
     """Raise TrainingError where a range test could not rise, or where `check_optimizer` does."""
-    check_optimizer(network(model), optimizer, "loader")
+    check_optimizer(network(model), optimizer, "loader", loss_fn)
     if not 0 < lr_min < lr_max or steps < 2:
         found = f"found {lr_min:g} to {lr_max:g} in {steps} step(s)"
         raise TrainingError(f"expected rates that rise, from one above 0, in two steps or more, {found}")
@@ -201,7 +192,7 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             "schedule anew"
         )
     if rates := left_by_another(scheduler):
-        falls = isinstance(scheduler, (CosineAnnealingLR, PolynomialLR))
+        falls = isinstance(scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
         if falls and rates[0] <= getattr(scheduler, "eta_min", 0):
             left = "stays at the rate that another schedule left"
             raise TrainingError(f"{name} {left}: make the optimizer anew, too")
@@ -304,14 +295,14 @@ def period_of(scheduler) -> int:
 
 def end_of(scheduler) -> int | None:
     """The number of steps that a scheduler is made for; None if it can go on for ever."""
-    if isinstance(scheduler, ChainedScheduler):
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):
         return min(filter(None, map(end_of, scheduler._schedulers)), default=None)
-    if isinstance(scheduler, SequentialLR):
+    if isinstance(scheduler, lr_scheduler.SequentialLR):
         last = end_of(scheduler._schedulers[-1])
         return last and scheduler._milestones[-1] + last
-    if isinstance(scheduler, PolynomialLR):
+    if isinstance(scheduler, lr_scheduler.PolynomialLR):
         return scheduler.total_iters  # the rate is zero from there
-    if isinstance(scheduler, CosineAnnealingLR):
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingLR):
         return scheduler.T_max + (scheduler.eta_min > 0)  # zero is no rate to train at
     return getattr(scheduler, "total_steps", None)
 

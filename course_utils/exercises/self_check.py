@@ -45,12 +45,9 @@ def result_of(function: Callable, *args) -> Any:
     """What the student's function returns, which has to be something; what it is given must stay as it is."""
     given = [arg for arg in args if isinstance(arg, (Tensor, np.ndarray))]
     before = copy.deepcopy(given)
-    was_on = torch.is_grad_enabled()
-    try:
+    with torch.set_grad_enabled(was_on := torch.is_grad_enabled()):  # which is put back afterwards
         result = function(*args)
         is_on = torch.is_grad_enabled()
-    finally:
-        torch.set_grad_enabled(was_on)
     refuse(is_on != was_on, "autograd stays off for all that follows: use `with torch.no_grad():`")
     name = getattr(function, "__name__", "the function")
     refuse(result is None or result is ..., f"{name} returns nothing yet")

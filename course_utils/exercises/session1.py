@@ -39,7 +39,8 @@ def receptive_field(answer: int, features: nn.Sequential) -> str:
     side, distance, last_pool, late, convolutions = 1, 1, 0, 1, 1
     for layer in features:
         if isinstance(layer, nn.Conv2d):
-            side, late, convolutions = side + 2 * distance, late + 2 * distance, convolutions + 2
+            more = layer.kernel_size[0] - 1
+            side, late, convolutions = side + more * distance, late + more * distance, convolutions + more
         elif isinstance(layer, nn.MaxPool2d):
             last_pool, side, distance = distance, side + distance, 2 * distance
             late += distance

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-from dataclasses import asdict
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class Checkpoint:
         of_loss = run.loss_fn.state_dict() if isinstance(run.loss_fn, nn.Module) else {}
         return ({"loss": of_loss} if of_loss else {}) | {
             "about": self.about,
-            "history": asdict(run.history),
+            "history": vars(run.history),
             "model": unwrap(run.model).state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict() if run.scheduler else None,
@@ -114,9 +113,7 @@ def describe(run: training.Run) -> dict[str, Any]:
     loader = {"batches": length_hint(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
     if images := getattr(getattr(run.loader, "dataset", None), "image_set", None):
         loader["contents"] = cifar.fingerprint(images.images, images.labels)
-    groups = [
-        group | {"lr": float(group.get("initial_lr", group["lr"]))} for group in run.optimizer.param_groups
-    ]
+    groups = [one | {"lr": float(one.get("initial_lr", one["lr"]))} for one in run.optimizer.param_groups]
     changing = {"params", "initial_lr"}
     if getattr(run.scheduler, "cycle_momentum", False):
         changing |= {"momentum", "betas"}
@@ -131,6 +128,7 @@ def describe(run: training.Run) -> dict[str, Any]:
         "schedule": run.scheduler
         and {"type": type(run.scheduler).__name__, **schedule(run.scheduler.state_dict())},
         "trained": {name: weight.requires_grad for name, weight in unwrap(run.model).named_parameters()},
+        "loader": type(run.loader).__qualname__,  # which may change images in its own way
     }
 
 

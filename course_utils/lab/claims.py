@@ -19,6 +19,11 @@ class Claim:
 
     def __init__(self, id: str, page: str, says: str, *parts: Part, untested: str = ""):
         self.id, self.page, self.says, self.parts, self.untested = id, page, says, parts, untested
+        for part in parts:
+            if not part.low <= part.high:
+                raise ValueError(f"{id}: expected a range from low to high, found {part.low} to {part.high}")
+        if not parts:
+            raise ValueError(f"{id}: a claim has at least one part to judge")
 
     @property
     def recipes(self) -> tuple[str, ...]:
@@ -200,3 +205,5 @@ SESSION_2 = [
 # fmt: on
 
 CLAIMS = {claim.id: claim for claim in SESSION_1 + SESSION_2}
+if len(CLAIMS) < len(SESSION_1 + SESSION_2):
+    raise ValueError("two claims have the same id")  # a copied one, not yet renamed

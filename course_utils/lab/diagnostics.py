@@ -68,8 +68,7 @@ def examine(pattern: str = "*", root: Path | None = None) -> None:
         raise ValueError(f"no saved network matches {pattern!r}: choose among {names}")
     for recipe, record in saved:
         found = findings(recipe, record, root)
-        path = examined_path(recipe.name, record["seed"])
-        records.write_text(json.dumps(found, indent=1) + "\n", path)
+        records.write_text(json.dumps(found, indent=1) + "\n", examined_path(recipe.name, record["seed"]))
         name = f"{recipe.name} seed {record['seed']}"
         print(f"{name}: {found['top1']:.2%} right, calibration error {found['ece']:.2%}", flush=True)
 

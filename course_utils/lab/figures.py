@@ -140,8 +140,7 @@ def curves(
     _, factor = plots.QUANTITIES[quantity]
     recorded = {label: runs for label, name in names.items() if (runs := runs_of(name))}
     means = {label: np.array(curve) / 100 for label, curve in (beside or {}).items()}
-    for label, runs in recorded.items():
-        means[label] = mean_curve(runs, quantity)
+    means |= {label: mean_curve(runs, quantity) for label, runs in recorded.items()}
     kept = {label: curve for label, curve in means.items() if not np.isnan(curve).any()}
     found = {label: SimpleNamespace(**{quantity: curve}) for label, curve in kept.items()}
     if not found:
@@ -345,8 +344,7 @@ def reliability(names: Mapping[str, str]) -> Figure:
         look = {"color": colour, "marker": marker, "markersize": 5, "label": f"{label}: {note}"}
         bins = np.array(list(found["calibration"].values()) if found else np.empty((3, 0)), dtype=float)
         count, sure, right = bins[:, bins[0] >= FEW]
-        error = 2 * np.sqrt(right * (1 - right) / count)
-        above.errorbar(100 * sure, 100 * right, 100 * error, **look)
+        above.errorbar(100 * sure, 100 * right, 200 * np.sqrt(right * (1 - right) / count), **look)
         if found:
             edges = np.linspace(0, 100, bins.shape[1] + 1)
             below.stairs(100 * bins[0] / bins[0].sum(), edges, color=colour, linewidth=1.5)

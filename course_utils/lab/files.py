@@ -45,10 +45,8 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     note_spreads(unwrap(model), known)
     for there, here in zip_longest(layers, layers_of(model), fillvalue="nothing"):
         if there != here:
-            found = f"saved from another network: {there} there, {here} here"
-            return warn(
-                f"the weights fit, but were {found}; if that is not meant, make it with the same arguments"
-            )
+            found = f"the weights fit, but were saved from another network: {there} there, {here} here"
+            return warn(f"{found}; if that is not meant, make it with the same arguments")
 
 
 def layers_of(model: nn.Module) -> list[str]:

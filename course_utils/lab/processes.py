@@ -13,7 +13,6 @@ from torch import distributed
 
 from course_utils import training
 from course_utils.lab import records
-from course_utils.training import Run
 
 
 def start() -> None:
@@ -64,10 +63,10 @@ def of_first(value: Any) -> Any:
 class AverageHistory:
     """After each epoch the curves are the mean over the processes, each of which saw its part of the images."""
 
-    def start(self, run: Run) -> None:
+    def start(self, run: training.Run) -> None:
         self.device = next(run.model.parameters()).device
 
-    def after_epoch(self, run: Run) -> None:
+    def after_epoch(self, run: training.Run) -> None:
         if world() > 1:
             curves = vars(run.history).values()
             newest = torch.tensor([curve[-1] for curve in curves], dtype=torch.float64, device=self.device)

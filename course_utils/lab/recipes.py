@@ -4,6 +4,7 @@ To add one, write `vary(baseline, name, about, setting=value)` into a list below
 to S18 and R1 to R3 are the claims that the book tests with these recipes.
 """
 
+import re
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
@@ -261,11 +262,13 @@ RESNET_CLAIMS += [
 ]
 # fmt: on
 
-ALL = [*HEADLINES, *SPRINT_WITHOUT, *TEN_EPOCHS, *SMALLNET_CLAIMS, *BEST_WITHOUT]
-ALL += RESNET_CLAIMS + TRANSFER
+ALL = [*HEADLINES, *SPRINT_WITHOUT, *TEN_EPOCHS, *SMALLNET_CLAIMS, *BEST_WITHOUT, *RESNET_CLAIMS, *TRANSFER]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 if twice := [recipe.name for recipe in ALL if RECIPES[recipe.name] is not recipe]:
     raise ValueError(f"two recipes are called {twice[0]!r}")  # a copied line, not yet renamed
+
+if odd := [name for name in RECIPES if not re.fullmatch(r"[\w.-]+", name)]:
+    raise ValueError(f"a recipe's name is that of a folder: letters, digits, . and -, found {odd[0]!r}")
 
 # The recipes whose trained weights are saved beside their records: the headlines, and those whose dense layer the book
 # looks into.

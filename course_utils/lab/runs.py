@@ -24,8 +24,10 @@ from course_utils.lab import files, machine, processes, recipes, records, sprint
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.lab.cutmix import CutMix
 from course_utils.lessons import Recipe
-from course_utils.training import History, Run
 from course_utils.transforms import Augment
+
+# Settings that do nothing without another.
+NEEDS = {"hole_fill": "hole", "reflect": "crop", "alternate": "flip", "wrong_mean": "normalise"}
 
 
 def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
@@ -38,8 +40,10 @@ def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
     elif name:
         made = models.CustomResNet() if name == "CustomResNet" else trained_network(recipes.get(name))
         args["backbone"] = models.headless(made)
+    if not isinstance(kind := getattr(models, recipe.network, None), type):
+        raise ValueError(f"{recipe.name}: `models` has no network {recipe.network!r}")
     with fitting(recipe, "network_args"):
-        return getattr(models, recipe.network)(n_classes=n_classes, **args)
+        return kind(n_classes=n_classes, **args)
 
 
 @contextmanager
@@ -59,7 +63,10 @@ def trained_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     path = records.weights_of(recipe.name, seed)
     if not path.exists():
         again = f"`python -m course_utils run {recipe.name} --seed {seed}` makes it"
-        raise FileNotFoundError(f"{path} is not there: restore it, or delete its record, and {again}")
+        advice = f"restore it, or delete its record, and {again}"
+        if recipe.name not in recipes.KEPT or seed:
+            advice = "weights are saved of seed 0 of the recipes in `recipes.KEPT` alone"
+        raise FileNotFoundError(f"{path} is not there: {advice}")
     record = path.with_suffix(".json")
     if record.exists() and records.read(record)["weights"] not in (None, records.sha256(path)):
         advice = "restore it, or delete both and run again"
@@ -86,7 +93,7 @@ def build_loader(
     """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
     if bool(recipe.hole) != bool(recipe.hole_chance):
         raise ValueError(f"{recipe.name}: a hole needs both its side `hole` and its `hole_chance`")
-    for setting, other in {"hole_fill": "hole", "reflect": "crop", "alternate": "flip"}.items():
+    for setting, other in NEEDS.items():
         if getattr(recipe, setting) and not getattr(recipe, other):
             raise ValueError(f"{recipe.name}: `{setting}` does nothing without `{other}`")
     mean, std = stats
@@ -150,8 +157,9 @@ def build_schedule(
         raise ValueError(f"{recipe.name}: expected {known}, found {recipe.schedule!r}")
     top = args.get("lr_max")
     if recipe.schedule == "one_cycle" and top and (lr := recipe.optimizer_args.get("lr", top)) != top:
-        found = f"the cycle goes up to {top}, so lr={lr} changes nothing: set lr_max"
-        raise ValueError(f"{recipe.name}: {found}")
+        raise ValueError(f"{recipe.name}: the cycle goes up to {top}, so lr={lr} changes nothing: set lr_max")
+    if recipe.schedule == "constant" and "lr" in args:
+        raise ValueError(f"{recipe.name}: the schedule is constant, so its rate belongs in optimizer_args")
     with fitting(recipe, "schedule_args"):
         return schedule[recipe.schedule](**args)
 
@@ -189,7 +197,7 @@ class Outcome:
     """
 
     model: nn.Module
-    history: History
+    history: training.History
     test_accuracy: float
     six_views: float | None = None
 
@@ -340,7 +348,7 @@ class RunCheckpoint(Checkpoint):
         super().__init__(path, {k: v for k, v in recipe.plain().items() if k != "about"} | {"seed": seed})
         self.seed, self.machines = seed, [here]
 
-    def start(self, run: Run) -> None:
+    def start(self, run: training.Run) -> None:
         for process in range(processes.world()):  # one after another: a damaged file is set aside once
             if process == processes.rank():
                 super().start(run)
@@ -348,13 +356,13 @@ class RunCheckpoint(Checkpoint):
         if processes.rank():
             training.seed_everything(processes.own_seed(self.seed) + len(run.history))
 
-    def restore(self, run: Run, state: dict[str, Any], name: str) -> None:
+    def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
         super().restore(run, state, name)
         self.machines = [one for one in state["machines"] if one not in self.machines] + self.machines
 
-    def after_epoch(self, run: Run) -> None:
+    def after_epoch(self, run: training.Run) -> None:
         if processes.rank() == 0:
             super().after_epoch(run)
 
-    def state(self, run: Run) -> dict[str, Any]:
+    def state(self, run: training.Run) -> dict[str, Any]:
         return super().state(run) | {"machines": self.machines}

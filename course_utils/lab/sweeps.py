@@ -7,7 +7,6 @@ its weights, and while it is under way its lock and its checkpoint.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ def sweep(pattern: str, seeds: list[int], root: Path | None = None) -> None:
         for recipe in recipes.matching(pattern):
             try:
                 if recorded(recipe, seed):
+                    print(f"{recipe.name} seed {seed}: recorded already", flush=True)
                     continue
                 print(f"{recipe.name} seed {seed}: {recipe.about}", flush=True)
                 run(recipe, seed, root)
@@ -142,9 +142,8 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
-    history = asdict(outcome.history)
     # JSON has no NaN.
-    curves = {name: [None if math.isnan(x) else x for x in curve] for name, curve in history.items()}
+    curves = {k: [None if math.isnan(x) else x for x in curve] for k, curve in vars(outcome.history).items()}
     return about(recipe, seed, root) | {
         "parameters": count_parameters(outcome.model),
         "history": curves,
