@@ -335,7 +335,7 @@ def pretrained_resnet18() -> nn.Module:
         ) from error
     backbone = resnet18_backbone()
     backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
-    backbone._pixel_spread = 1.0  # of the normalised images that trained it: `first_batch` compares
+    backbone._pixel_spread = 1.0  # `first_batch.IMAGENET`: it was trained on normalised images
     return backbone
 
 

@@ -17,6 +17,7 @@ from course_utils.models import SmallNet
 NETWORK = SmallNet(n_classes=10, widths=(16, 48), hidden=60)
 SMALL = SmallNet(100, widths=(32, 64, 96, 128), hidden=120)
 FEATURES = SmallNet().features
+TWICE = nn.Sequential(*2 * [nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2)])
 SCHEDULE = {"epochs": 120, "lr": 0.05, "step_epochs": 8, "gamma": 0.2}
 RATE = {"epoch": 11, "epochs": 30, "lr_min": 1e-4, "lr_max": 1e-2, "peak_epoch": 6}
 CYCLE = {"epochs": 24, "steps_per_epoch": 10, "lr_min": 0.1, "lr_max": 1.0, "peak_epoch": 12}
@@ -264,6 +265,10 @@ WRONG = [
         ((8, FEATURES), "how far apart"),
         ((32, FEATURES), "not quite the whole"),
         ((20, FEATURES), "before each layer"),
+        ((9, TWICE), "the pooling is missing"),
+        ((14, TWICE), "before the last pooling"),
+        ((19, TWICE), "before it, not after it"),
+        ((4, TWICE), "how far apart"),
     ),
     *cases(
         session1.dead_epochs,
@@ -519,6 +524,8 @@ WRONG = [
 RIGHT = [
     (session1.weights, (192_526, NETWORK), {}),
     (session1.receptive_field, (22, FEATURES), {}),
+    (session1.receptive_field, (16, TWICE), {}),
+    (session1.receptive_field, (6, nn.Sequential(nn.Conv2d(3, 8, 5), nn.MaxPool2d(2))), {}),
     (session1.dead_epochs, (24,), SCHEDULE),
     (session1.trains, (session1.loop,), {}),
     (session1.measures, (measure,), {}),

@@ -550,6 +550,9 @@ def test_folders_of_torchvision_know_their_classes():
     for part in (two, Subset(two, range(16))):
         [message] = fit(DataLoader(Folder(PIXELS, LABELS), 16, shuffle=True), validation=DataLoader(part, 16))
         assert "different classes, as 'cat' and 'dog': labels do not agree" in message
+    Two.classes = ("cat", "dog", "fox", "None")
+    [message] = fit(DataLoader(Folder(PIXELS, LABELS), 16, shuffle=True), validation=DataLoader(two, 16))
+    assert "as None and 'None'" in message
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
@@ -1028,6 +1031,7 @@ def test_imagenets_backbone_gets_pixels_that_are_not_normalised(monkeypatch):
     [message] = fit(full_batches(), transfer)
     assert "those that trained its frozen part by 1: normalise images as for the network" in message
     assert fit(full_batches(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), transfer) == []
+    assert fit(full_batches(mean=(0.4, 0.4, 0.4), std=(0.9, 0.9, 0.9)), transfer) == [], "of dark pictures"
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -1133,11 +1137,11 @@ def test_an_activation_after_the_last_layer(last, precision):
         (nn.Softmax(0), cross_entropy, "a softmax comes before cross"),
         (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "a softmax comes before cross"),
         (nn.ReLU(), lambda x, y: cross_entropy(x.view(-1, 3), y), "model ends in a Relu"),
-        (nn.ReLU6(), cross_entropy, "model ends in a Hardtanh"),
+        (nn.ReLU6(), cross_entropy, "model ends in a ReLU6"),
         (nn.Softplus(), cross_entropy, "model ends in a Softplus"),
         (nn.Hardswish(), cross_entropy, "model ends in a Hardswish"),
         (nn.Mish(), cross_entropy, "model ends in a Mish"),
-        (nn.SELU(), cross_entropy, "model ends in a Elu"),
+        (nn.SELU(), cross_entropy, "model ends in a SELU or ELU"),
     ],
 )
 def test_what_a_loss_of_ones_own_hands_to_cross_entropy(last, loss_fn, said, precision):
@@ -1174,8 +1178,30 @@ def test_a_first_loss_below_zero():
     def no_logarithm(logits, labels):
         return nn.functional.nll_loss(logits.softmax(1), labels)
 
-    [message] = fit(shuffled(), loss_fn=no_logarithm)
-    assert message.startswith("the first loss is -0.") and "is a logarithm missing" in message
+    messages = fit(shuffled(), loss_fn=no_logarithm, epochs=2)
+    assert set(messages) == {"the loss is below zero: is a logarithm missing, or a softmax before it?"}
+
+
+def test_a_penalty_may_bring_a_loss_below_zero():
+    """Pereyra et al. 2017, on networks that know the answer already."""
+
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.size = nn.Parameter(torch.tensor(4.0))
+
+        def forward(self, images):  # red, green or blue
+            return self.size * nn.functional.one_hot(images.mean((2, 3)).argmax(1), 3)
+
+    def penalised(logits, labels):
+        p = logits.softmax(1)
+        return cross_entropy(logits, labels) + 0.3 * (p * logits.log_softmax(1)).sum(1).mean()
+
+    images = torch.eye(3)[LABELS][:, :, None, None].expand(-1, -1, 8, 8).contiguous()
+    loader = [(images + 0.1 * torch.rand_like(images), LABELS)]
+    model = Sure()
+    assert penalised(model(loader[0][0]), LABELS) < 0
+    assert fit(loader, model, penalised, epochs=2) == []
 
 
 class SoftmaxToShow(SmallNet):
@@ -1187,7 +1213,10 @@ class SoftmaxToShow(SmallNet):
 def test_a_softmax_in_eval_mode_alone_is_told_once():
     model, validation = SoftmaxToShow(3, widths=(4, 8), hidden=8), BatchLoader(tiny_set(30), 10)
     [message] = fit(shuffled(), model, validation=validation, epochs=2)
-    assert message.startswith("in training the model returned logits, and now probabilities: the losses")
+    assert message.startswith("in training the model returned logits, and now probabilities: accuracies are")
+    with pytest.warns(TrainingWarning) as caught:
+        training.predict(model, validation)
+    assert [str(one.message)[:34] for one in caught] == ["the model returns probabilities, bu"[:34]]
 
 
 def test_batch_norm_without_running_averages():
@@ -1322,9 +1351,11 @@ def test_loaders_of_torchs_own_over_the_same_images():
     images = TensorDataset(torch.rand(96, 3, 32, 32), torch.arange(96) % 3)
     said = "the images that validate are those that train"
     both = Subset(images, range(80)), Subset(Subset(images, range(20, 96)), range(20, 76))
-    for train, validation in ((images, images), (images, both[1]), both, (both[1], images)):
+    for train, validation in ((images, images), (images, both[1]), both):
         [message] = fit(DataLoader(train, 16, shuffle=True), validation=DataLoader(validation, 16))
         assert message.startswith(said)
+    [message] = fit(DataLoader(Subset(images, range(16)), 16), validation=DataLoader(images, 16))
+    assert message == "most images that train are among those that validate: see data.split"
     drawn = Subset(images, torch.randperm(96)[:50])
     [message] = fit(DataLoader(drawn, 16, shuffle=True), validation=DataLoader(drawn, 16))
     assert message.startswith(said)

@@ -81,11 +81,11 @@ def test_the_pretrained_network_gets_a_new_last_layer_and_two_rates(monkeypatch)
     fetched = []
     plain = torchvision.models.resnet18
     monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: fetched.append(weights) or plain())
-    given = {"torch": torch, "v2": v2, "n_classes": 3}
+    given = {"torch": torch, "v2": v2}
     exec(block("recipe.md", "resnet18("), given)
     assert fetched == [torchvision.models.ResNet18_Weights.DEFAULT]
-    picture = given["shown"](Image.new("RGB", (300, 260)))
-    assert given["network"](picture[None].repeat(2, 1, 1, 1)).shape == (2, 3)
+    pictures = [given[name](Image.new("RGB", (300, 260))) for name in ("shown", "as_it_is")]
+    assert given["network"](torch.stack(pictures)).shape == (2, 10)
     rates = {id(p): group["lr"] for group in given["optimizer"].param_groups for p in group["params"]}
     for name, weights in given["network"].named_parameters():
         assert rates[id(weights)] == (0.03 if name in ("fc.weight", "fc.bias") else 0.003), name

@@ -45,9 +45,8 @@ def entry(recipe: recipes.Recipe, recorded: list[dict[str, Any]]) -> dict[str, A
 def stills() -> dict[str, Figure]:
     """The page's three figures as they are before anyone turns a knob."""
     planned = schedules.rates_of(lambda optimizer: StepLR(optimizer, 5, gamma=0.2), 330, lr=0.1)
-    cycle = schedules.rates_of(
-        lambda optimizer: schedules.one_cycle(optimizer, EPOCHS, BATCHES, 0.001, 0.1, 5), EPOCHS * BATCHES
-    )
+    plan = EPOCHS, BATCHES, 0.001, 0.1, 5
+    cycle = schedules.rates_of(lambda optimizer: schedules.one_cycle(optimizer, *plan), EPOCHS * BATCHES)
     steps = plots.schedule(planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True)
     title = "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"
     runs = figures.curves({name: name for name in ("smallnet-source", "smallnet-best")})

@@ -53,8 +53,7 @@ def flow(parts: dict[str, nn.Module]) -> Figure:
             boxes.text(8, row + 0.36, "X + R(X)", color="#9a4400", size=plots.SMALL_LETTERS, va="center")
     names, weights = ["picture", *parts], [0, *map(count_parameters, parts.values())]
     boxes.set_yticks(range(len(names)), names)
-    boxes.set(xlim=(-0.14 * widest, 1.05 * widest), ylim=(len(names) - 0.4, -0.75))
-    boxes.set(xticks=[], xlabel="shape")
+    boxes.set(xlim=(-0.14 * widest, 1.05 * widest), ylim=(len(names) - 0.4, -0.75), xticks=[], xlabel="shape")
     columns = (bars, weights, "weights", 0), (work, products, "products\n(millions)", 1)
     for axes, numbers, label, digits in columns:
         drawn = axes.barh(range(len(names)), numbers, height=0.4, color=plots.BLUE)

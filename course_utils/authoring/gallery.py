@@ -113,8 +113,8 @@ def percent(share: float) -> str:
     return "< 1 %" if share < 0.005 else "> 99 %" if share >= 0.995 else f"{100 * share:.0f} %"
 
 
-def pairs_of(name: str, root: Path | None, n: int = 4, shown: int = 5) -> Iterator[Group]:
-    """A network's `n` commonest mistakes, and of each the `shown` pictures on which it is surest."""
+def pairs_of(name: str, root: Path | None, n: int = 4) -> Iterator[Group]:
+    """A network's `n` commonest mistakes, and of each the five pictures on which it is surest."""
     one = answers(name, root)
     counts = confusion_matrix(one.labels, one.said, one.test.n_classes)
     of = counts.sum(1)
@@ -122,8 +122,8 @@ def pairs_of(name: str, root: Path | None, n: int = 4, shown: int = 5) -> Iterat
     for place in np.argsort(-counts, axis=None, kind="stable")[:n]:
         true, said = divmod(int(place), len(counts))
         title = f"{name}: {one.name(true)} → {one.name(said)} ({counts[true, said]} of {of[true]:,})"
-        chosen = one.surest((one.labels == true) & (one.said == said), shown)
-        yield one.group(title, chosen, lambda i: percent(one.sure[i]), columns=shown, narrow=shown)
+        chosen = one.surest((one.labels == true) & (one.said == said), 5)
+        yield one.group(title, chosen, lambda i: percent(one.sure[i]), columns=5, narrow=5)
 
 
 def extremes_of(one: Answers, label: int, each: int = 2) -> Group:
@@ -245,9 +245,7 @@ def sprint_images(root: Path | None) -> Figure:
         loader = data.BatchLoader(one, 1, augment=Augment(0, 0.5, 0, 0, alternate=alternate))
         epochs = [pictures_of(next(iter(loader))[0], loader)[0] for _ in range(8)]
         groups.append(Group(title, epochs, [f"epoch {k}" for k in range(1, 9)]))
-    fill, grey = (
-        torch.tensor(colour, dtype=torch.uint8) for colour in (transforms.mean_colour(mean), [128] * 3)
-    )
+    fill, grey = (torch.tensor(one, dtype=torch.uint8) for one in (transforms.mean_colour(mean), [128] * 3))
     pixels = torch.from_numpy(images)
     small = sprint.shrink(pixels.permute(0, 3, 1, 2).float(), 24).permute(0, 2, 3, 1).round().to(torch.uint8)
     mirrored = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="reflect")

@@ -80,9 +80,7 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 def cells_of(notebook: NotebookNode) -> list[list[str]]:
     """What two notebooks must agree in: each cell's type, tags and options, then its lines; no set-up cell."""
-    return [
-        [about(cell), *cell.source.split("\n")] for cell in notebook.cells if not repository.is_setup(cell)
-    ]
+    return [[about(one), *one.source.split("\n")] for one in notebook.cells if not repository.is_setup(one)]
 
 
 def about(cell: NotebookNode) -> str:
@@ -153,8 +151,8 @@ def take_over(notebook: Path) -> None:
 # --- Running them.
 
 
-def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600) -> None:
-    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; a cell has `timeout` seconds.
+def execute(folder: Path = NOTEBOOKS, profile: str = "quick") -> None:
+    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; a cell has ten minutes.
 
     Exercises are not run: they fail until they are solved. A cell that fails raises nbclient's CellExecutionError, and
     the file stays as it was.
@@ -164,7 +162,7 @@ def execute(folder: Path = NOTEBOOKS, profile: str = "quick", timeout: int = 600
     for path in made:
         notebook = read(path)
         try:
-            run_cells(notebook, folder, profile, timeout)
+            run_cells(notebook, folder, profile, timeout=600)
         except Exception as error:
             error.add_note(f"while executing {path}")
             raise

@@ -28,7 +28,9 @@ INSIDE = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Pa
 LARGEST_INPUT = 100  # normalised pixels stay below ten, bytes come up to 255
 SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well above
 ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
-ACTIVATIONS = tuple("Relu Sigmoid Gelu Tanh LeakyRelu Silu Hardtanh Softplus Hardswish Mish Elu".split())
+ACTIVATIONS = {name: name for name in "Relu Sigmoid Gelu Tanh LeakyRelu Silu Softplus Hardswish Mish".split()}
+ACTIVATIONS |= {"Hardtanh": "ReLU6", "Elu": "SELU or ELU"}  # as torch names an operation, and we
+IMAGENET = 1.0  # the spread of the pixels that a pretrained network learned from
 RANDOM = "Rand|ColorJitter|TrivialAugment|AutoAugment|AugMix|ElasticTransform|OneOf|SomeOf"
 FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
 
@@ -156,9 +158,10 @@ def check(
     if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
         check_labels(later, logits.shape[1])
     if torch.is_inference_mode_enabled():
-        compare(model, loader, images, logits if wants_logits(loss_fn) else None, int(labels.max()))
+        n_logits = logits.shape[1] if wants_logits(loss_fn) else 0
+        compare(model, loader, images, gives(logits, loss_fn), n_logits, int(labels.max()))
     else:
-        note(model, loader, images, logits)
+        note(model, loader, images, gives(logits, loss_fn))
     doubt(images, labels, logits, loss_fn, loader, model.training)
 
 
@@ -185,13 +188,15 @@ def check_logits(images: Tensor, labels: Tensor, logits: Tensor) -> None:
 
 
 def check_eval_mode(model: nn.Module, moved: bool) -> None:
-    """Warn of a network that is partly in train mode: random numbers were drawn (`moved`), or a list holds norms."""
+    """Warn of a network that is partly in train mode: random numbers were drawn (`moved`), a list holds norms, or a
+    norm has no averages.
+    """
     name = type(model).__name__
     if moved:
         advice = "give functional dropout training=self.training, and keep layers in nn.ModuleList"
         warn(f"{name} draws random numbers in eval mode: if not meant, {advice}")
     if any(isinstance(layer, _BatchNorm) and layer.running_mean is None for layer in model.modules()):
-        advice = "so an answer depends on the others in its batch: leave out track_running_stats=False"
+        advice = "so an answer depends on its batch: if not meant, leave out track_running_stats=False"
         warn(f"a batch norm of {name} has no running averages, {advice}")
     if hidden_norms(model):
         advice = "they go on training, and measuring moves their batch norm: keep them in nn.ModuleList"
@@ -326,7 +331,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
         doubt_own_loss(float(loss.detach()), logits.detach().float(), labels)
     nodes = graph_of(loss)
     if (last := before_softmax(nodes)) in ACTIVATIONS:
-        warn(f"the model ends in a {last}, but cross entropy wants logits: leave it out")
+        warn(f"the model ends in a {ACTIVATIONS[last]}, but cross entropy wants logits: leave it out")
     elif plain and are_probabilities(logits):
         warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
     elif last == "Softmax":
@@ -346,19 +351,20 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
 
 
 def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
-    """Warn of a loss that is cross entropy, but for its sign or for a sum or mean too many."""
+    """Warn of a loss that is cross entropy, but for its sign or for a sum or mean too many, or that is below zero."""
     plain = float(nn.functional.cross_entropy(logits, labels.to(logits.device).long()))
     slips = {-plain: "of the wrong sign: put a minus before the logarithm"}
     if len(labels) > 2:
         slips[plain * len(labels)] = "summed over the batch: take the mean over images"
+    if logits.shape[1] > 2 < len(labels):  # of two classes, a focal loss begins at as little
         slips[plain / len(labels)] = "divided by the size of the batch once too often"
     if logits.shape[1] > 2:
         slips[plain / logits.shape[1]] = "averaged over classes as well: sum over these, then take the mean"
     for value, slip in slips.items():
         if plain and math.isclose(loss, value, rel_tol=0.02):
             return warn(f"the loss looks like cross entropy {slip}, if that is not meant")
-    if loss < 0:
-        warn(f"the first loss is {loss:.2g}, below zero: is a logarithm missing, or a softmax before it?")
+    if loss < 0 and plain > math.log(logits.shape[1]) / 2:  # later a penalty may outweigh cross entropy
+        warn("the loss is below zero: is a logarithm missing, or a softmax before it?")
 
 
 def graph_of(loss: Tensor) -> set:
@@ -377,7 +383,7 @@ def before_softmax(nodes: set) -> str:
         if kind(node) == "LogSoftmax":
             while kind(node := node.next_functions[0][0]) in ("ToCopy", "View", "UnsafeView", "Clone"):
                 pass
-            if kind(node) in (*ACTIVATIONS, "Softmax"):
+            if kind(node) in (*ACTIVATIONS, "Softmax") and getattr(node, "_saved_min_val", 0) >= 0:
                 return kind(node)
     return ""
 
@@ -459,22 +465,24 @@ TRAINED_ON = weakref.WeakKeyDictionary()  # and what was said of it
 SPREAD = "_pixel_spread"
 
 
-def note(model: nn.Module, loader, images=None, logits=None, anew: bool = False) -> None:
+def note(model: nn.Module, loader, images=None, given: str | None = None, anew: bool = False) -> None:
     """Remember what `model` is trained on and gives; with `anew`, whatever was said before may be said again."""
-    network, about = unwrap(model), about_batch(loader, images, logits)
+    network, about = unwrap(model), about_batch(loader, images, given)
     known, said = TRAINED_ON.get(network, ({}, set()))
     same = not anew and all(known.get(name) == about[name] for name in ("classes", "scaling"))
     TRAINED_ON[network] = about, said if same else set()
     if about["spread"] is not None:
-        check_frozen_parts(network, about["spread"])
+        check_frozen_parts(network, about["spread"], about["scaling"])
 
 
-def check_frozen_parts(network: nn.Module, spread: float) -> None:
+def check_frozen_parts(network: nn.Module, spread: float, scaling: list[float] | None) -> None:
     """Warn where a frozen part in eval mode, such as a backbone, learned from images that were normalised otherwise."""
     for part in network.modules():
         ours = vars(part).get(SPREAD)
         if any(weight.requires_grad for weight in part.parameters()):
             vars(part)[SPREAD] = spread  # in an attribute, which copies of the part carry
+        elif ours == IMAGENET and scaling and max(scaling[3:]) < 1:
+            continue  # they are normalised; dark pictures spread by less even so
         elif ours and not part.training and not AGREE["spread"](ours, spread):
             found = f"the pixels spread by {spread:.2g}, those that trained its frozen part by {ours:.2g}"
             return warn(f"{found}: normalise images as for the network that the part was taken from")
@@ -499,12 +507,14 @@ AGREE = {  # whether two loaders say the same, but for rounding to three digits 
 }
 
 
-def compare(model: nn.Module, loader, images=None, logits=None, highest: int = 0) -> None:
+def compare(
+    model: nn.Module, loader, images=None, given: str | None = None, n_logits: int = 0, highest: int = 0
+) -> None:
     """Warn, once, where `model` is measured on images of other or fewer classes, or normalised in another way, or
     where it gives something else than in training.
     """
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
-    theirs, n_logits = about_batch(loader, images, logits), 0 if logits is None else logits.shape[1]
+    theirs = about_batch(loader, images, given)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
@@ -521,12 +531,12 @@ def compare(model: nn.Module, loader, images=None, logits=None, highest: int = 0
         found = f"the pixels spread by {theirs['spread']:.2g}, those that trained the network by {ours['spread']:.2g}"
         warn(f"{found}: if that is not meant, normalise both alike")
     if "classes" in differ - said:
-        pairs = zip_longest(ours["classes"], theirs["classes"], fillvalue="none")
+        pairs = zip_longest(ours["classes"], theirs["classes"], fillvalue=None)
         found = "as {!r} and {!r}".format(*next(pair for pair in pairs if pair[0] != pair[1]))
         warn(f"training and measuring have different classes, {found}: labels do not agree")
     if "gives" in differ - said:
         found = f"in training the model returned {ours['gives']}, and now {theirs['gives']}"
-        warn(f"{found}: the losses cannot be compared")
+        warn(f"{found}: accuracies are the same, but losses cannot be compared")
     said |= differ
 
 
@@ -538,7 +548,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model if inner is None else unwrap(inner)
 
 
-def about_batch(loader, images: Tensor | None = None, logits: Tensor | None = None) -> dict:
+def about_batch(loader, images: Tensor | None = None, given: str | None = None) -> dict:
     """A loader's classes and scaling, the spread of a batch's pixels, and what a network gives; None if not known."""
     dataset = whole(getattr(loader, "dataset", loader))  # a `BatchLoader` has its `ImageSet` itself
     classes = getattr(getattr(dataset, "image_set", dataset), "classes", None)
@@ -548,13 +558,19 @@ def about_batch(loader, images: Tensor | None = None, logits: Tensor | None = No
     known = all(isinstance(one, Tensor) for one in both)
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
     spread = None if images is None or len(images) < FEWEST else float(images.float().std())
-    gives = None if logits is None else "probabilities" if are_probabilities(logits) else "logits"
     return {
         "classes": classes and tuple(map(str, classes)),
         "scaling": scaling,
         "spread": spread,
-        "gives": gives,
+        "gives": given,
     }
+
+
+def gives(logits: Tensor, loss_fn) -> str | None:
+    """What a network gives to cross entropy, in a word; None where another loss asks, or nobody."""
+    if loss_fn is None or not wants_logits(loss_fn):
+        return None
+    return "probabilities" if are_probabilities(logits) else "logits"
 
 
 def gives_as_stored(loader) -> bool:

@@ -134,8 +134,11 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders", l
 def check_overlap(loader, validation_loader) -> None:
     """Warn where more than half of what validates is trained on, or more than half of what trains validates."""
     (data, trained), (other, measured) = map(loaded, (loader, validation_loader))
-    if data is other is not None and len(trained & measured) > min(len(trained), len(measured)) / 2:
+    both = len(trained & measured) if data is other is not None else 0
+    if both > len(measured) / 2:
         warn("the images that validate are those that train, and say nothing about others: see data.split")
+    elif both > len(trained) / 2:
+        warn("most images that train are among those that validate: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
     if ours is None or theirs is None or ours.name == theirs.name:  # a part of it, which may be meant
         return

@@ -29,9 +29,9 @@ class Checkpoint:
     The file is written whole or not at all, and the one before stays as `<name>.previous`. A file with a wrong checksum
     is set aside as `<name>.damaged`, and the previous one is used. Raises ValueError where the path cannot be written,
     `recipe` or a setting could not be read back, and where the file belongs to another run: with another recipe, model,
-    loss, optimizer, schedule or precision, other trainable weights or other data, and where it has more epochs than
-    this run. Of a `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels; not its transforms
-    and seed. Of a function, such as a `LambdaLR`'s, it does not know what is inside.
+    loss, optimizer, schedule or precision, other trainable weights, other data or another class of loader, and where it
+    has more epochs than this run. Of a `DataLoader` it knows batches and, over a `PerImageDataset`, images and labels;
+    not its transforms and seed. Of a function, such as a `LambdaLR`'s, it does not know what is inside.
     """
 
     def __init__(self, path: Path | str, recipe: dict[str, Any] | None = None):

@@ -137,8 +137,7 @@ TEN_EPOCHS = [START, BATCH_128, DEEP, WIDE]
 # The source does not say at which rate it compared these. A tenth of the rate that it ended with is tried as well; the
 # last of the second series is smallnet-sgd-0.01.
 TEN_EPOCHS += [
-    vary(one, f"{one.name}-0.01", f"{one.about}, at a rate of 0.01", **sgd(0.01))
-    for one in (START, BATCH_128, DEEP)
+    vary(one, f"{one.name}-0.01", f"{one.about}, at a rate of 0.01", **sgd(0.01)) for one in TEN_EPOCHS[:3]
 ]
 TEN_EPOCHS += [
     vary(WIDE, f"smallnet-{name.lower()}-{lr:g}", f"S8: {name} at a rate of {lr:g}, 10 epochs", **make(lr))
@@ -196,19 +195,16 @@ HEAD = vary(
     network="TransferNet", **net(backbone="resnet-fast"), normalise=True, epochs=10, **adam(1e-3),
 )
 MOVING = {"network": "TransferNet", **net(backbone="resnet18", moving_norm=True)}
-TRANSFER = [HEAD]
-TRANSFER += [
-    vary(HEAD, f"transfer-{name}", f"S18: {about}", **changes)
-    for name, about, changes in [
+TRANSFER = [
+    HEAD,
+    *(vary(HEAD, f"transfer-{name}", f"S18: {about}", **changes) for name, about, changes in [
         ("random", "a new head on a frozen random ResNet-18", net(backbone="resnet18")),
         ("random-norm", "the same in train mode: its batch norm follows the pictures", MOVING),
         ("fine-tuned", "transfer-resnet, all of it trained on", net(backbone="resnet-fast", frozen=False)),
         ("random-custom", "the network of transfer-resnet, random and frozen", net(backbone="CustomResNet")),
         ("scratch", "the same, all of it trained", net(backbone="CustomResNet", frozen=False)),
         ("imagenet", "a new head on ResNet-18 with ImageNet's weights; fetches them", net()),
-    ]
-]
-TRANSFER += [
+    ]),
     vary(SMALLNET, "transfer-random-source", "S18: transfer-random-norm with smallnet-source's plan", **MOVING),
 ]
 
@@ -249,16 +245,13 @@ RESNET_CLAIMS = [
     vary(EIGHT, "resnet-8-no-skip", "R3: R(X) for X + R(X)", **net(skip=False)),
     vary(EIGHT, "resnet-8-scaled", "R3: the logits times an eighth", **net(logit_scale=0.125)),
     EIGHT_SGD,
-]
-RESNET_CLAIMS += [
-    vary(EIGHT_SGD, f"resnet-8-sgd-{name}", f"R3: {about}", **changes)
-    for name, about, changes in [
+    *(vary(EIGHT_SGD, f"resnet-8-sgd-{name}", f"R3: {about}", **changes) for name, about, changes in [
         ("scaled", "SGD for Adam, and the logits times an eighth", net(logit_scale=0.125)),
         # Scaled logits do two things, each tried alone here: they start small and learn slowly.
         ("small-head", "only the small start of scaled logits", net(head_scale=0.125)),
         ("slow-head", "only the slow last layer of scaled logits", net(logit_scale=0.125, head_scale=8.0)),
         ("0.0125", "SGD for Adam, at an eighth of that rate", sgd(0.0125) | cycle(0.000125, 0.0125, 2)),
-    ]
+    ]),
 ]
 # fmt: on
 

@@ -176,9 +176,8 @@ def fingerprints(recipe: Recipe, root: Path | None = None) -> dict[str, str]:
     """
     parts = zip(("train", "test"), data.load(recipe.data, root), strict=True)
     found = {name: cifar.fingerprint(part.images, part.labels) for name, part in parts}
-    if backbone := records.backbone_weights(recipe):
-        found["backbone"] = backbone
-    return found
+    backbone = records.backbone_weights(recipe)
+    return found | ({"backbone": backbone} if backbone else {})
 
 
 # ---- what was saved, checked ----

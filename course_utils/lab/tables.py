@@ -257,9 +257,9 @@ def span(part: Part) -> str:
     return f"{low} to {high} {unit}"
 
 
-def dots(part: Part, width: int = 140) -> Html:
+def dots(part: Part) -> Html:
     """The runs as dots on their interval, the claimed range as a band behind them, and a vertical line at no effect."""
-    unit, values, found = part.quantity.unit, part.quantity.values(), part.quantity.estimate()
+    unit, values, found, width = part.quantity.unit, part.quantity.values(), part.quantity.estimate(), 140
     no_effect = {"points": [0.0], "×": [1.0]}.get(unit, [])
     shown = [one for one in (*values, *no_effect, part.low, part.high) if math.isfinite(one)]
     margin = 0.1 * (max(shown) - min(shown)) or 1
