@@ -254,8 +254,7 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], n: int = 10) -> Fi
     """The `n` largest shares off the diagonal of a confusion matrix, as bars: true class → predicted class."""
     shares = row_percents(matrix, classes)
     np.fill_diagonal(shares, 0)
-    worst = [k for k in np.argsort(-shares, axis=None, kind="stable")[:n] if shares.flat[k] > 0]
-    if not worst:
+    if not (worst := [k for k in np.argsort(-shares, axis=None, kind="stable")[:n] if shares.flat[k] > 0]):
         return say("no mistakes in this matrix")
     pairs = [divmod(k, len(classes)) for k in worst]
     figure, axes = plt.subplots(figsize=(WIDTH, 1 + 0.32 * len(pairs)), layout="constrained")

@@ -65,8 +65,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], path: Path | str) -> 
         raise ValueError(f"{path} holds more than weights ({others[0]}): is it a checkpoint of `fit`?")
     names = {plain_name(name): name for name in model.state_dict()}
     state = {names.get(plain_name(name), name): tensor for name, tensor in state.items()}
-    states = model.state_dict(), state
-    ours, theirs = ({name: tuple(tensor.shape) for name, tensor in one.items()} for one in states)
+    ours, theirs = ({k: tuple(v.shape) for k, v in one.items()} for one in (model.state_dict(), state))
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             found = f"is expected as {ours.get(name, 'absent')}, found {theirs.get(name, 'absent')}"

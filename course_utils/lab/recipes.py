@@ -280,7 +280,6 @@ def get(name: str) -> Recipe:
 
 def matching(pattern: str) -> list[Recipe]:
     """The recipes whose names match `pattern` ("smallnet-*"), in the table's order; a ValueError if none does."""
-    found = [recipe for name, recipe in RECIPES.items() if fnmatch(name, pattern)]
-    if not found:
+    if not (found := [recipe for name, recipe in RECIPES.items() if fnmatch(name, pattern)]):
         raise ValueError(f"no recipe matches {pattern!r}: choose among {', '.join(sorted(RECIPES))}")
     return found

@@ -172,9 +172,7 @@ class FirstEpoch(Quantity):
 
     def values(self) -> list[float]:
         curves = [run["history"]["validation_accuracy"] for run in runs_of(self.recipe)]
-        reached = (
-            [k for k, value in enumerate(curve, 1) if 100 * (value or 0) >= self.percent] for curve in curves
-        )
+        reached = ([k for k, x in enumerate(curve, 1) if 100 * (x or 0) >= self.percent] for curve in curves)
         return [float(min(epochs, default=math.inf)) for epochs in reached]
 
 
