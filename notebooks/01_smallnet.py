@@ -65,7 +65,9 @@ recipe = lessons.for_lesson("smallnet")
 # *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. To try
 # another setting, add a cell below the first:
 # `from dataclasses import replace; recipe = replace(recipe, batch_size=32)`, or `recipe.optimizer_args["lr"] = 0.05`
-# for one in a dictionary. (With other `network_args`, a later cell has to make `restored` with the same.)
+# for one in a dictionary. This notebook reads `data`, `validation`, `network_args`, `batch_size`, `epochs`,
+# `optimizer_args` and `schedule_args`; the recipe's other settings have no effect here. For another optimizer or loss,
+# change the cell that makes it.
 #
 # ## The data
 #
@@ -150,10 +152,11 @@ def stage(c, d):
 
 # %% [markdown]
 # Training shows the network a *batch* of pictures at a time. Batch normalisation keeps the values of each channel on
-# one scale, which makes training faster: it subtracts the batch's mean and divides by its standard deviation. In *eval
-# mode*, when the network only answers, it uses running averages of these two instead. Dropout sets some values to zero
-# at random; you will see what for. ReLU sets negative values to zero: without something of this kind between them, two
-# layers could do no more than one. (ReLU after pooling gives the same result as before it, with a quarter of the work.)
+# one scale, which makes training faster: from each channel it subtracts the mean over the batch and over all places,
+# and divides by the standard deviation. In *eval mode*, when the network only answers, it uses running averages of
+# these two instead. Dropout sets some values to zero at random, but only while training; you will see what for. ReLU
+# sets negative values to zero: without something of this kind between them, two layers could do no more than one. (ReLU
+# after pooling gives the same result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which
 # every input value contributes to every output value. Two of them turn the 2,048 into one number for each class.
@@ -181,8 +184,10 @@ class Network(nn.Module):
 network = Network()
 
 # %% [markdown]
-# `forward` says how pictures become answers. That is all you have to write: PyTorch works out from it how each weight
-# should change.
+# `forward` says how pictures become answers. That is all you have to write: PyTorch records every operation on the way
+# forward, and `loss.backward()` goes through them in reverse: by the *chain rule*, each layer multiplies the gradient
+# that arrives by its own derivative and hands it on. This is *backpropagation*; it takes about twice as long as the way
+# forward.
 #
 # ## The budget, by hand
 #
@@ -237,7 +242,8 @@ for kind, weights in layer_table(network):
 # 3,624 weights to spare.
 #
 # The course's package has the same network under the name `SmallNet`, with arguments for all that the book varies. Give
-# it your network's weights, and it gives your network's answers.
+# it your network's weights, and it gives your network's answers. (`torch.no_grad()`: no backward pass will come, so
+# PyTorch need not record anything.)
 
 # %%
 packaged = SmallNet(n_classes=100)
@@ -250,13 +256,13 @@ with torch.no_grad():
     yours, theirs = network.eval()(noise), packaged.eval()(noise)
 assert yours.shape == theirs.shape == (8, 100)
 assert torch.allclose(yours, theirs, atol=1e-5)
-print("the same weights, the same logits")
+print("the same weights, the same answers")
 
 # %% [markdown]
 # From here on we use the package's. It has the same layers, with a faster dropout that draws different random numbers.
 # (So `Network` is not trained below. To train a network of your own, write a class of another name, as the checks above
-# are about this one. Build it as `model` and again as `restored`, with a `head` whose last layer has 420 inputs: a
-# later cell takes that layer off.)
+# are about this one. Build it in each place below that builds `SmallNet(n_classes, **recipe.network_args)`, and let it
+# end in a `head` like the one above: a later cell takes off that sequence's last, linear layer.)
 #
 # The project started from a smaller network: two stages, and 200 neurons in the first dense layer. Would you expect it
 # to have fewer weights than the same network with a third stage?
@@ -286,9 +292,10 @@ with torch.no_grad():
 assert values.shape == (2, 100)
 
 # %% [markdown]
-# With padding, convolutions do not shrink the picture; only pooling does. The last line is the shape of the **logits**,
-# one for each class: any real numbers, the larger the likelier. The *softmax* turns them into probabilities: raise $e$
-# to each, and divide by the sum. Three logits of 2, 1 and 0 give 0.67, 0.24 and 0.09.
+# With padding, convolutions do not shrink the picture; only pooling does. The last line gives the shape of the
+# **logits**, one for each class. They may be any real numbers; the larger a logit, the likelier its class. The
+# *softmax* turns them into probabilities: raise $e$ to each, and divide by the sum. Three logits of 2, 1 and 0 give
+# 0.67, 0.24 and 0.09.
 #
 # The *loss* says how wrong an answer is: the **cross entropy**, minus the logarithm of the probability of the right
 # class. It is 0.41 if the first of the three is right, and 2.41 if the last is.
@@ -380,8 +387,8 @@ def step_decay(optimizer):
     )
 
 
-print(recipe.optimizer, recipe.optimizer_args)
-print(recipe.schedule, recipe.schedule_args, f"for {recipe.epochs} epochs")
+print("SGD with", recipe.optimizer_args)
+print("steps with", recipe.schedule_args, f"for {recipe.epochs} epochs")
 
 # %% [markdown]
 # ## The training loop
@@ -415,6 +422,23 @@ def train_one_epoch(network, loader, loss_fn, optimizer):
 # Without `zero_grad`, each step would add its gradients to those of all steps before. The three totals are there only
 # to report the loss and the accuracy.
 #
+# Try it on the simplest network of all: one dense layer from the pixels to the classes, a *linear* model. It is the
+# baseline: most of what SmallNet gains over it, it owes to its other layers. (Five epochs at one rate, which nobody
+# tuned.)
+
+# %% tags=["nbval-ignore-output"]
+training.seed_everything(0)
+linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, n_classes))
+optimizer = torch.optim.SGD(linear.parameters(), lr=0.01, momentum=0.9)
+train_loader.epoch = 0  # the same order of pictures every time
+for _ in range(5):
+    train_one_epoch(linear, train_loader, loss_fn, optimizer)
+
+_, accuracy = training.validate_epoch(linear, validation_loader, loss_fn)
+print(f"a linear model: {count_parameters(linear):,} weights, {accuracy:.1%}")
+print(f"a guess: {1 / n_classes:.1%}")
+
+# %% [markdown]
 # `train_epoch` in the package is this loop, made ready for graphics cards and for 16-bit numbers. On the same batches,
 # from the same weights, it has the same loss.
 
@@ -463,8 +487,9 @@ history = training.fit(
 )
 
 # %% [markdown]
-# Numbers in a column hide their shape. Draw them. (*Top-1* accuracy, here as everywhere in the course, counts an answer
-# as right if the likeliest class is the true one.)
+# Compare the last of these accuracies with the linear model's. Numbers in a column hide their shape. Draw them.
+# (*Top-1* accuracy, here as everywhere in the course, counts an answer as right if the likeliest class is the true
+# one.)
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Three panels over the epochs of the run above: training and validation loss fall, validation accuracy rises, and the learning rate drops in steps."}}
 plots.learning_curves(history, title=f"SmallNet on {recipe.data}")
@@ -491,7 +516,7 @@ plt.show()
 # images only.
 #
 # The figure shows the mean over several runs that differ in their seed. Each seed gives entirely different weights and
-# a slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.67 % on the test
+# a slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.66 % on the test
 # images. Always report how far apart the runs lie:
 
 # %% tags=["remove-input"]
@@ -508,7 +533,7 @@ for run in recorded:
 # gap again, this time in accuracy.
 
 # %%
-ten_name = {"shapes100": "shapes10", "cifar100": "cifar10"}[recipe.data]
+ten_name = "cifar10" if recipe.data.startswith("cifar") else "shapes10"
 ten_train, ten_test = data.load(ten_name)
 ten_train, ten_validation = data.split(ten_train, validation=0.1, seed=0)
 few_train = data.take(ten_train, 500, seed=0)
@@ -548,7 +573,7 @@ def train_on_few(augment=None, **dropout):
 # %% tags=["nbval-ignore-output"]
 no_dropout = {"conv_dropout": 0, "dense_dropout": 0}
 no_remedy, gap_without = train_on_few(**no_dropout)
-assert gap_without > 12
+assert gap_without > 12, "it has not learned the 500 by heart"
 
 # %% [markdown]
 # The network is right about nearly all of the pictures that it was trained on, and about far fewer of the others.
@@ -567,11 +592,12 @@ with_dropout, gap_dropout = train_on_few()
 with_augmentation, gap_augmented = train_on_few(
     Augment(hole=0, hole_chance=0), **no_dropout
 )
-assert gap_augmented < min(gap_without, gap_dropout) - 4
+narrower = min(gap_without, gap_dropout) - gap_augmented
+assert narrower > 4, f"augmentation narrows the gap by {narrower:.1f} points"
 if recipe.data == "shapes100":
     ends = (no_remedy, with_augmentation)
     before, after = (curves.validation_accuracy[-1] for curves in ends)
-    assert after > before
+    assert after > before, "augmentation does not help here"
 
 # %% [markdown]
 # Only augmentation narrows the gap noticeably. On the drawn shapes it also raises validation accuracy. Here are the
@@ -622,7 +648,7 @@ for name, about in names.items():
 # %%
 files.save_weights(model, "../weights/smallnet.pt")
 
-restored = SmallNet(n_classes)
+restored = SmallNet(n_classes, **recipe.network_args)
 files.load_weights(restored, "../weights/smallnet.pt")
 for name, tensor in model.state_dict().items():
     assert torch.equal(tensor.cpu(), restored.state_dict()[name]), name
@@ -673,7 +699,8 @@ plt.show()
 #
 # Back to ten classes with fifty pictures each. Take the network that you trained above on all hundred classes, but
 # without its last layer (the *backbone*). **Freeze** its weights, so that training leaves them as they are, and train a
-# new last layer, the *head*. The backbone's features were learned for other classes; are they of use?
+# new last layer, the *head*. (What `Network` calls its `head` has two dense layers; the first of them stays with the
+# backbone.) The backbone's features were learned for other classes; are they of use?
 #
 # (In the quick profile this is transfer at its easiest: `shapes10` has the pictures of `shapes100`, named by their shape
 # alone. In the full profile, CIFAR-10 has other pictures and other classes.)
@@ -685,8 +712,8 @@ plt.show()
 few_loader = BatchLoader(few_train, 50, shuffle=True, seed=0)
 few_test_loader = BatchLoader(ten_test, 250)
 
-trained_backbone = headless(restored)
-transfer = TransferNet(10, backbone=trained_backbone, n_features=420)
+n_features = restored.head[-1].in_features
+transfer = TransferNet(10, headless(restored), n_features)
 trainable = count_parameters(transfer, trainable=True)
 print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 
@@ -698,7 +725,7 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 # explains.
 
 
-# %% tags=["nbval-ignore-output", "slide-output"]
+# %%
 def train_head(network, loader=few_loader, test_loader=few_test_loader):
     training.seed_everything(0)
     network = network.to(device)
@@ -717,8 +744,13 @@ def train_head(network, loader=few_loader, test_loader=few_test_loader):
     return training.evaluate(network, test_loader)
 
 
+# %% [markdown]
+# Both get the same head, the same pictures in the same order, and twenty epochs.
+
+# %% tags=["nbval-ignore-output", "slide-output"]
 training.seed_everything(0)
-random_backbone = TransferNet(10, backbone=headless(SmallNet()), n_features=420)
+untrained = SmallNet(n_classes, **recipe.network_args)
+random_backbone = TransferNet(10, headless(untrained), n_features)
 print(f"new head on the trained backbone: {train_head(transfer):.1%}")
 print(f"new head on a random backbone:    {train_head(random_backbone):.1%}")
 print("a guess:                          10 %")
@@ -727,8 +759,9 @@ print("a guess:                          10 %")
 # The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check
 # first that the weights arrived.
 #
-# In the full profile the same is tried with the best-known backbone of all, torchvision's ResNet-18 with weights from
-# ImageNet. It expects pictures that are normalised in the same way as its training pictures. The weights have to be
+# The full profile tries the same with the best-known backbone of all, torchvision's ResNet-18 with weights from
+# ImageNet. It expects pictures of 224×224 pixels, normalised in the same way as its training pictures. Ours shrink to a
+# single place before its last layer, so the result shows less than the backbone is worth. The weights have to be
 # fetched; without an internet connection you get a message that says what to do.
 
 # %% tags=["nbval-ignore-output"]
@@ -751,12 +784,13 @@ else:
 #
 # Set `my_picture` to the path of a picture, with forward slashes on Windows, too: `"C:/Users/me/cat.jpg"`. It may be a
 # photograph, a drawing or a screenshot, as PNG, JPEG or WebP (save a phone's HEIC as JPEG first). It is cut to a square
-# and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by
-# code.
+# and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get a picture that is drawn
+# by code.
 #
 # In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
-# course, that network looks instead; the line above the figure says which it was. (If you trained on pictures of your
-# own, leave out the two lines from `if lessons.profile()` on, and your network looks.)
+# course, that network looks at the picture instead; the line above the figure says which network it was. (If you
+# trained on pictures of your own, leave out the two lines from `if lessons.profile()` on, and your own network looks at
+# it.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"

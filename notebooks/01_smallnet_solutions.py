@@ -21,9 +21,9 @@
 #
 # Eight exercises on what Session 1 taught, from a sum on paper to a network of your own.
 #
-# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that begins
-# with *correct*. A wrong one stops with a line that says what is wrong and where to look; it never gives the answer away,
-# so try again as often as you like.
+# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that
+# begins with *correct*. A wrong one stops with a line that says what is wrong and where to look. Try again as often as
+# you like.
 #
 # **Time**: an hour or two; all cells together run in about half a minute. They always use the shapes that the course draws,
 # whatever the profile.
@@ -82,16 +82,17 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value after the first convolution was computed from 3×3 pixels. And one value after all **three** stages of the
-# lesson's SmallNet: how many pixels wide is the square that it was computed from? Count every convolution and every
-# pooling. (The book's page *Convolutions* shows how; try it on paper first.)
+# One value after a first 3×3 convolution was computed from 3×3 pixels. Another network has *two* such convolutions in
+# each stage, and then a 2×2 pooling. How many pixels wide is the square that one value after **two** of these stages
+# was computed from? (The book's page *Convolutions* shows how, for SmallNet; try it on paper first.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
 # stub: side = ...
 side, distance = 1, 1
-for _stage in range(3):
+for _stage in range(2):
     side += 2 * distance  # a 3×3 convolution: one neighbour on each side
+    side += 2 * distance  # and one more
     side += distance  # a 2×2 pooling: one neighbour
     distance *= 2  # and from now on neighbours are twice as far apart
 # </solution>
@@ -105,17 +106,23 @@ for _stage in range(3):
 #
 # | after | side | distance |
 # |---|--:|--:|
-# | stage 1 | 1 + 2 + 1 = 4 | 2 |
-# | stage 2 | 4 + 4 + 2 = 10 | 4 |
-# | stage 3 | 10 + 8 + 4 = 22 | 8 |
+# | stage 1 | 1 + 2 + 2 + 1 = 6 | 2 |
+# | stage 2 | 6 + 4 + 4 + 2 = 16 | 4 |
 #
-# So no value after the convolutions sees the whole picture. Only the dense layer puts the sixteen views together, and
-# that is one thing its many weights are for.
+# Two 3×3 convolutions on top of each other see as far as one of 5×5, with 18 weights for each pair of channels in place
+# of 25. SmallNet's three stages see 22 pixels of 32, so no value after its convolutions sees the whole picture. Only
+# the dense layer puts the sixteen views together, and that is one thing its many weights are for.
 #
 # </details>
 
+
 # %% tags=["hide-output"]
-checks.receptive_field(side, SmallNet().features)
+def stage(c, d):
+    first, second = nn.Conv2d(c, d, 3, padding=1), nn.Conv2d(d, d, 3, padding=1)
+    return first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2)
+
+
+checks.receptive_field(side, nn.Sequential(*stage(3, 16), *stage(16, 32)))
 
 # %% [markdown]
 # ## 3. The dead epochs
@@ -191,8 +198,8 @@ def train(network, loader, loss_fn, optimizer, scheduler, epochs):
 # switches to eval mode; here, where nothing is validated, once would do.
 #
 # A loss is the mean over its batch. A mean of those means gives the pictures of a small last batch too much weight, so
-# each is multiplied by its number of pictures first. `item()` turns it into a number. Without it, `total` would be a
-# tensor that stays tied to the graph of every batch.
+# each loss is first multiplied by the number of pictures in its batch. `item()` turns the loss into a number. Without
+# it, `total` would be a tensor that stays tied to the graph of every batch.
 #
 # </details>
 
@@ -221,8 +228,8 @@ test_loader = BatchLoader(shapes_test, 1000, **normalised)
 test_images, test_labels = next(iter(test_loader))
 
 # %% [markdown]
-# Somebody wrote this function to measure its accuracy, and gets puzzling answers. Ask twice, and you get two. Ask about
-# one class at a time, and on average the network seems to be worse.
+# Somebody wrote this function to measure the network's accuracy, and gets puzzling answers. Ask twice, and you get two
+# different answers. Ask about one class at a time, and on average the network seems to be worse.
 
 
 # %%
@@ -338,9 +345,9 @@ checks.needs_no_bias(bare, bare_norm, conv, norm)
 #
 # You have less than a third of the lesson's budget, and all hundred classes of shapes in textures. This network spends
 # it as the lesson's does, and is trained for three epochs. Two things would blur the comparison, and are the same for
-# every network here: dropout is off, because so short a training does not overfit, and the activation is GELU, a ReLU
-# with a smooth bend. With ReLU, most of this dense layer dies in the first steps (exhibit 9 of the gallery, later in
-# the book), and you would compare dead units instead of budgets.
+# every network here: dropout is off, because so short a training run does not overfit, and the activation is GELU, a
+# ReLU with a smooth bend. With ReLU, most of this dense layer dies in the first steps (exhibit 9 of the gallery, later
+# in the book), and you would compare dead units instead of budgets.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -462,8 +469,8 @@ for true, predicted in two_worst(confusion):
     plt.show()
 
 # %% [markdown]
-# Explain both in a sentence each: what have the two classes in common, which detail tells them apart, and what may happen to
-# that detail on its way through the network? Then say how you would find out whether you are right.
+# Explain both in a sentence each: what do the two classes have in common, which detail tells them apart, and what may
+# happen to that detail on its way through the network? Then say how you would find out whether you are right.
 
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>

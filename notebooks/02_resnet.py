@@ -71,7 +71,10 @@ recipe = lessons.for_lesson("resnet")
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights. To try
 # another setting, add a cell below the first: `from dataclasses import replace; recipe = replace(recipe, epochs=10)`,
-# or `recipe.schedule_args["lr_max"] = 1e-3` for one in a dictionary.
+# or `recipe.schedule_args["lr_max"] = 1e-3` for one in a dictionary. This notebook reads `data`, `validation`,
+# `network_args`, `crop`, `flip`, `hole`, `hole_chance`, `batch_size`, `epochs` and `schedule_args`; the recipe's other
+# settings have no effect here. To try Adam with a weight decay, or another optimizer or loss, change the cell that
+# makes it.
 #
 # ## The data, measured before it is used
 #
@@ -458,8 +461,8 @@ plots.learning_curves(history, title=f"ResNet on {recipe.data}")
 plt.show()
 
 # %% [markdown]
-# The training loss is an average over the whole epoch, on pictures with squares cut out, while the network still
-# improves; the validation loss is measured at the end of the epoch. So early on the training loss can even lie *above*
+# The training loss is an average over the whole epoch, on pictures with squares cut out, while the network is still
+# improving; the validation loss is measured at the end of the epoch. So early on the training loss can even lie *above*
 # the validation loss. On the drawn shapes the two are close together from the second epoch on. On CIFAR-10 a gap opens
 # before the run is half over, as the recorded runs show: the network learns the training images nearly by heart.
 #
@@ -565,12 +568,13 @@ plt.show()
 #
 # Set `my_picture` to the path of a picture, with forward slashes on Windows, too: `"C:/Users/me/cat.jpg"`. It may be a
 # photograph, a drawing or a screenshot, as PNG, JPEG or WebP (save a phone's HEIC as JPEG first). It is cut to a square
-# and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get one that is drawn by
-# code.
+# and shrunk to 32×32 pixels, like those that the network was trained on. Without a path you get a picture that is drawn
+# by code.
 #
 # In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
-# course, that network looks instead; the line above the figure says which it was. (If you trained on pictures of your
-# own, leave out the two lines from `if lessons.profile()` on, and your network looks.)
+# course, that network looks at the picture instead; the line above the figure says which network it was. (If you
+# trained on pictures of your own, leave out the two lines from `if lessons.profile()` on, and your own network looks at
+# it.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"

@@ -22,9 +22,9 @@
 # Eight exercises on what Session 2 taught: the schedule, the pictures on their way in, the residual block, the loss,
 # and how far to trust a result.
 #
-# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that begins
-# with *correct*. A wrong one stops with a line that says what is wrong and where to look; it never gives the answer away,
-# so try again as often as you like.
+# Below each task is a cell for your answer, and below that a cell that checks it. A right answer prints a line that
+# begins with *correct*. A wrong one stops with a line that says what is wrong and where to look. Try again as often as
+# you like.
 #
 # **Time**: an hour or two; all cells together run in less than half a minute. They always use the shapes that the course
 # draws, whatever the profile.
@@ -206,9 +206,9 @@ def unnormalise(batch, mean, std):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# Normalising was: divide by 255, subtract the mean, divide by the standard deviation. Going back undoes the last step
-# first. With the channels last, three numbers broadcast over the last axis by themselves; with the channels first they
-# would need the shape (3, 1, 1).
+# Normalising means dividing by 255, subtracting the mean and dividing by the standard deviation. Going back undoes the
+# last step first. With the channels last, three numbers broadcast over the last axis by themselves; with the channels
+# first they would need the shape (3, 1, 1).
 #
 # `round` matters: arithmetic in float32 turns 87 into 86.99999, and converting to `uint8` cuts off what comes after the point.
 #
@@ -291,10 +291,10 @@ print("the loop and the gather agree:", torch.equal(looped, gathered))
 # stride takes its place. (The *stride* is how far the filter moves from one place to the next: at a stride of 2 a
 # convolution computes every second place, and so halves the picture.)
 #
-# Write `Block(c_in, c_out, stride)` with two parts, all convolutions without bias. `self.branch`: a 3×3 convolution
-# with the stride, batch normalisation, ReLU, and a second 3×3 convolution with batch normalisation. `self.shortcut`: a
-# 1×1 convolution with the stride, if the shape changes, and `nn.Identity()` if it does not. The block returns their
-# sum.
+# Write `Block(c_in, c_out, stride)` with two parts; none of the convolutions has a bias. `self.branch`: a 3×3
+# convolution with the stride, batch normalisation, ReLU, and a second 3×3 convolution with batch normalisation.
+# `self.shortcut`: a 1×1 convolution with the stride, if the shape changes, and `nn.Identity()` if it does not. The
+# block returns their sum.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -345,8 +345,8 @@ checks.residual_block(Block)
 # ## 6. Smooth the labels
 #
 # With label smoothing, the target is no longer 1 for the true class and 0 elsewhere: a share `smoothing` is taken from
-# the true class and spread evenly over **all** classes, the true one included. Write it, for logits (N, K) and labels
-# (N,), averaged over the batch, without `CrossEntropyLoss` and `cross_entropy`; `log_softmax` is allowed.
+# the true class and spread evenly over **all** classes, the true one included. Write this loss, for logits (N, K) and
+# labels (N,), averaged over the batch, without `CrossEntropyLoss` or `cross_entropy`; `log_softmax` is allowed.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -400,8 +400,8 @@ def flip_averaged(network, images):
 # The batch is in the network's order now: image, channel, row, column. The columns are the last axis. (The network is left
 # in eval mode, which is all that was asked; to leave no trace, put its mode back as in Session 1's exercise 5.)
 #
-# Two answers that are wrong for different reasons are wrong together less often than each alone: averaging keeps what
-# they agree on. It costs a second forward pass for every picture and no training. It is fair only if you say so:
+# Two answers that are wrong for different reasons are wrong together less often than either is alone: averaging keeps
+# what they agree on. It costs a second forward pass for every picture and no training. It is fair only if you say so:
 # compare an accuracy with test-time flips only with others that used them.
 #
 # </details>
@@ -447,8 +447,8 @@ for name, logits in (("once", once), ("mirrored, too", twice)):
 
 # %%
 project = np.array([51.07, 51.08, 49.87])
-with_gelu = np.array([53.37, 53.42, 53.13])  # GELU in the place of ReLU
-twice_the_epochs = np.array([51.29, 51.61, 50.72])  # 50 in the place of 25
+with_gelu = np.array([53.37, 53.42, 53.13])  # GELU in place of ReLU
+twice_the_epochs = np.array([51.29, 51.61, 50.72])  # 50 in place of 25
 
 # %% [markdown]
 # With every seed, both changes look better than the baseline. How sure can you be? Write `interval(changed, baseline)`,
@@ -501,7 +501,8 @@ for name, changed in changes.items():
 # <details><summary><b>An answer</b></summary>
 #
 # With three seeds, GELU's interval lies above one point: *better* holds. The interval of the 50 epochs contains one
-# point, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference".
+# point, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference". (Two
+# more seeds of both, made later, decided it: the interval of five ends below one point.)
 #
 # With two seeds $t_n$ is 12.7, not 4.3, and the interval of the 50 epochs is two and a half times as wide. GELU's is
 # *narrower*, but only because two of its differences happen to agree: an interval from few runs is subject to chance
@@ -527,7 +528,8 @@ for name, changed in changes.items():
 #
 # </details>
 #
-# **2.** You fill the border and the cutout with black before you normalise, and not with the mean colour. The network then sees
+# **2.** Before you normalise, you fill the border and the cutout with black instead of the mean colour. The network
+# then sees
 #
 # - **a)** zeros there, as before
 # - **b)** the same strongly negative values in every cutout
@@ -548,7 +550,9 @@ for name, changed in changes.items():
 #
 # <details><summary>Answer</summary>
 #
-# **b.** The branch adds nothing and the picture goes straight through, and so do the gradients. Doing nothing is easy to learn
-# for a residual block, which is why many of them can be stacked.
+# **b.** The branch adds nothing and the picture goes straight through, and so do the gradients. (Not c: what comes
+# *into* the convolution is not zero, so its weights get a gradient and move at the first step, and the layers before it
+# follow from the second.) Doing nothing is easy to learn for a residual block, which is why many of them can be
+# stacked.
 #
 # </details>

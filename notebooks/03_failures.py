@@ -179,7 +179,7 @@ without_eval = train(stuck_model, train_loader())
 beside_healthy("validation_accuracy", {"eval() forgotten": without_eval})
 
 # %% [markdown]
-# **How to recognise it.** Not by the curve: it has the right shape and only ends a few points too low, as it would with
+# **How to recognise it.** Not by the curve: it has the right shape and ends only a few points too low, as it would with
 # a dozen other mistakes. Ask the same network the same question twice, and in batches of different sizes. A trained
 # network has *one* answer.
 
@@ -288,8 +288,8 @@ beside_healthy("train_loss", {"labels permuted": permuted})
 # %% [markdown]
 # **How to recognise it.** The loss goes to that of a random guess and stays there, smoothly: there is nothing to learn,
 # and the network finds out quickly. Do not rely on this sign, though. This network is small and the run is short. A
-# large one, given enough epochs, can learn every wrong label by heart (Zhang and others, 2017); then the training loss
-# falls, the validation accuracy stays at a guess, and it looks like overfitting at its worst.
+# large network, given enough epochs, can learn every wrong label by heart (Zhang and others, 2017); then the training
+# loss falls, the validation accuracy stays at that of a guess, and it looks like overfitting at its worst.
 #
 # **How to fix it.** Look at the pictures *with* their labels. It takes ten seconds, and no curve replaces it.
 
@@ -401,7 +401,7 @@ beside_healthy("validation_accuracy", {"on layers only": usual_on_layers})
 # The curves differ on the way, while the rate is high and any change sends a run down a different path, but they meet
 # at the end. One accuracy near 90 %, measured on 500 pictures, has a standard deviation of 1.3 points, so a gap of two
 # or three may well be chance. Leaving the scales and biases out is a safeguard for the day on which you try a stronger
-# decay; whether it also helps accuracy, so small a run cannot say.
+# decay; so small a run cannot say whether it also helps accuracy.
 #
 # **How to fix it.** Start at 0.0005 with SGD, change it by factors of three, and leave the scales and biases out:
 #
@@ -587,9 +587,9 @@ print(f"drawings that it never saw:    {unseen:.0%}")
 assert held_out - unseen > 0.1
 
 # %% [markdown]
-# **How to recognise it.** By nothing on the curves: they look better than they should. Nearly every held-out picture
-# has copies among the training pictures, so the network need only remember. Ask where your pictures come from: several
-# of one animal, one person, one minute, one plant belong together.
+# **How to recognise it.** Nothing in the curves gives it away: they look better than they should. Nearly every held-out
+# picture has copies among the training pictures, so the network need only remember. Ask where your pictures come from:
+# several of one animal, one person, one minute, one plant belong together.
 #
 # **How to fix it.** Split the originals, then copy:
 #
@@ -633,6 +633,32 @@ assert len(at_a_guess) == 4, at_a_guess
 # What tells them apart is where the training loss started, which of training and validation is off, and what the data
 # look like. `fit` announced three of them: normalisation (it compares the two loaders), sorting and the softmax. It
 # cannot know about the others; for those, you have to look.
+#
+# ## One batch by heart
+#
+# When you cannot tell what is wrong, make the task easy. Train on a single batch, over and over, without dropout,
+# weight decay or augmentation: a network that can learn at all knows it by heart within a hundred steps.
+
+# %% tags=["nbval-ignore-output"]
+images, labels = next(iter(train_loader()))
+images, labels = images.to(device), labels.to(device)
+training.seed_everything(0)
+model = SmallNet(10, widths=(8, 16, 32), conv_dropout=0, dense_dropout=0)
+model.to(device)
+optimizer = sgd(model.parameters(), decay=0)
+
+for step in range(101):
+    loss = nn.functional.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step % 25 == 0:
+        print(f"step {step:3d}: loss {loss.item():.4f}")
+
+# %% [markdown]
+# If that loss stays high, the fault lies in the network, the loss, the step or its rate, or in pictures that arrive
+# broken (print their mean and standard deviation), not in how much data you have. If it falls to nothing, as here, look
+# at the labels, the validation, and the number of epochs.
 #
 # ## What you see, and where to look first
 #
