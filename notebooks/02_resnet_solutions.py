@@ -502,7 +502,8 @@ for name, changed in changes.items():
 #
 # With three seeds, GELU's interval lies above one point: *better* holds. The interval of the 50 epochs contains one
 # point, and zero as well. They may help, or do nothing: *undecided*, which is not the same as "no difference". (Two
-# more seeds of both, made later, decided it: the interval of five ends below one point.)
+# more seeds, of the project's recipe and of the 50 epochs, were run later and decided it: the interval of five ends
+# below one point. They were added after these three had been seen, which makes that verdict a little less sure.)
 #
 # With two seeds $t_n$ is 12.7, not 4.3, and the interval of the 50 epochs is two and a half times as wide. GELU's is
 # *narrower*, but only because two of its differences happen to agree: an interval from few runs is subject to chance
