@@ -17,6 +17,7 @@ SOURCE, BEST, WITHOUT = "smallnet-source", "smallnet-best", "smallnet-no-dropout
 
 DRAWN = {
     "accuracies": lambda: figures.accuracies({"a": SOURCE, "b": BEST}, mark=("the source", 50.48)),
+    "worth": lambda: figures.worth(SOURCE, {"a": WITHOUT, "b": "smallnet-gelu"}),
     "bars": lambda: figures.bars(figures.HEADLINE),
     "curves": lambda: figures.curves({"a": SOURCE, "b": BEST}),
     "losses": lambda: figures.losses({"a": SOURCE, "b": BEST}),
@@ -129,6 +130,17 @@ def test_a_small_difference_is_not_drawn_large(empty):
     assert (low + high) / 2 == pytest.approx(50.25)
     low, high = figures.accuracies(shown, mark=("far", 90.0)).axes[0].get_xlim()
     assert 40 < high - low < 60
+
+
+def test_what_each_thing_is_worth_has_an_interval_from_all_runs_together(empty):
+    assert WITHOUT in figures.worth(BEST, {"one": WITHOUT})
+    write(BEST, 60.0, 61.0, 80.0)
+    write(WITHOUT, 50.0, 52.0)
+    write("smallnet-gelu", 58.0, 61.0)
+    figure = figures.worth(BEST, {"one": WITHOUT, "other": "smallnet-gelu"})
+    # From seed 0 to 1 the three gain 1, 2 and 3: a variance of 1 with two degrees of freedom, t = 4.303.
+    half = 4.303 / 2**0.5
+    assert f"9.5 ± {half:.1f}" in words(figure) and f"1.0 ± {half:.1f}" in words(figure)
 
 
 def test_the_heat_map_writes_shares_of_the_true_superclass():

@@ -157,7 +157,7 @@ def test_a_strangers_run_shows_its_own_hardware_and_time(empty):
 
 def test_a_range_test_was_run_though_it_has_no_accuracy():
     box = tables.claim("R2")
-    assert NOT_RUN not in box and box.count("3 seeds") == 2
+    assert NOT_RUN not in box and "3 seeds" in box and "9 seeds" in box
     assert "resnet-lr-range" in tables.runs({"the test": "resnet-lr-range"})
 
 
