@@ -1,9 +1,8 @@
 """The networks of both sessions, and how to count their weights.
 
-Read `SmallNet`, `CustomResNet`, `Sprint` and `TransferNet`; `Dropout` above them is torch's, only faster on a CPU.
-Every network takes float images (n, 3, 32, 32), already scaled and normalised, and returns logits (n, n_classes): the
-softmax belongs to the loss. What the ablations change is an argument, not a copied class. All are built in
-channels-last memory format, in which convolutions run fastest.
+Read `SmallNet`, `CustomResNet`, `Sprint` and `TransferNet`; `Dropout`, at the end, is torch's, only faster on a CPU.
+Every network takes float images (n, 3, 32, 32), scaled and normalised, and returns logits (n, n_classes): the softmax
+belongs to the loss. What ablations change is an argument. All are in channels-last memory format, which is fastest.
 """
 
 import copy
@@ -13,54 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-
-
-class Dropout(nn.Module):
-    """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
-
-    `nn.Dropout` draws a random number per activation, which takes a CPU longer than all of SmallNet's convolutions.
-    Here one byte decides, so `p` is rounded to 1/256 (0.1 to 0.1016); survivors are scaled by 1 / (1 - p) on average.
-    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
-    """
-
-    def __init__(self, p: float = 0.5):
-        super().__init__()
-        if not 0 <= p <= 255 / 256:
-            raise ValueError(f"dropout probability must be in [0, 255/256], found {p}")
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
-            return nn.functional.dropout(x, self.p)
-        return x * keep_mask(x, round(256 * self.p))
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
-
-def keep_mask(x: Tensor, threshold: int) -> Tensor:
-    """A mask in the dtype and memory order of `x`: 0 with probability `threshold` / 256, and 1 on average.
-
-    In half precision, the scale may lie between two representable numbers: 1.113 between 1.109 and 1.117 in
-    bfloat16. Then some of the 256 draws get the one and the rest the other, so that the average is exact.
-    """
-    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
-    words.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
-    draws, survivors = words.view(torch.uint8)[: x.numel()], 256 - threshold
-    mask, scale = torch.empty(x.numel(), dtype=x.dtype, device=x.device), 256 / survivors
-    torch.ge(draws, threshold, out=mask)  # compares and converts in one pass
-    if x.element_size() > 2:
-        mask.mul_(scale)
-    else:
-        step = torch.finfo(x.dtype).eps * 2 ** math.floor(math.log2(scale))  # from a number to the next
-        lower = math.floor(scale / step) * step  # the last number that is not above the scale
-        larger = round((256 - survivors * lower) / step)  # how many of the 256 draws get the next one
-        mask.mul_(lower).add_(torch.gt(draws, 255 - larger), alpha=step)
-    # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
-    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return mask.as_strided(x.shape, x.stride()) if channels_last else mask.view(x.shape)
 
 
 class SmallNet(nn.Module):
@@ -137,7 +88,7 @@ class CustomResNet(nn.Module):
     The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` zeroes whole feature maps, after each layer and inside the branches (0.01 behind the assignment's log).
-    `logit_scale` multiplies the output, `head_scale` the head's first weights: 1/8 makes a guess of the first answers.
+    `logit_scale` multiplies the output, `head_scale` the head's first weights; either at 1/8 begins at a guess's loss.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -369,3 +320,51 @@ def layer_table(model: nn.Module) -> list[tuple[str, int]]:
     """(layer type, weights) of each layer that has weights of its own, in the order of definition."""
     rows = [(type(m).__name__, sum(p.numel() for p in m.parameters(recurse=False))) for m in model.modules()]
     return [row for row in rows if row[1]]
+
+
+class Dropout(nn.Module):
+    """Zero each activation with probability `p` while training, as `nn.Dropout` does, in less CPU time.
+
+    `nn.Dropout` draws a random number per activation, which takes a CPU longer than all of SmallNet's convolutions.
+    Here one byte decides, so `p` is rounded to 1/256 (0.1 to 0.1016); survivors are scaled by 1 / (1 - p) on average.
+    Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        if not 0 <= p <= 255 / 256:
+            raise ValueError(f"dropout probability must be in [0, 255/256], found {p}")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":  # a GPU draws its random numbers side by side: torch's own is best there
+            return nn.functional.dropout(x, self.p)
+        return x * keep_mask(x, round(256 * self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def keep_mask(x: Tensor, threshold: int) -> Tensor:
+    """A mask in the dtype and memory order of `x`: 0 with probability `threshold` / 256, and 1 on average.
+
+    In half precision, the scale may lie between two representable numbers: 1.113 between 1.109 and 1.117 in
+    bfloat16. Then some of the 256 draws get the one and the rest the other, so that the average is exact.
+    """
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None)  # all 64 bits: the default range leaves the sign bit, and so a byte, short
+    draws, survivors = words.view(torch.uint8)[: x.numel()], 256 - threshold
+    mask, scale = torch.empty(x.numel(), dtype=x.dtype, device=x.device), 256 / survivors
+    torch.ge(draws, threshold, out=mask)  # compares and converts in one pass
+    if x.element_size() > 2:
+        mask.mul_(scale)
+    else:
+        step = torch.finfo(x.dtype).eps * 2 ** math.floor(math.log2(scale))  # from a number to the next
+        lower = math.floor(scale / step) * step  # the last number that is not above the scale
+        larger = round((256 - survivors * lower) / step)  # how many of the 256 draws get the next one
+        mask.mul_(lower).add_(torch.gt(draws, 255 - larger), alpha=step)
+    # The draws are independent, so their order is free: in the memory order of `x` the product is one straight pass.
+    channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return mask.as_strided(x.shape, x.stride()) if channels_last else mask.view(x.shape)

@@ -108,13 +108,13 @@ def fit(
 
 
 def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="auto", scaler=None):
-    """One pass over `loader`, an optimizer step a batch: (mean loss, accuracy) as seen while training."""
+    """One pass over `loader`, an optimizer step a batch: (mean loss, accuracy in [0, 1]) as seen while training."""
     scaler, sums = scaler or grad_scaler(model, precision), Totals()
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
     for images, labels in batches(loader, model, "train"):
         logits, loss = forward(model, images, labels, loss_fn, precision, None if sums.images else loader)
-        with first_batch.explained(model, images, labels):
+        with first_batch.explained(model, images, labels):  # turns torch's errors into advice
             scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

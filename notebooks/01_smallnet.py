@@ -62,20 +62,14 @@ recipe = lessons.for_lesson("smallnet")
 # lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. To try
-# another setting, add a cell below the first:
-# `from dataclasses import replace; recipe = replace(recipe, batch_size=32)`, or `recipe.optimizer_args["lr"] = 0.05`
-# for one in a dictionary. This notebook reads `data`, `validation`, `network_args`, `batch_size`, `epochs`,
-# `optimizer_args` and `schedule_args`; the recipe's other settings have no effect here. For another optimizer or loss,
-# change the cell that makes it.
+# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. How to try
+# other settings, or pictures of your own, is said at the end.
 #
 # ## The data
 #
 # The drawn set and CIFAR-100 both hold 32×32 colour pictures in 100 classes. The test set is put aside until the end.
 # Every choice on the way is made on a **validation** set: a tenth of the training images, the same share of each class,
-# drawn with a fixed seed. (Pictures of your own? Put them, at least 700 in all, into `path/CLASS/`, a folder for each
-# class, and write `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later
-# cells still print the name of the original data set, and the parts on ten classes keep their own data.)
+# drawn with a fixed seed.
 
 # %%
 train_and_validation, test_set = data.load(recipe.data)
@@ -131,8 +125,8 @@ plt.show()
 # Below each picture, its map is bright where the filter found its edge. (The bright left border is an edge, too:
 # `padding=1` surrounds the picture with zeros, which are black.) Nobody writes filters by hand any more: `nn.Conv2d`
 # starts with many filters of random numbers, and these numbers are what training changes. The filters of the next layer
-# look for patterns in the maps of this one. A filter covers all maps that come in: with $c$ of them it has $9c$
-# numbers.
+# look for patterns in the maps of this one. A filter covers all maps that come in, with nine numbers for each, and adds
+# everything up into *one* new map: with $c$ maps, or the three colours of a picture, it has $9c$ numbers.
 #
 # The network has two kinds of parts. The first is the *stage*: a convolution, then *pooling*, which keeps the largest
 # value of each 2×2 block and so halves both sides of the picture. A stage takes `c` maps (*channels*) in and gives `d`
@@ -151,12 +145,18 @@ def stage(c, d):
 
 
 # %% [markdown]
-# Training shows the network a *batch* of pictures at a time. Batch normalisation keeps the values of each channel on
-# one scale, which makes training faster: from each channel it subtracts the mean over the batch and over all places,
-# and divides by the standard deviation. In *eval mode*, when the network only answers, it uses running averages of
-# these two instead. Dropout sets some values to zero at random, but only while training; you will see what for. ReLU
-# sets negative values to zero: without something of this kind between them, two layers could do no more than one. (ReLU
-# after pooling gives the same result as before it, with a quarter of the work.)
+# Layer by layer:
+#
+# * The *convolution* finds patterns, as above.
+# * *Batch normalisation* keeps the values of each channel on one scale, which makes training faster. Training shows the
+#   network a *batch* of pictures at a time; from each channel this layer subtracts the mean over the batch and over all
+#   places, and divides by the standard deviation. In *eval mode*, when the network only answers, it uses running
+#   averages of these two instead.
+# * *Dropout* sets some values to zero at random and scales up the others, so that the mean stays the same; in eval mode
+#   it does nothing. You will see what for.
+# * *Pooling* halves the sides.
+# * *ReLU* sets negative values to zero. Without something of this kind between them, two layers could do no more than
+#   one. (After pooling it gives the same result as before it, with a quarter of the work.)
 #
 # Three stages turn a picture of 3×32×32 into 128×4×4 = 2,048 values. The second kind is the *dense* layer, in which
 # every input value contributes to every output value. Two of them turn the 2,048 into one number for each class.
@@ -184,10 +184,7 @@ class Network(nn.Module):
 network = Network()
 
 # %% [markdown]
-# `forward` says how pictures become answers. That is all you have to write: PyTorch records every operation on the way
-# forward, and `loss.backward()` goes through them in reverse: by the *chain rule*, each layer multiplies the gradient
-# that arrives by its own derivative and hands it on. This is *backpropagation*; it takes about twice as long as the way
-# forward.
+# `forward` says how pictures become answers. That is all you have to write.
 #
 # ## The budget, by hand
 #
@@ -225,9 +222,9 @@ for name, weights in by_hand:
 print(f"total    {sum(weights for _, weights in by_hand):9,}")
 
 # %% [markdown]
-# The convolutions do most of the work and take less than a tenth of the weights. **The first dense layer takes 86 % of
-# the budget.** Its size is *linear* in the 2,048 values that come in and in the 420 that go out: halving either one
-# halves it.
+# **The first dense layer takes 86 % of the budget.** The convolutions take less than a tenth, but they use each weight
+# at every place: 10.3 of the 11.2 million multiplications for a picture are theirs. The dense layer's size is *linear*
+# in the 2,048 values that come in and in the 420 that go out: halving either one halves it.
 #
 # Does PyTorch count the same?
 
@@ -315,8 +312,9 @@ print(f"from {lowest:.0f} to {highest:.0f}")
 print("labels", tuple(labels.shape), labels.dtype)
 
 # %% [markdown]
-# One check costs nothing and catches many mistakes. Before training, the network knows nothing, so its loss should be
-# that of a random guess: among 100 classes, $\ln 100 \approx 4.61$.
+# One check costs nothing and catches many mistakes. Before training, a network should have no favourite: with the same
+# probability for each of 100 classes, its loss is $\ln 100 \approx 4.61$. A loss far above that means that it starts
+# out sure of something.
 
 # %%
 training.seed_everything(0)
@@ -334,10 +332,27 @@ assert abs(loss_before - loss_of_a_guess) < 0.1
 # ## The schedule, before you pay for it
 #
 # Training changes every weight a little after each batch: one *step*. The *gradient* says, for each weight, how the
-# loss would change if the weight grew a little; the step goes the other way, by the gradient times the *learning rate*.
-# Here the rate starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2 every few *epochs*; an epoch is one pass
-# over all training images. The project planned 330 epochs, with a drop every five: an hour at ten seconds an epoch.
-# Draw it first.
+# loss would change if the weight grew a little; the step goes the other way, by the gradient times the *learning rate*:
+#
+# $$\text{weight} \leftarrow \text{weight} - \text{rate} \times \text{gradient}.$$
+#
+# Try three rates on a single weight whose loss is its square. The gradient is then twice the weight.
+
+# %%
+for rate in (0.1, 0.9, 1.1):
+    weight, path = 1.0, []
+    for _ in range(6):
+        weight -= rate * 2 * weight
+        path.append(f"{weight:6.2f}")
+    print(f"rate {rate}:", *path)
+
+# %% [markdown]
+# At 0.1 the weight creeps towards zero, where the loss is lowest. At 0.9 it jumps over zero each time and still comes
+# closer. At 1.1 each step takes it further away.
+#
+# A *schedule* changes the rate during training. Here it starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2
+# every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs, with a drop every
+# five: an hour at ten seconds an epoch. Draw it first.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -358,21 +373,25 @@ plt.show()
 # of their sum is used up after the first 25 epochs?
 
 # %%
-print(f"rate in the last epoch:                {planned[-1]:.1e}")
 share = planned[:25].sum() / planned.sum()
-print(f"share of the sum by epoch 25:          {share:.2%}")
-
-# half the gap to the next float32: less than that is rounded away
-smallest_change = float(np.spacing(np.float32(0.01))) / 2
-first = int(np.argmax(planned < smallest_change)) + 1
-print(f"first epoch with a rate below {smallest_change:.1e}:  {first}")
+print(f"share of the sum by epoch 25:  {share:.2%}")
+print(f"rate in the last epoch:        {planned[-1]:.1e}")
 
 # %% [markdown]
-# 99.97 % of the sum lies in the first 25 epochs: after them the weights hardly move. From epoch 61 on hardly any can
-# move: even a gradient of 1, a large one, changes a weight of 0.01 by so little that float32 rounds it away. The last
-# 270 epochs, 45 minutes of the hour, compute gradients and throw them away: these epochs are *dead*. (Momentum,
-# explained below, puts that off by ten epochs.) **A schedule belongs to a number of epochs: change one, and you must
-# change the other.**
+# 99.97 % of the sum lies in the first 25 epochs: after them the weights hardly move. Later most cannot move at all.
+# Weights are stored as float32, which keeps about seven digits, and a step that is too small is rounded away. When does
+# a gradient of 1, a large one, leave a weight of 0.01 where it is?
+
+# %%
+weight = np.float32(0.01)
+stuck = [weight - np.float32(rate) == weight for rate in planned]
+print(f"first epoch without any change: {stuck.index(True) + 1}")
+assert all(stuck[60:])
+
+# %% [markdown]
+# The last 270 epochs, 45 minutes of the hour, compute gradients and throw them away: these epochs are *dead*.
+# (Momentum, explained below, puts that off by ten epochs.) **A schedule belongs to a number of epochs: change one, and
+# you must change the other.**
 #
 # So the full run of this lesson stops where the schedule does, after 25 epochs; the quick one is a short stand-in, with
 # its own numbers. The schedule itself is PyTorch's `StepLR`.
@@ -393,13 +412,22 @@ print("steps with", recipe.schedule_args, f"for {recipe.epochs} epochs")
 # %% [markdown]
 # ## The training loop
 #
+# `forward` says only how pictures become answers. PyTorch finds the gradients: it records every operation on the way
+# forward, and `loss.backward()` goes through them in reverse. By the *chain rule*, each layer multiplies the gradient
+# that arrives by its own derivative and hands it on. This is *backpropagation*; it takes about twice as long as the way
+# forward. Check it where you can work it out by hand: the derivative of $(2w - 1)^2$ is $4(2w - 1)$.
+
+# %%
+weight = torch.tensor(3.0, requires_grad=True)
+error = (2 * weight - 1) ** 2
+error.backward()
+print(f"the gradient at 3: {weight.grad:.0f}    by hand: {4 * (2 * 3 - 1)}")
+
+# %% [markdown]
 # Training repeats five lines: guess, compare, work out the gradients, take a step, forget the gradients. The step is
-#
-# $$\text{weight} \leftarrow \text{weight} - \text{rate} \times \text{gradient}.$$
-#
-# That is `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the previous step, so steps that
-# agree add up, to as much as ten times their length, and steps that disagree cancel. *Weight decay* also pulls each
-# weight a little towards zero. Here is one epoch in full.
+# the one above, for all weights at once: `SGD`. Two options printed above refine it. *Momentum* adds nine tenths of the
+# previous step, so steps that agree add up, to as much as ten times their length, and steps that disagree cancel.
+# *Weight decay* also pulls each weight a little towards zero. Here is one epoch in full.
 
 
 # %% tags=["slide"]
@@ -423,8 +451,8 @@ def train_one_epoch(network, loader, loss_fn, optimizer):
 # to report the loss and the accuracy.
 #
 # Try it on the simplest network of all: one dense layer from the pixels to the classes, a *linear* model. It is the
-# baseline: most of what SmallNet gains over it, it owes to its other layers. (Five epochs at one rate, which nobody
-# tuned.)
+# *baseline*. SmallNet ends in such a layer, too; what it gains comes mostly from the layers before it. (Five epochs at
+# one rate, which nobody tuned.)
 
 # %% tags=["nbval-ignore-output"]
 training.seed_everything(0)
@@ -443,14 +471,14 @@ print(f"a guess: {1 / n_classes:.1%}")
 # from the same weights, it has the same loss.
 
 # %%
-few_batches = data.take(train_set, 500, seed=0)
+few_pictures = data.take(train_set, 500, seed=0)
 
 
 def first_epoch(train, **options):
     training.seed_everything(0)
     network = SmallNet(n_classes)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-    loader = BatchLoader(few_batches, 50, shuffle=True, seed=0)
+    loader = BatchLoader(few_pictures, 50, shuffle=True, seed=0)
     return train(network, loader, loss_fn, optimizer, **options)
 
 
@@ -497,6 +525,8 @@ plt.show()
 
 # %% [markdown]
 # A drop of the rate shows as a step in the losses: smaller steps let the weights settle where larger ones jumped about.
+# Before the drop the validation loss may leap up while the training loss falls. The weights then move so fast that the
+# running averages of batch normalisation, which only validation uses, are out of date; after the drop they catch up.
 #
 # ## The full run, as recorded
 #
@@ -512,8 +542,8 @@ plt.show()
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
 # nearly flat, and the training loss lies far below the validation loss. Such a **gap** (the *generalisation gap*) shows
 # how much better the network knows the pictures that it was trained on. It becomes **overfitting** when the validation
-# loss *rises* while the training loss goes on falling: most of what the network then learns is true of the training
-# images only.
+# loss *rises*, not for an epoch or two but steadily, while the training loss goes on falling: most of what the network
+# then learns is true of the training images only.
 #
 # The figure shows the mean over several runs that differ in their seed. Each seed gives entirely different weights and
 # a slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.66 % on the test
@@ -600,8 +630,9 @@ if recipe.data == "shapes100":
     assert after > before, "augmentation does not help here"
 
 # %% [markdown]
-# Only augmentation narrows the gap noticeably. On the drawn shapes it also raises validation accuracy. Here are the
-# curves.
+# Only augmentation narrows the gap noticeably. But a narrow gap is not the goal: a network that learns nothing has
+# none. Judge a remedy by the accuracy on validation pictures, which augmentation raises on the drawn shapes. Here are
+# the curves.
 
 # %% tags=["nbval-ignore-output", "slide-output"] mystnb={"image": {"alt": "Validation accuracy over the epochs on 500 pictures: a curve without a remedy, one with dropout and one with augmentation."}}
 variants = {
@@ -619,7 +650,8 @@ plt.show()
 # three curves end within two points.)
 #
 # **On all of CIFAR-100**, a remedy takes longer to pay off. Here are recorded runs of this session's recipe, on average
-# over their seeds. Training accuracy is measured during training, with dropout on.
+# over their seeds: accuracy in the last epoch, and the validation loss at its lowest and at the end. Training accuracy
+# is measured during training, with dropout on.
 
 # %% tags=["remove-input"]
 names = {
@@ -627,18 +659,23 @@ names = {
     "smallnet-source": "dropout",
     "smallnet-augmented": "dropout and augmentation",
 }
-print("CIFAR-100, 25 epochs       training   validation")
+print("CIFAR-100, 25 epochs       training   validation   loss: lowest   last")
 for name, about in names.items():
     curves = [run["history"] for run in records.of_recipe(name)]
     on_train = np.mean([curve["train_accuracy"][-1] for curve in curves])
     on_validation = np.mean([c["validation_accuracy"][-1] for c in curves])
-    print(f"{about:24s} {on_train:10.1%} {on_validation:12.1%}")
+    loss = np.mean([curve["validation_loss"] for curve in curves], axis=0)
+    print(
+        f"{about:24s} {on_train:10.1%} {on_validation:12.1%}"
+        f" {loss.min():14.2f} {loss[-1]:6.2f}"
+    )
 
 # %% [markdown]
-# From the first line to the last, training accuracy falls by more than forty points, in part because it is measured on
-# harder pictures and with dropout on. Validation accuracy stays where it was: a network that is kept from memorising
-# needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of epochs are chosen
-# together.** The book's page *Spending the budget better* follows this up.
+# Without dropout the validation loss ends well above its lowest value: that is overfitting. With either remedy it is
+# gone. From the first line to the last, training accuracy falls by more than forty points, in part because it is
+# measured on harder pictures and with dropout on. Validation accuracy hardly changes: a network that is kept from
+# memorising needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of epochs are
+# chosen together.** The book's page *Spending the budget better* follows this up.
 #
 # ## Save, load, and test once
 #
@@ -745,7 +782,9 @@ def train_head(network, loader=few_loader, test_loader=few_test_loader):
 
 
 # %% [markdown]
-# Both get the same head, the same pictures in the same order, and twenty epochs.
+# Both get the same head, the same pictures in the same order, and twenty epochs. (They are measured on test pictures,
+# because in the quick profile the backbone has been trained on most of the validation pictures of these ten classes.
+# Nothing is chosen by the result.)
 
 # %% tags=["nbval-ignore-output", "slide-output"]
 training.seed_everything(0)
@@ -810,10 +849,23 @@ print(f"{viewer.name} ({viewer.data}): {best}, {probability:.0%}")
 plots.prediction_bars(picture, viewer.probabilities(picture), viewer.classes)
 plt.show()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The probabilities add up to 100 % whatever you show it: the network cannot say "none of these". Try a picture
 # of something that is not among its classes, and see how sure it is.
 #
+# ## Change something
+#
+# To try another setting, add a cell below the first:
+# `from dataclasses import replace; recipe = replace(recipe, batch_size=32)`, or `recipe.optimizer_args["lr"] = 0.05`
+# for one in a dictionary. This notebook reads `data`, `validation`, `network_args`, `batch_size`, `epochs`,
+# `optimizer_args` and `schedule_args`; the recipe's other settings have no effect here. For another optimizer or loss,
+# change the cell that makes it.
+#
+# To train on pictures of your own, put at least 700 of them into `path/CLASS/`, a folder for each class, and write
+# `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later cells still print the
+# name of the original data set, and the parts on ten classes keep their own data.
+
+# %% [markdown] tags=["slide"]
 # ## What to take away
 #
 # * **Count before you build.** Dense layers after a large feature map eat the budget; one more pooling gives it back.
