@@ -7,9 +7,8 @@ is needed: CIFAR is 184 MB that way, and 737 MB as float32. Where CIFAR comes fr
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +60,9 @@ class ImageSet:
 
     def subset(self, indices: np.ndarray) -> "ImageSet":
         """The images at these places (integers, or a mask), copied."""
+        places, n = np.asarray(indices), len(self)
+        if places.dtype != bool and places.shape == (n,) and n > 2 and np.isin(places, (0, 1)).all():
+            raise ValueError("expected places or a mask of bools, found noughts and ones: mask.astype(bool)")
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
@@ -119,10 +121,10 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
 
 def take(image_set: ImageSet, n: int, seed: int = 0) -> ImageSet:
     """`n` images chosen by the seed, with the classes in the proportion of the whole: for quick experiments."""
-    if not 0 < n <= len(image_set):
+    if n != int(n) or not 0 < n <= len(image_set):
         raise ValueError(f"{image_set.name}: expected 1 to {len(image_set)} images to take, found {n}")
     place, count = _shuffled_places(image_set, seed)
-    first = np.argsort(place / count[image_set.labels], kind="stable")[:n]
+    first = np.argsort(place / count[image_set.labels], kind="stable")[: int(n)]
     return image_set.subset(np.sort(first))
 
 
@@ -162,7 +164,8 @@ class BatchLoader:
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
     that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
 
-    By default pixels are only scaled to [0, 1]. `fill`, in [0, 1] and by default `mean`, colours border and cutout.
+    `mean`, `std` and `fill` are three numbers each, for pixels in [0, 1]; by default pixels are only scaled to that.
+    `fill`, by default `mean`, colours border and cutout. The images are stored, and batches made, on `device`.
     """
 
     def __init__(
@@ -182,6 +185,8 @@ class BatchLoader:
             raise ValueError(f"{image_set.name}: no images to load")
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ValueError(f"expected a whole number of images per batch, found batch_size={batch_size!r}")
+        if augment is not None and not isinstance(augment, transforms.Augment):
+            raise ValueError(f"expected augment=Augment(…), found {augment!r}")
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")
@@ -189,8 +194,7 @@ class BatchLoader:
         self.image_set, self.batch_size = image_set, int(batch_size)
         self.augment, self.shuffle, self.seed = augment, shuffle, seed
         self.device, self.epoch = torch.device(device), 0
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
-        self.std = torch.as_tensor(std, dtype=torch.float32, device=self.device)
+        self.mean, self.std = (torch.as_tensor(x, dtype=torch.float32, device=device) for x in (mean, std))
         colour = transforms.mean_colour(mean if fill is None else fill)
         self.fill = torch.tensor(colour, dtype=torch.uint8, device=self.device)
         images, border = image_set.images, augment.padding if augment else 0
@@ -229,15 +233,6 @@ class BatchLoader:
             draws = replace(draws, flip=torch.from_numpy(first)[batch] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.fill)
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a run depends on, for a checkpoint to compare: the settings, and a checksum of images and labels."""
-        contents = zlib.crc32(self.image_set.labels.tobytes(), zlib.crc32(self.image_set.images.tobytes()))
-        settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
-        colours = {name: getattr(self, name).tolist() for name in ("mean", "std", "fill")}
-        augment = self.augment and asdict(self.augment)
-        return {"images": len(self.image_set), "contents": contents, "augment": augment} | settings | colours
-
 
 class PerImageDataset(Dataset):
     """The ordinary way: one transformed image and its label at a time, for torch's `DataLoader`."""
@@ -270,8 +265,8 @@ def from_folder(path: str | Path) -> tuple[ImageSet, ImageSet]:
         with warnings.catch_warnings(action="ignore"):  # of too small classes: said below
             train, test = split(train, validation=0.2)
         test = replace(test, name=f"{name} test")
-        n = f"{len(test)} of {len(train) + len(test)}"
-        print(f"{name}: no test part, so {n} pictures are set aside for it")
+        n = len(train) + len(test)
+        print(f"{name}: no test part, so {len(test)} of {n} pictures are set aside for it")
     if not len(test):
         raise ValueError(f"{path}: expected a folder {path / 'test'}, or at least three pictures a class")
     if missing := [classes[label] for label in range(len(classes)) if label not in test.labels]:

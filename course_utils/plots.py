@@ -273,6 +273,7 @@ def row_percents(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 def grid(images: np.ndarray, captions: list[str], columns: int, title: str = "") -> Figure:
     """Images row by row, each under its caption, wrapped to about the width of the picture."""
+    images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not 0 < len(images) == len(captions):
         found = f"{images.dtype} {images.shape}, {len(captions)} labels"
         raise ValueError(f"expected images uint8 (N, height, width, 3), N labels; found {found}")

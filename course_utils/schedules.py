@@ -39,9 +39,9 @@ def one_cycle(
     if not 0 < peak_epoch < epochs:
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
-    if not 0 <= lr_min <= lr_max or lr_max == 0 or not rates[2] >= 0:
-        found = f"found {lr_min:g}, {lr_max:g}, and {rates[2]:g} at the end"
-        raise ValueError(f"expected rates that rise from lr_min to lr_max, {found}: none may be below 0")
+    if not 0 <= lr_min <= lr_max or lr_max == 0 or not 0 <= rates[2] <= lr_max:
+        found = f"found {lr_min:g}, {lr_max:g}, and {rates[2]:g} at the end: none may be below 0 or too high"
+        raise ValueError(f"expected rates that rise from lr_min to lr_max, {found}")
     corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
@@ -168,7 +168,8 @@ def lr_range_test(
                     scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-                if not math.isfinite(found := float(loss.detach())) or found > 4 * min(losses, default=found):
+                found = float(loss.detach())
+                if not math.isfinite(found) or found > 4 * abs(min(losses, default=found)):
                     break
                 rates.append(rate)
                 losses.append(found)

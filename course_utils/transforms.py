@@ -113,9 +113,14 @@ class Augment:
         for name, what in {"flip": "probability", "hole_chance": "probability", "jitter": "share"}.items():
             if (value := getattr(self, name)) is True or not 0 <= value <= 1:
                 raise ValueError(f"expected {name} to be a {what}, 0 to 1, found {value!r}")
+        for name in ("padding", "hole"):
+            if not isinstance(value := getattr(self, name), (int, np.integer)) or value < 0:
+                raise ValueError(f"expected {name} in whole pixels, 0 or more, found {value!r}")
 
     def draw(self, n: int, size: int, rng: np.random.Generator) -> Draws:
         """Random choices for `n` images of `size` × `size` pixels."""
+        if self.hole > size:
+            raise ValueError(f"a hole of {self.hole} pixels does not fit into images of {size}")
         shift = rng.integers(0, 2 * self.padding + 1, (2, n))
         flip = rng.random(n) < self.flip
         hole = rng.integers(0, size - self.hole + 1, (2, n))

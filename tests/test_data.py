@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from course_utils import data, transforms
 from course_utils.data import BatchLoader, PerImageDataset
 from course_utils.datasets import shapes
+from course_utils.lab import checkpoints
 from course_utils.transforms import Augment
 
 
@@ -71,6 +72,9 @@ def test_a_subset_by_places_or_by_mask():
         assert (len(part), part.n_classes, part.name) == (3, 2, "noise train")
         np.testing.assert_array_equal(part.images, whole.images[[0, 3, 5]])
         np.testing.assert_array_equal(part.labels, whole.labels[[0, 3, 5]])
+    with pytest.raises(ValueError, match=r"found noughts and ones: mask.astype\(bool\)"):
+        whole.subset(mask.astype(int))
+    np.testing.assert_array_equal(whole.subset(-np.arange(1, 7)).labels, whole.labels[::-1])
 
 
 # --- split, take, channel_stats.
@@ -119,7 +123,7 @@ def test_take_keeps_the_proportions():
     assert np.bincount(few.labels).tolist() == [12, 6, 2]
     assert len(data.take(image_set([60, 30, 10]), 17)) == 17
     assert contents(few) != contents(data.take(image_set([60, 30, 10]), 20, seed=2))
-    for n in (0, 101):
+    for n in (0, 101, 0.1):
         with pytest.raises(ValueError, match=f"expected 1 to 100 images to take, found {n}"):
             data.take(image_set([60, 30, 10]), n)
 
@@ -217,6 +221,12 @@ def test_what_no_batches_can_be_made_of():
         BatchLoader(flat, mean=mean, std=std)
 
 
+@pytest.mark.parametrize("augment", [True, Augment, "flip"])
+def test_what_is_no_augment_is_refused(augment):
+    with pytest.raises(ValueError, match=r"expected augment=Augment\(…\), found"):
+        BatchLoader(image_set([4, 4]), 4, augment=augment)
+
+
 def test_any_order_in_memory_will_do():
     planes = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
     pixels = planes.transpose(0, 2, 3, 1)  # as it comes from (n, 3, H, W)
@@ -224,7 +234,8 @@ def test_any_order_in_memory_will_do():
     images, _ = next(iter(BatchLoader(whole, 8, augment=Augment(0, 0, 0, 0))))
     np.testing.assert_allclose(images.numpy() * 255, planes, atol=1e-3)
     copied = dataclasses.replace(whole, images=pixels.copy(), labels=whole.labels.copy())
-    assert BatchLoader(whole).about["contents"] == BatchLoader(copied).about["contents"]
+    first, second = (checkpoints.batches_of(BatchLoader(one))["contents"] for one in (whole, copied))
+    assert first == second
 
 
 def test_read_only_arrays_are_copied_without_a_word():

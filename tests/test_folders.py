@@ -86,9 +86,12 @@ def test_a_photograph_is_turned_upright_as_pillow_turns_it(tmp_path, orientation
     np.testing.assert_array_equal(read_picture(path)[inside], expected[inside])
 
 
-def test_twelve_bits_in_sixteen_are_not_shown_as_black(tmp_path):
-    path = save(Image.fromarray(np.full((40, 40), 4000, np.uint16)), tmp_path / "scan.png")
-    with pytest.raises(ValueError, match="come up to 4000 of 65,535, nearly black: save it with 8 bits"):
+@pytest.mark.parametrize("highest", [4000, 16000])
+def test_twelve_or_fourteen_bits_in_sixteen_are_not_shown_as_black(tmp_path, highest):
+    path = save(Image.fromarray(np.full((40, 40), highest, np.uint16)), tmp_path / "scan.png")
+    with pytest.raises(
+        ValueError, match=f"come up to {highest} of 65,535, nearly black: save it with 8 bits"
+    ):
         read_picture(path)
 
 
@@ -288,6 +291,25 @@ def test_train_may_be_a_class(add, tmp_path, monkeypatch, capsys, third):
     train, test = data.from_folder(".")
     assert train.classes == tuple(sorted(("bus", third, "train"))) and len(train) + len(test) == 15
     assert capsys.readouterr().out.startswith("pets: 3 classes, 15 pictures in pets\n")
+
+
+def test_parts_inside_the_classes_are_not_trained_on_as_one(add, tmp_path):
+    add(*(f"{name}/{part}/1.png" for name in ("cat", "dog") for part in ("Train", "test")))
+    with pytest.raises(ValueError, match="cat: expected Train and test above the classes, found them in one"):
+        data.from_folder(tmp_path / "pets")
+
+
+def test_a_folder_that_looks_hidden_is_said_to_be_left_out(add, tmp_path, capsys):
+    add("train/cat/1.png", "train/dog/1.png", "train/__other__/1.png", "test/cat/2.png", "test/dog/2.png")
+    data.from_folder(tmp_path / "pets")
+    assert "left out: 1 __other__ in train" in capsys.readouterr().out
+
+
+def test_copies_among_the_training_pictures_are_counted(add, tmp_path, capsys):
+    add("train/cat/1.png", "train/cat/1 (1).png", same=True)
+    add("train/dog/2.png", "test/cat/3.png", "test/dog/3.png", level=7)
+    data.from_folder(tmp_path / "pets")
+    assert "pets: 1 of 3 training pictures are copies of others" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("copies", [0, 2])

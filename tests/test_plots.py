@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 
 from course_utils import plots
@@ -119,6 +120,7 @@ def test_show_images_puts_each_name_above_its_own_picture():
     assert read(figure) == [CLASSES[k].replace("_", " ") for k in LABELS]
     assert read(plots.show_images(IMAGES, LABELS)) == [str(k) for k in LABELS]
     assert read(plots.show_images(IMAGES)) == []
+    np.testing.assert_array_equal(pictures(plots.show_images(torch.from_numpy(IMAGES))), IMAGES)
 
 
 @pytest.mark.parametrize(

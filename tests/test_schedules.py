@@ -37,6 +37,13 @@ def test_one_cycle_is_the_published_log():
             assert f"{rate:.{digits}e}" == published
 
 
+class Below(nn.CrossEntropyLoss):
+    """A cross entropy with a bonus."""
+
+    def forward(self, logits, labels):
+        return super().forward(logits, labels) - 5
+
+
 def test_groups_of_weights_keep_the_ratio_of_their_rates():
     slow, fast = nn.Linear(2, 2), nn.Linear(2, 2)
     groups = [{"params": slow.parameters(), "lr": 1e-4}, {"params": fast.parameters(), "lr": 1e-2}]
@@ -70,6 +77,8 @@ def test_one_cycle_rises(rates):
         rates_of(lambda o: one_cycle(o, 24, 98, *rates, peak_epoch=5), 1)
     with pytest.raises(ValueError, match="found 0.01, 0.1, and -0.01 at the end: none may be below 0"):
         rates_of(lambda o: one_cycle(o, 24, 98, 0.01, 0.1, peak_epoch=5, lr_end=-0.01), 1)
+    with pytest.raises(ValueError, match="and 0.5 at the end: none may be below 0 or too high"):
+        rates_of(lambda o: one_cycle(o, 24, 98, 0.01, 0.1, peak_epoch=5, lr_end=0.5), 1)
 
 
 def test_one_cycle_corners_and_annihilation():
@@ -166,6 +175,15 @@ def test_range_test_covers_the_range_and_suggests_before_the_minimum():
     assert 0.1 < lowest < 1, "the loss falls over most of this range"
     assert result.rates[10] <= result.steepest < lowest
     assert said == []
+
+
+def test_a_range_test_of_a_loss_below_zero_goes_on():
+    loader = [(torch.rand(8, 3, 2, 2), torch.arange(8) % 3)]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    with warnings.catch_warnings(action="ignore"):
+        found = lr_range_test(network, loader, Below(), optimizer, 1e-6, 1e-4, 20, "float32")
+    assert len(found.losses) == 20 and found.losses.max() < 0
 
 
 def test_range_test_stops_when_the_loss_explodes_and_says_where_there_is_none():

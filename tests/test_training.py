@@ -92,6 +92,21 @@ def test_fit_lowers_the_loss_and_hooks_see_each_epoch():
     assert all(seconds > 0 for seconds in history.seconds)
 
 
+def test_a_peak_within_the_first_epoch_may_be_a_share():
+    def run(epochs, peak_epoch):
+        model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
+        optimizer = sgd(model)
+        scheduler = one_cycle(optimizer, epochs, len(loader), 0.01, 0.05, peak_epoch)
+        training.fit(model, loader, None, cross_entropy, optimizer, scheduler, epochs=epochs, verbose=False)
+
+    run(4, 0.8)  # a fifth of the epochs
+    run(5, 1)
+    with pytest.warns(
+        UserWarning, match="peaks in the first of 5 epochs: one_cycle's peak_epoch counts epochs"
+    ):
+        run(5, 0.3)
+
+
 def test_fit_repeats_with_a_seed_and_differs_with_another():
     (a, first), (b, second), (c, _) = tiny_run(), tiny_run(), tiny_run(seed=1)
     assert same_weights(a, b)

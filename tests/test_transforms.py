@@ -209,6 +209,19 @@ def test_a_chance_is_a_probability_and_a_jitter_a_share(name, what, chance):
         Augment(**{name: chance})
 
 
+@pytest.mark.parametrize("name", ["padding", "hole"])
+@pytest.mark.parametrize("pixels", [-1, 4.0])
+def test_padding_and_hole_are_whole_pixels(name, pixels):
+    with pytest.raises(ValueError, match=f"expected {name} in whole pixels, 0 or more, found {pixels}"):
+        Augment(**{name: pixels})
+
+
+def test_a_hole_fits_into_the_image():
+    assert (Augment(hole=32).draw(8, 32, np.random.default_rng(0)).hole_top <= 0).all()
+    with pytest.raises(ValueError, match="a hole of 40 pixels does not fit into images of 32"):
+        Augment(hole=40).draw(8, 32, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), ((0.5,), (0.5,))])
 def test_three_channels_have_three_means(mean, std):
     images = ImageSet(np.zeros((4, 32, 32, 3), np.uint8), np.arange(4) % 2, ("a", "b"), "four")

@@ -90,8 +90,9 @@ def _check_classes(train: Path, test: Path | None = None) -> tuple[str, ...]:
 
 
 def _read_part(part: Path, classes: tuple[str, ...], root: Path, left_out: Counter[str]) -> Part:
-    left_out.update(f"{e.suffix or e.name} in {part.name}" for e in part.iterdir() if not e.is_dir())
     images, labels, folders = [np.empty((0, SIZE, SIZE, 3), np.uint8)], [], _classes(part)
+    rest = (entry for entry in part.iterdir() if entry not in folders.values())
+    left_out.update(f"{entry.suffix or entry.name} in {part.name}" for entry in rest)
     for label, name in enumerate(classes):
         seen = {root.resolve(), part.resolve()}
         found = list(_pictures(folders[name], root, seen, left_out)) if name in folders else []
@@ -109,6 +110,8 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
         left_out[f"folder {where} ({error.strerror})"] += 1
         return
     seen.add(folder.resolve())
+    if len(parts := [entry.name for entry in entries if entry.is_dir() and entry.name.lower() in PARTS]) > 1:
+        raise ValueError(f"{folder}: expected {' and '.join(parts)} above the classes, found them in one")
     for entry in entries:
         end = entry.suffix.lower()
         if entry.name.startswith((".", "__")):
@@ -128,7 +131,9 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
 
 
 def tell_copies(name: str, train: np.ndarray, test: np.ndarray) -> None:
-    """Print how many of the `test` images are among those of `train`, to the last pixel."""
+    """Print how many images of `train` are there twice, and how many of `test` are among them, to the last pixel."""
     known = {image.tobytes() for image in train}
+    if n := len(train) - len(known):
+        print(f"{name}: {n} of {len(train)} training pictures are copies of others: delete the copies")
     if n := sum(image.tobytes() in known for image in test):
         print(f"{name}: {n} of {len(test)} test pictures are training pictures, too: delete the copies")

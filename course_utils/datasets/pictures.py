@@ -47,7 +47,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     """Grey of sixteen bits in eight (Pillow's own conversion cuts off at 255), and colours that can be averaged."""
     if picture.mode.startswith("I"):
         values = np.asarray(picture).clip(0, 65535)
-        if values.max() < 4096:
+        if values.max() < 16384:
             found = f"its pixels come up to {values.max()} of 65,535"
             raise ValueError(f"{found}, nearly black: save it with 8 bits")
         return Image.fromarray((values // 256).astype(np.uint8))

@@ -187,6 +187,10 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
         )
     end, each = end_of(scheduler), length_hint(run.loader) if per_batch else 1
+    _, top, _ = getattr(scheduler, "corners", (0, each, 0))  # of `one_cycle`
+    if top < each and run.epochs >= 5:
+        found = f"the rate peaks in the first of {run.epochs} epochs"
+        warn(f"{found}: one_cycle's peak_epoch counts epochs, and is no share")
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(

@@ -72,7 +72,7 @@ def compare(answer: Any, right: Any, otherwise: str, mistakes: dict[str, Any], a
 
 def alike(answer: Any, right: Any) -> bool:
     if isinstance(right, Tensor):
-        return torch.allclose(answer.float(), right.float(), rtol=1e-4, atol=1e-5)
+        return torch.allclose(answer.float().cpu(), right.float().cpu(), rtol=1e-4, atol=1e-5)
     if isinstance(right, list):
         return answer == right
     return bool(np.isclose(number(answer), right, rtol=1e-3 if isinstance(right, float) else 0, atol=0))

@@ -178,7 +178,9 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
         network = Watched(graphs=[]).train(mode)
         before = copy.deepcopy(network.state_dict())
         found = result_of(accuracy, network, images, labels)
-        moved = any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
+        moved = any(
+            not torch.equal(before[name], value.cpu()) for name, value in network.state_dict().items()
+        )
         refuse(moved, "measuring has moved the running statistics: batch normalisation is in train mode")
         compare(found, 0.8, "the share is wrong: compare the largest logit's place with the label", scales)
         refuse(any(network.graphs), "autograd prepares a backward pass that never comes: turn it off")

@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import zlib
+from dataclasses import asdict
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from course_utils import training
+from course_utils.data import BatchLoader
 from course_utils.datasets import cifar
 from course_utils.exercises.first_batch import unwrap
 from course_utils.lab import files
@@ -110,16 +113,13 @@ class Checkpoint:
 def describe(run: training.Run) -> dict[str, Any]:
     """What must be the same when a run goes on: the settings of each of its parts, without its progress."""
     device = next(run.model.parameters()).device
-    loader = {"batches": length_hint(run.loader), "batch_size": getattr(run.loader, "batch_size", None)}
-    if images := getattr(getattr(run.loader, "dataset", None), "image_set", None):
-        loader["contents"] = cifar.fingerprint(images.images, images.labels)
     groups = [one | {"lr": float(one.get("initial_lr", one["lr"]))} for one in run.optimizer.param_groups]
     changing = {"params", "initial_lr"}
     if getattr(run.scheduler, "cycle_momentum", False):
         changing |= {"momentum", "betas"}
     optimizer = [{k: v for k, v in group.items() if k not in changing} for group in groups]
     return {
-        "data": getattr(run.loader, "about", loader),
+        "data": batches_of(run.loader),
         "precision": str(training.pick_precision(device, run.precision)),
         "model": settings(unwrap(run.model)),
         "loss": settings(run.loss_fn),
@@ -130,6 +130,21 @@ def describe(run: training.Run) -> dict[str, Any]:
         "trained": {name: weight.requires_grad for name, weight in unwrap(run.model).named_parameters()},
         "loader": type(run.loader).__qualname__,  # which may change images in its own way
     }
+
+
+def batches_of(loader: Any) -> dict[str, Any]:
+    """The settings of a loader, and a checksum of its images and labels, as far as it shows them."""
+    if not isinstance(loader, BatchLoader):
+        found = {"batches": length_hint(loader), "batch_size": getattr(loader, "batch_size", None)}
+        if images := getattr(getattr(loader, "dataset", None), "image_set", None):
+            found["contents"] = cifar.fingerprint(images.images, images.labels)
+        return found
+    images = loader.image_set
+    contents = zlib.crc32(images.labels.tobytes(), zlib.crc32(images.images.tobytes()))
+    plain = {name: getattr(loader, name) for name in ("batch_size", "shuffle", "seed")}
+    colours = {name: getattr(loader, name).tolist() for name in ("mean", "std", "fill")}
+    augment = loader.augment and asdict(loader.augment)
+    return {"images": len(images), "contents": contents, "augment": augment} | plain | colours
 
 
 def settings(part: Any) -> Any:

@@ -134,7 +134,7 @@ def worth(baseline: str, without: Mapping[str, str], title: str = "") -> Figure 
     names = [baseline, *without.values()]
     seeds = sorted(set.intersection(*(set(verdicts.by_seed(name)) for name in names)))
     if len(seeds) < 2:
-        return missing(*(name for name in names if len(verdicts.by_seed(name)) < 2))
+        return missing(*([name for name in names if len(verdicts.by_seed(name)) < 2] or names))
     percents = np.array([[verdicts.by_seed(name)[seed] for seed in seeds] for name in names])
     points = percents[0] - percents[1:]
     rest = percents - percents.mean(1, keepdims=True) - percents.mean(0) + percents.mean()
@@ -146,7 +146,9 @@ def worth(baseline: str, without: Mapping[str, str], title: str = "") -> Figure 
         axes.errorbar(mean, height, xerr=half, fmt="|", color="black", markersize=18, capsize=4)
         axes.plot(each, [height] * len(seeds), "o", color=plots.BLUE, alpha=0.6, markersize=6)
         beside = {"xytext": (10, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{mean:.1f} ± {half:.1f}".replace("-", "−"), (max(mean + half, *each), height), **beside)
+        axes.annotate(
+            f"{mean:.1f} ± {half:.1f}".replace("-", "−"), (max(mean + half, *each), height), **beside
+        )
     axes.set_yticks(range(len(without)), [plots.wrap(label, 16) for label in without])
     axes.set(ylim=(len(without) - 0.5, -0.5), xlabel="what it is worth (points)")
     axes.margins(x=0.3)
