@@ -186,7 +186,7 @@ class BatchLoader:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ValueError(f"expected a whole number of images per batch, found batch_size={batch_size!r}")
         if augment is not None and not isinstance(augment, transforms.Augment):
-            raise ValueError(f"expected augment=Augment(…), found {augment!r}")
+            raise ValueError(f"expected augment=Augment(…), or None for none, found {augment!r}")
         height, width = image_set.images.shape[1:3]
         if augment and height != width:
             raise ValueError(f"{image_set.name}: expected square images to augment, found {height}×{width}")

@@ -40,8 +40,8 @@ def one_cycle(
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
     rates = (lr_min, lr_max, lr_min if lr_end is None else lr_end)
     if not 0 <= lr_min <= lr_max or lr_max == 0 or not 0 <= rates[2] <= lr_max:
-        found = f"found {lr_min:g}, {lr_max:g}, and {rates[2]:g} at the end: none may be below 0 or too high"
-        raise ValueError(f"expected rates that rise from lr_min to lr_max, {found}")
+        found = f"found {lr_min:g}, {lr_max:g}, and {rates[2]:g} at the end: none may be below 0"
+        raise ValueError(f"expected rates that rise from lr_min to lr_max, {found} or above lr_max")
     corners = (0, peak_epoch * steps_per_epoch, epochs * steps_per_epoch)
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
@@ -169,7 +169,7 @@ def lr_range_test(
                 scaler.step(optimizer)
                 scaler.update()
                 found = float(loss.detach())
-                if not math.isfinite(found) or found > 4 * abs(min(losses, default=found)):
+                if not math.isfinite(found) or found - (low := min([found, *losses])) > 3 * abs(low):
                     break
                 rates.append(rate)
                 losses.append(found)

@@ -525,8 +525,9 @@ plt.show()
 
 # %% [markdown]
 # A drop of the rate shows as a step in the losses: smaller steps let the weights settle where larger ones jumped about.
-# Before the drop the validation loss may leap up while the training loss falls. The weights then move so fast that the
-# running averages of batch normalisation, which only validation uses, are out of date; after the drop they catch up.
+# Before the drop the validation loss may leap up while the training loss falls. Most likely the weights then move so
+# fast that the running averages of batch normalisation, which only eval mode uses, are out of date; after the drop they
+# catch up.
 #
 # ## The full run, as recorded
 #
@@ -671,11 +672,11 @@ for name, about in names.items():
     )
 
 # %% [markdown]
-# Without dropout the validation loss ends well above its lowest value: that is overfitting. With either remedy it is
-# gone. From the first line to the last, training accuracy falls by more than forty points, in part because it is
-# measured on harder pictures and with dropout on. Validation accuracy hardly changes: a network that is kept from
-# memorising needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of epochs are
-# chosen together.** The book's page *Spending the budget better* follows this up.
+# Without dropout the validation loss ends well above its lowest value: that is overfitting. With dropout, alone or with
+# augmentation, it is gone. From the first line to the last, training accuracy falls by more than forty points, in part
+# because it is measured on harder pictures and with dropout on. Validation accuracy hardly changes: a network that is
+# kept from memorising needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of
+# epochs are chosen together.** The book's page *Spending the budget better* follows this up.
 #
 # ## Save, load, and test once
 #
@@ -828,8 +829,8 @@ else:
 #
 # In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
 # course, that network looks at the picture instead; the line above the figure says which network it was. (If you
-# trained on pictures of your own, leave out the two lines from `if lessons.profile()` on, and your own network looks at
-# it.)
+# trained on pictures of your own, which the next section describes, leave out the two lines from `if lessons.profile()`
+# on, and your own network looks at it.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"

@@ -396,7 +396,7 @@ plt.show()
 
 # %% [markdown]
 # The rate at the start of each epoch agrees with the one in the project's log. (In epochs 13 to 19 the log is lower by
-# one or two in its last digit. The peak is at the start of epoch 6, which is where epoch 5 ends.)
+# two or three in its last digit. The peak is at the start of epoch 6, which is where epoch 5 ends.)
 
 # %%
 for epoch in range(0, 24, 3):
@@ -566,8 +566,8 @@ plt.show()
 #
 # In the quick profile, your network knows nothing but shapes. So if the weights of a recorded CIFAR run came with the
 # course, that network looks at the picture instead; the line above the figure says which network it was. (If you
-# trained on pictures of your own, leave out the two lines from `if lessons.profile()` on, and your own network looks at
-# it.)
+# trained on pictures of your own, which the next section describes, leave out the two lines from `if lessons.profile()`
+# on, and your own network looks at it.)
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The picture shown to the network, beside bars for its five most probable classes."}}
 my_picture = None  # or "path/to/picture.jpg"

@@ -223,7 +223,7 @@ def test_what_no_batches_can_be_made_of():
 
 @pytest.mark.parametrize("augment", [True, Augment, "flip"])
 def test_what_is_no_augment_is_refused(augment):
-    with pytest.raises(ValueError, match=r"expected augment=Augment\(…\), found"):
+    with pytest.raises(ValueError, match=r"expected augment=Augment\(…\), or None for none, found"):
         BatchLoader(image_set([4, 4]), 4, augment=augment)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import re
 import warnings
 from dataclasses import replace
@@ -1172,6 +1173,22 @@ def test_a_slip_in_a_cross_entropy_of_ones_own(loss_fn, said):
         batches([0, 1, 2] * 5), loss_fn=loss_fn, optimizer=sgd(model := tiny_net(), 1e-6), model=model
     )
     assert message.startswith(f"the loss looks like cross entropy {said}")
+
+
+@pytest.mark.parametrize(("scale", "negated"), [(2, "entropy"), (0.57, "probability")])
+def test_a_wrong_sign_is_told_from_a_missing_logarithm(scale, negated):
+    """Minus a mean probability of 0.57 is minus the cross entropy, too; trained so, a network has a larger one."""
+    logits, labels = torch.zeros(8, 10), torch.zeros(8, dtype=torch.int64)
+    logits[:, 0] = math.log(9 * math.exp(-scale) / (1 - math.exp(-scale)))  # the cross entropy is `scale`
+    loss = (
+        -nn.functional.cross_entropy(logits, labels)
+        if negated == "entropy"
+        else -logits.softmax(1)[:, 0].mean()
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first_batch.doubt_own_loss(float(loss), logits, labels)
+    assert ["wrong sign" in str(one.message) for one in caught] == [True] * (negated == "entropy")
 
 
 def test_a_first_loss_below_zero():

@@ -102,7 +102,7 @@ def test_a_peak_within_the_first_epoch_may_be_a_share():
     run(4, 0.8)  # a fifth of the epochs
     run(5, 1)
     with pytest.warns(
-        UserWarning, match="peaks in the first of 5 epochs: one_cycle's peak_epoch counts epochs"
+        UserWarning, match="peaks in the first of 5 epochs: one_cycle's peak_epoch counts epochs; if a share"
     ):
         run(5, 0.3)
 

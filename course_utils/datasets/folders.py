@@ -91,8 +91,8 @@ def _check_classes(train: Path, test: Path | None = None) -> tuple[str, ...]:
 
 def _read_part(part: Path, classes: tuple[str, ...], root: Path, left_out: Counter[str]) -> Part:
     images, labels, folders = [np.empty((0, SIZE, SIZE, 3), np.uint8)], [], _classes(part)
-    rest = (entry for entry in part.iterdir() if entry not in folders.values())
-    left_out.update(f"{entry.suffix or entry.name} in {part.name}" for entry in rest)
+    rest = (e for e in part.iterdir() if e not in folders.values())
+    left_out.update(f"{(not e.is_dir() and e.suffix) or e.name} in {part.name}" for e in rest)
     for label, name in enumerate(classes):
         seen = {root.resolve(), part.resolve()}
         found = list(_pictures(folders[name], root, seen, left_out)) if name in folders else []
@@ -131,7 +131,7 @@ def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str])
 
 
 def tell_copies(name: str, train: np.ndarray, test: np.ndarray) -> None:
-    """Print how many images of `train` are there twice, and how many of `test` are among them, to the last pixel."""
+    """Print how many images of `train` repeat another, and how many of `test` are among them, to the last pixel."""
     known = {image.tobytes() for image in train}
     if n := len(train) - len(known):
         print(f"{name}: {n} of {len(train)} training pictures are copies of others: delete the copies")

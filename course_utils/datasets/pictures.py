@@ -49,7 +49,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         values = np.asarray(picture).clip(0, 65535)
         if values.max() < 16384:
             found = f"its pixels come up to {values.max()} of 65,535"
-            raise ValueError(f"{found}, nearly black: save it with 8 bits")
+            raise ValueError(f"{found}, as if it had fewer bits: if so, stretch them, or save it with 8")
         return Image.fromarray((values // 256).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("its pixels are 32-bit floats, expected 8 or 16 bits")

@@ -187,10 +187,6 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             f"a cycle inside a {name} would step once an epoch: if all of it counts batches, set its per_batch = True"
         )
     end, each = end_of(scheduler), length_hint(run.loader) if per_batch else 1
-    _, top, _ = getattr(scheduler, "corners", (0, each, 0))  # of `one_cycle`
-    if top < each and run.epochs >= 5:
-        found = f"the rate peaks in the first of {run.epochs} epochs"
-        warn(f"{found}: one_cycle's peak_epoch counts epochs, and is no share")
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
         raise TrainingError(
@@ -198,6 +194,10 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
             "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make optimizer and "
             "schedule anew"
         )
+    corners, rates = (getattr(scheduler, name, None) for name in ("corners", "rates"))  # of `one_cycle`
+    if corners and corners[1] < each and rates[0] < rates[1] and run.epochs >= 5:
+        found = f"the rate peaks in the first of {run.epochs} epochs"
+        warn(f"{found}: one_cycle's peak_epoch counts epochs; if a share was meant, multiply it by them")
     if rates := left_by_another(scheduler):
         falls = isinstance(scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
         if falls and rates[0] <= getattr(scheduler, "eta_min", 0):

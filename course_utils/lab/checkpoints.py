@@ -15,7 +15,7 @@ from torch import nn
 from course_utils import training
 from course_utils.data import BatchLoader
 from course_utils.datasets import cifar
-from course_utils.exercises.first_batch import unwrap
+from course_utils.exercises.first_batch import image_set_of, unwrap
 from course_utils.lab import files
 
 # What changes in a scheduler as it goes on; the rest of its state are its settings.
@@ -136,7 +136,7 @@ def batches_of(loader: Any) -> dict[str, Any]:
     """The settings of a loader, and a checksum of its images and labels, as far as it shows them."""
     if not isinstance(loader, BatchLoader):
         found = {"batches": length_hint(loader), "batch_size": getattr(loader, "batch_size", None)}
-        if images := getattr(getattr(loader, "dataset", None), "image_set", None):
+        if images := image_set_of(loader):
             found["contents"] = cifar.fingerprint(images.images, images.labels)
         return found
     images = loader.image_set

@@ -126,8 +126,9 @@ def accuracies(
 def worth(baseline: str, without: Mapping[str, str], title: str = "") -> Figure | Html:
     """How many points `baseline` ends above each of `{label: recipe}`, which lacks one thing, with a 95 % interval.
 
-    On the seeds that all have run: a dot for each. Chance is taken to move all runs alike; it is what is left of their
-    accuracies once the means of their recipe and of their seed are taken away (a randomised block design).
+    It takes the seeds that every one of these recipes has; each gives a dot. Chance is assumed to be equally large in
+    all recipes: its variance is that of what is left of the accuracies without the means of recipe and seed (a
+    randomised block design). Each interval is for its own difference, not for all of them at once.
     """
     from scipy.stats import t as student  # slow to import
 
