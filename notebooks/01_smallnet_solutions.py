@@ -82,9 +82,10 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value after a first 3×3 convolution was computed from 3×3 pixels. Another network has *two* such convolutions in
-# each stage, and then a 2×2 pooling. How many pixels wide is the square that one value after **two** of these stages
-# was computed from? (The book's page *Convolutions* shows how, for SmallNet; try it on paper first.)
+# One value after a first 3×3 convolution was computed from 3×3 pixels, and one after the 2×2 pooling that follows from
+# 4×4. Another network has *two* such convolutions in each stage, and then a pooling. How many pixels wide is the square
+# that one value after **two** of these stages was computed from? (After a pooling, neighbours are twice as far apart.
+# The book's page *Convolutions* has the whole sum for SmallNet; try it on paper first.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -273,9 +274,10 @@ def accuracy(network, images, labels):
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# In train mode, dropout switches half of the dense layer off at random: hence two answers. Batch normalisation compares each
-# picture with the others of its batch: among pictures of one class it subtracts what they have in common, which is
-# what gives the class away. And each forward pass moves its running statistics, so that measuring changes the network.
+# In train mode, dropout sets half of the dense layer and a tenth of the feature maps' values to zero at random: hence
+# two answers. Batch normalisation compares each picture with the others of its batch: among pictures of one class it
+# subtracts what they have in common, which is what gives the class away. And each forward pass moves its running
+# statistics, so that measuring changes the network.
 #
 # `eval()` ends all three. `inference_mode()` is another matter: it saves the memory and the time of recording what a
 # backward pass would need. And a function that measures should leave no trace: `fit` calls one like it between two epochs.
@@ -519,11 +521,12 @@ for true, predicted in two_worst(confusion):
 #
 # </details>
 #
-# **3.** You try ten learning rates and keep the one with the best *test* accuracy. That accuracy is
+# **3.** You try ten learning rates and keep the one with the best *test* accuracy. As a forecast for new pictures, that
+# accuracy is
 #
-# - **a)** too high, because it was used to choose
-# - **b)** too low, because nine other rates were tried
-# - **c)** right, because no weight was trained on the test set
+# - **a)** most likely too high, because it was used to choose
+# - **b)** most likely too low, because nine other rates were tried
+# - **c)** as good as any, because no weight was trained on the test set
 #
 # <details><summary>Answer</summary>
 #

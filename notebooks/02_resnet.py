@@ -115,8 +115,8 @@ del everything
 # cutting an 8×8 square out of it (*cutout*), so that the network cannot rely on one detail. Border and square are
 # filled with the mean colour, which normalisation turns into zero: "nothing to see here".
 #
-# The project did this an image at a time, with torchvision for the crop and albumentations for the rest. Its log names
-# no probabilities, so those are ours:
+# The project did this an image at a time, with torchvision (`v2`) for the crop and albumentations (`A`) for the rest;
+# `CoarseDropout` is the cutout. Its log names no probabilities, so those are ours:
 #
 # ```python
 # crop = v2.RandomCrop(32, padding=4, fill=mean_colour)
@@ -187,8 +187,8 @@ def conv_bn_relu(c, d, pool=False):
 
 # %% [markdown]
 # The second computes $X + R(X)$, where the *branch* $R$ is two parts of the first kind in a row, and the way around it
-# a *skip connection*. The branch need only learn what to *change* about $X$, and the sum gives gradients a direct way
-# back.
+# a *skip connection*. The branch need only learn what to *change* about $X$ (here what to *add*, as it ends in a ReLU),
+# and the sum gives gradients a direct way back.
 #
 # ```text
 # X ──┬── conv, norm, ReLU ── conv, norm, ReLU ──(+)── X + R(X)
@@ -334,8 +334,8 @@ plt.show()
 # rate, which is where the mark is. The curve is noisy and its valley flat: a factor of three either way is within the
 # error. A range test finds the order of magnitude at best.
 #
-# Did you see where the curve begins? A random guess among ten classes has a loss of 2.30, and this network starts
-# higher. The page *Getting to 94 %* shows why, and how little it costs.
+# Did you see where the curve begins? Equal probabilities for ten classes have a loss of ln 10 = 2.30, and this network
+# starts higher. The page *Getting to 94 %* shows why, and how little it costs.
 #
 # On CIFAR-10 the project read 3.2 · 10⁻⁴ off its own curve. The quick profile has other pictures, a network with a
 # quarter of the channels and smaller batches: it trains at ten times that rate, 3.2 · 10⁻³, and the mark should be near
@@ -395,8 +395,8 @@ plots.schedule(
 plt.show()
 
 # %% [markdown]
-# The rate at the start of each epoch agrees with the one in the project's log. (In epochs 13 to 19 the log is lower by
-# two or three in its last digit. The peak is at the start of epoch 6, which is where epoch 5 ends.)
+# The rate at the start of each epoch agrees with the one in the project's log. (For some epochs its last digit is a
+# little lower. The peak is at the start of epoch 6, which is where epoch 5 ends.)
 
 # %%
 for epoch in range(0, 24, 3):
@@ -512,8 +512,9 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
 #
 # The network is large for what it does, and the recipe is slow. The *sprint* is another network with another recipe.
 # Its first layer is computed instead of learned, its first epochs see smaller images, and an optimizer made for
-# matrices takes its steps. In all it costs a tenth of the operations, as the book's page on it shows. The full profile
-# trains it here, in eleven minutes on two cores with bfloat16 and several times that without. Nothing below needs it.
+# matrices takes its steps. In all it costs less than a tenth of the operations, as the book's page on it shows. The
+# full profile trains it here, in eleven minutes on two cores with bfloat16 and several times that without. Nothing
+# below needs it.
 
 # %% tags=["nbval-ignore-output"]
 if lessons.profile() == "full":

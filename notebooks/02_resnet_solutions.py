@@ -147,7 +147,7 @@ print(f"sum of the rates, new to old: {ratio:.3f}")
 # nothing about the sum. The missing half per cent comes from ending at zero.
 #
 # What the peak decides is *when* the weights travel. An early one leaves a long way down, on which they can settle. A
-# late one gives the network longer to warm up, and if that was not needed, those epochs are wasted.
+# late one gives the network longer to warm up, and leaves fewer epochs to settle in.
 #
 # </details>
 
@@ -400,9 +400,9 @@ def flip_averaged(network, images):
 # The batch is in the network's order now: image, channel, row, column. The columns are the last axis. (The network is left
 # in eval mode, which is all that was asked; to leave no trace, put its mode back as in Session 1's exercise 5.)
 #
-# Two answers that are wrong for different reasons are wrong together less often than either is alone: averaging keeps
-# what they agree on. It costs a second forward pass for every picture and no training. It is fair only if you say so:
-# compare an accuracy with test-time flips only with others that used them.
+# Where the two answers err for different reasons, their errors partly cancel in the mean; what both agree on stays. It
+# costs a second forward pass for every picture and no training. It is fair only if you say so: compare an accuracy with
+# test-time flips only with others that used them.
 #
 # </details>
 
@@ -428,15 +428,19 @@ with torch.inference_mode():
 twice = flip_averaged(network, images)
 for name, logits in (("once", once), ("mirrored, too", twice)):
     print(f"{name:14s} {(logits.argmax(1) == labels).float().mean():.1%}")
+once_right, twice_right = (x.argmax(1) == labels for x in (once, twice))
+print("right only when asked once:", int((once_right & ~twice_right).sum()))
+print("right only with the mirror:", int((twice_right & ~once_right).sum()))
 
 # %% [markdown]
-# On a thousand pictures one point is ten pictures. Would you trust the difference? What would you do to be sure?
+# On a thousand pictures one point is ten pictures. Most pictures get the same answer both times; the last two lines
+# count the others. Would you trust the difference? What would you do to be sure?
 #
 # <details><summary><b>An answer</b></summary>
 #
-# Not yet. Most pictures get the same answer both times, so count those that only one of the two gets right. With twelve
-# against two (a difference of one point) mirroring very likely helps; with sixty against fifty (one point as well) it
-# may be chance. Then repeat it with another seed.
+# Compare the last two numbers. Twelve against two (a difference of one point) would be very unlikely if mirroring did
+# nothing; sixty against fifty (one point as well) may be chance. Then repeat it with another seed: that was one
+# network.
 #
 # </details>
 #
@@ -539,7 +543,7 @@ for name, changed in changes.items():
 # <details><summary>Answer</summary>
 #
 # **b.** Normalising turns the mean into zero and black into minus mean over standard deviation: a dark square with a
-# sharp edge. The network can learn to ignore it, but that takes epochs.
+# sharp edge, which says nothing about the class.
 #
 # </details>
 #

@@ -33,7 +33,7 @@
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
 # *Run* menu sees to that. Running an exhibit again does no harm: each builds a new network. The lines under *How to fix
-# it* are for code of your own: put its names into them.
+# it* are meant for code of your own: replace their names by yours.
 
 # %% tags=["nbval-ignore-output"]
 import math
@@ -59,9 +59,9 @@ print("expect   about 90 % on validation images where all is well")
 # %% [markdown]
 # ## The healthy run
 #
-# The data are 3,000 drawings of ten shapes, with 500 more to validate on. A random guess is right in **10 %** of the
-# cases, and its loss is $\ln 10 \approx 2.30$. Keep these two numbers in mind: they are what "has learned nothing"
-# looks like.
+# The data are 3,000 drawings of ten shapes, with 500 more to validate on. A network that gives all ten classes the same
+# probability is right in **10 %** of the cases, and its loss is $\ln 10 \approx 2.30$. We call that a *random guess*.
+# Keep these two numbers in mind: they are what "has learned nothing" looks like.
 
 # %%
 train_set, validation_set = data.split(data.load("shapes10")[0])
@@ -251,15 +251,16 @@ for name, loader in [
 # %% mystnb={"image": {"alt": "Training accuracy of exhibit 4 beside the healthy run: it falls below that of a guess while the healthy one climbs."}}
 in_order = np.argsort(train_set.labels, kind="stable")
 sorted_set = train_set.subset(in_order)
-not_shuffled = train(new_model(), train_loader(sorted_set, shuffle=False))
+sorted_model = new_model()
+not_shuffled = train(sorted_model, train_loader(sorted_set, shuffle=False))
 beside_healthy("train_accuracy", {"sorted, not shuffled": not_shuffled})
 
 # %% [markdown]
-# **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. The
-# network has just been taught "everything is a ring" when the squares begin, and it is wrong until "everything is a
-# square" has replaced that. In the first epoch it is still quick to change its mind, so a class is partly learned while
-# it lasts, and the accuracy looks promising. In later epochs the change comes too late every time, and a class that
-# comes round again has been forgotten.
+# **How to recognise it.** The training accuracy falls *below* the 10 % of a guess. Chance alone does not do that. In
+# the first epoch the first few classes are learned while they last, and the accuracy looks promising. But while the
+# squares last, "everything is a square" is always right, and can be said without looking. Soon the network gives nearly
+# the same answer to every picture. Its logits are then little more than the last layer's biases, and these follow each
+# new class too late.
 
 # %% tags=["nbval-ignore-output"]
 print("training accuracy:  ", [f"{a:.1%}" for a in not_shuffled.train_accuracy])
@@ -267,6 +268,11 @@ print(
     "validation accuracy:",
     [f"{a:.1%}" for a in not_shuffled.validation_accuracy],
 )
+images, _ = next(iter(validation_loader))
+for name, model in {"healthy": healthy_model, "sorted": sorted_model}.items():
+    with torch.no_grad():
+        spread = float(model.eval()(images.to(device)).std(0).mean())
+    print(f"spread of a logit over the 500 pictures, {name}: {spread:.4f}")
 
 # %% [markdown]
 # **How to fix it.** Shuffle while training; for evaluation the order makes no difference.
