@@ -1177,7 +1177,7 @@ def test_a_slip_in_a_cross_entropy_of_ones_own(loss_fn, said):
 
 @pytest.mark.parametrize(("scale", "negated"), [(2, "entropy"), (0.57, "probability")])
 def test_a_wrong_sign_is_told_from_a_missing_logarithm(scale, negated):
-    """Minus a mean probability of 0.57 is minus the cross entropy, too; trained so, a network has a larger one."""
+    """Minus a mean probability of 0.57 may equal minus the cross entropy, which a wrong sign soon makes larger."""
     logits, labels = torch.zeros(8, 10), torch.zeros(8, dtype=torch.int64)
     logits[:, 0] = math.log(9 * math.exp(-scale) / (1 - math.exp(-scale)))  # the cross entropy is `scale`
     loss = (

@@ -297,10 +297,11 @@ def test_parts_inside_the_classes_are_not_trained_on_as_one(add, tmp_path):
         data.from_folder(tmp_path / "pets")
 
 
-def test_a_folder_that_looks_hidden_is_said_to_be_left_out(add, tmp_path, capsys):
-    add("train/cat/1.png", "train/dog/1.png", "train/__other__/1.png", "test/cat/2.png", "test/dog/2.png")
+@pytest.mark.parametrize("name", ["__other__", "__v1.0__"])
+def test_a_folder_that_looks_hidden_is_said_to_be_left_out(add, tmp_path, capsys, name):
+    add("train/cat/1.png", "train/dog/1.png", f"train/{name}/1.png", "test/cat/2.png", "test/dog/2.png")
     data.from_folder(tmp_path / "pets")
-    assert "left out: 1 __other__ in train" in capsys.readouterr().out
+    assert f"left out: 1 {name} in train" in capsys.readouterr().out
 
 
 def test_copies_among_the_training_pictures_are_counted(add, tmp_path, capsys):

@@ -93,14 +93,15 @@ def test_fit_lowers_the_loss_and_hooks_see_each_epoch():
 
 
 def test_a_peak_within_the_first_epoch_may_be_a_share():
-    def run(epochs, peak_epoch):
+    def run(epochs, peak_epoch, lr_min=0.01):
         model, loader = tiny_net(), BatchLoader(tiny_set(), 16)
         optimizer = sgd(model)
-        scheduler = one_cycle(optimizer, epochs, len(loader), 0.01, 0.05, peak_epoch)
+        scheduler = one_cycle(optimizer, epochs, len(loader), lr_min, 0.05, peak_epoch)
         training.fit(model, loader, None, cross_entropy, optimizer, scheduler, epochs=epochs, verbose=False)
 
     run(4, 0.8)  # a fifth of the epochs
     run(5, 1)
+    run(5, 0.3, lr_min=0.05)  # it begins at its peak
     with pytest.warns(
         UserWarning, match="peaks in the first of 5 epochs: one_cycle's peak_epoch counts epochs; if a share"
     ):

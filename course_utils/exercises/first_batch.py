@@ -354,7 +354,7 @@ def doubt_own_loss(loss: float, logits: Tensor, labels: Tensor) -> None:
     """Warn of a loss that is cross entropy, but for its sign or for a sum or mean too many, or that is below zero."""
     plain = float(nn.functional.cross_entropy(logits, labels.to(logits.device).long()))
     slips = {}
-    if plain > min(1, 0.9 * math.log(logits.shape[1])):  # below 1, minus a mean probability may look alike
+    if plain > min(1, 0.9 * math.log(logits.shape[1])):  # lower, minus a mean probability may look alike
         slips[-plain] = "of the wrong sign: put a minus before the logarithm"
     if len(labels) > 2:
         slips[plain * len(labels)] = "summed over the batch: take the mean over images"
