@@ -109,8 +109,8 @@ def runs(names: Mapping[str, str]) -> Html:
     rows = [run_row(name, label) for label, name in names.items() if runs_of(name)]
     found = table(RUN_HEAD, rows, "Runs") if rows else ""
     if any(len(records.by_machine(runs_of(name))) > 1 for name in names.values()):
-        several = "Where a row has two times, they are those of two computers, which the leaderboard names."
-        found += tag("p", several)
+        several = "Where a row has two times, they are those of two computers, or of one and two threads"
+        found += tag("p", f"{several}; the leaderboard says which.")
     if waiting := ", ".join(label for label, name in names.items() if not runs_of(name)):
         found += tag("p", f"{waiting}: {NOT_RUN}.")
     return Html(found)
