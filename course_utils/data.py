@@ -63,7 +63,9 @@ class ImageSet:
         places, n = np.asarray(indices), len(self)
         if places.dtype != bool and places.shape == (n,) and n > 2 and np.isin(places, (0, 1)).all():
             raise ValueError("expected places or a mask of bools, found noughts and ones: mask.astype(bool)")
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        # NumPy would take a tensor with one place for a number.
+        chosen = places if isinstance(indices, Tensor) else indices
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 # --- The data sets by name.

@@ -77,8 +77,10 @@ def show_images(images, labels=None, classes=None, columns: int | None = None, t
 
     A row has 8 images by default, and fewer where names need the room.
     """
-    captions = [""] * len(images) if labels is None else [str(classes[k] if classes else k) for k in labels]
-    return grid(images, captions, columns or (8 if labels is None else 4 if len(images) <= 8 else 6), title)
+    known = labels.tolist() if hasattr(labels, "tolist") else labels
+    names = [""] * len(images) if known is None else known if classes is None else [classes[k] for k in known]
+    columns = columns or (8 if labels is None else 4 if len(images) <= 8 else 6)
+    return grid(images, [str(name) for name in names], columns, title)
 
 
 @styled

@@ -9,31 +9,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, count
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # a page that shows a recorded range test does not wait for torch
-    from torch import nn
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-
 
 def one_cycle(
-    optimizer: "Optimizer",
-    epochs: int,
-    steps_per_epoch: int,
-    lr_min: float,
-    lr_max: float,
-    peak_epoch: float,
-    lr_end: float | None = None,
-) -> "LambdaLR":
-    """Straight lines from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end` at the end, step by step.
+    optimizer, epochs: int, steps_per_epoch: int, lr_min: float, lr_max: float, peak_epoch: float, lr_end=None
+):
+    """A `LambdaLR` in straight lines, step by step: from `lr_min` up to `lr_max` at `peak_epoch`, and down to `lr_end`.
 
     `lr_end` defaults to `lr_min`; with `lr_end=0` the rate falls to nothing ("annihilation"). Of the optimizer's own
     rates only their ratios count: the highest becomes `lr_max`. Raises ValueError where peak or rates are out of order.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
+    # Here, so that a page with a recorded run does not wait for torch.
     from torch.optim.lr_scheduler import LambdaLR
 
     if not 0 < peak_epoch < epochs:
@@ -51,13 +40,13 @@ def one_cycle(
     return scheduler
 
 
-def shares_of(optimizer: "Optimizer") -> list[float]:
+def shares_of(optimizer) -> list[float]:
     """Each group's initial rate over the highest of them; 1.0 for all where that is 0."""
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     return [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
 
-def rates_of(schedule: "Callable[[Optimizer], LRScheduler]", steps: int, lr: float = 1.0) -> np.ndarray:
+def rates_of(schedule: Callable, steps: int, lr: float = 1.0) -> np.ndarray:
     """The rates of the first `steps` steps of `schedule(optimizer)`, float64 (steps,), without training anything.
 
     >>> rates_of(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5, gamma=0.2), 6, lr=0.1)
@@ -105,13 +94,17 @@ class RangeTest:
     def steepest(self) -> float:
         """The rate at which the loss falls fastest, as torch-lr-finder suggests it (the assignment's rule).
 
-        The loss is smoothed as there, by a running mean in which each loss counts a twentieth; the first ten rates and
-        the last five are left out. Raises ValueError for fewer than seventeen.
+        The loss is smoothed as there, by a running mean in which each loss counts a twentieth, up to where that mean is
+        over five times its lowest; the first ten rates and the last five are left out. There the test itself goes on
+        until then: `stop_at=1000` does that. Raises ValueError for fewer than seventeen.
         """
-        if len(self.losses) < 17:
-            raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(self.losses)}")
-        running = list(accumulate(self.losses, lambda mean, loss: 0.95 * mean + 0.05 * loss))
-        return float(self.rates[10:-5][np.argmin(np.gradient(running[10:-5]))])
+        running = np.array([*accumulate(self.losses, lambda mean, loss: 0.95 * mean + 0.05 * loss)])
+        low = np.minimum.accumulate(running)
+        exploded = np.flatnonzero(running - low > 4 * np.abs(low))
+        running = running[: exploded[0] + 1] if len(exploded) else running
+        if len(running) < 17:
+            raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(running)}")
+        return float(self.rates[10:][np.argmin(np.gradient(running[10:-5]))])
 
     @property
     def advice(self) -> str | None:
@@ -131,25 +124,27 @@ class RangeTest:
 
 
 def lr_range_test(
-    model: "nn.Module",
+    model,
     loader,
     loss_fn: Callable,
-    optimizer: "Optimizer",
+    optimizer,
     lr_min: float = 1e-8,
     lr_max: float = 0.1,
     steps: int = 100,
     precision: str = "auto",
+    stop_at: float = 4.0,
 ) -> RangeTest:
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
-    It ends once the loss is not finite or four times its lowest. Model, optimizer and loss are put back; the loader's
-    order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad range.
+    It ends once the loss is not finite or over `stop_at` times its lowest. Model, optimizer and loss are put back; the
+    loader's order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad
+    range.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training
     from course_utils.exercises import first_batch, parts
 
-    parts.check_range(model, optimizer, loss_fn, lr_min, lr_max, steps)
+    parts.check_range(model, optimizer, loss_fn, lr_min, lr_max, steps, stop_at)
     learning = (model, optimizer, first_batch.inner(loss_fn))
     kept = [part for part in learning if hasattr(part, "state_dict") and not isinstance(part, type)]
     before = copy.deepcopy([part.state_dict() for part in kept])
@@ -169,7 +164,8 @@ def lr_range_test(
                 scaler.step(optimizer)
                 scaler.update()
                 found = float(loss.detach())
-                if not math.isfinite(found) or found - (low := min([found, *losses])) > 3 * abs(low):
+                low = min([found, *losses])
+                if not math.isfinite(found) or found - low > (stop_at - 1) * abs(low):
                     break
                 rates.append(rate)
                 losses.append(found)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from course_utils.exercises import first_batch, parts
 from course_utils.exercises.first_batch import Diverged
+from course_utils.exercises.parts import pick_device as pick_device  # for all who train
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
@@ -27,7 +28,7 @@ HEAD = "  epoch  train loss  validation loss  accuracy  learning rate  seconds"
 
 @dataclass
 class History:
-    """A run's curves, one entry per epoch: losses, accuracies in [0, 1], the learning rate at the epoch's start."""
+    """A run's curves, one entry per epoch: losses, accuracies in [0, 1], the first group's rate at an epoch's start."""
 
     train_loss: list[float] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
@@ -175,7 +176,8 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
 
 def forward(model, images, labels, loss_fn, precision, check_loader=None):
     """(logits, loss) of one batch; with its loader given, as for a first batch, images, logits and loss are checked."""
-    with autocast(images.device, precision), first_batch.explained(model, images, labels) as random:
+    random = first_batch.random_before(model, images, check_loader)
+    with autocast(images.device, precision), first_batch.explained(model, images, labels):
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, check_loader, model, random)
         loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda)) if loss_fn else None
@@ -219,11 +221,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def steps_per_batch(scheduler: LRScheduler | None) -> bool:
     """Whether `scheduler` steps every batch (torch's two cycles, any with `per_batch = True`) and not every epoch."""
     return isinstance(scheduler, (OneCycleLR, CyclicLR)) or getattr(scheduler, "per_batch", False)
-
-
-def pick_device() -> torch.device:
-    """The fastest device here that trains: CUDA, then Apple's MPS, then the CPU; or the one in `COURSE_DEVICE`."""
-    return parts.device()
 
 
 def pick_precision(device: torch.device, precision: str = "auto") -> torch.dtype:

@@ -21,6 +21,8 @@ from torch import Tensor
 def check_scaling(mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
     """Raise ValueError for a mean or a deviation that pixels in [0, 1] never have, and for a deviation of 0."""
     mean_colour(mean)
+    if np.shape(std) != (3,):
+        raise ValueError(f"expected three standard deviations, found {np.ravel(std)}")
     for channel, value in zip(("red", "green", "blue"), std, strict=True):
         if not value > 0:
             found = f"found {float(value):g} in the {channel} channel: are all its pixels alike?"

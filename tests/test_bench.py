@@ -21,7 +21,9 @@ def test_every_row_of_the_speed_table_can_be_measured():
 def test_the_table_is_printed_and_written_as_the_book_reads_it(empty, monkeypatch, capsys):
     monkeypatch.setattr(bench, "table", lambda: [{"what": "a row", "bound": "> 1", "value": 2.0}])
     bench.main(empty / "bench.json")
-    assert "a row" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a row" in said
+    assert ("lightning: not installed, left out" in said) == (find_spec("lightning") is None)
     assert "<td>a row</td><td>&gt; 1</td><td>2.000</td>" in tables.bench()
     monkeypatch.setattr(bench, "table", None)
     with pytest.raises(ValueError, match="the table .* cannot be written"):  # before anything is measured

@@ -215,6 +215,11 @@ def averaged_by_a_copy(network, images, **how):
     return averaged(copy.deepcopy(network), images, **how)
 
 
+def averaged_on_its_device(network, images):
+    device = next(network.parameters()).device
+    return averaged(network, images.to(device))
+
+
 def log_of_softmax(logits, labels, smoothing):
     """Infinite where a probability is too small for float32."""
     logs = torch.log(torch.softmax(logits, 1))
@@ -550,6 +555,7 @@ RIGHT = [
     (session2.seed_by_seed, (lambda *rows: np.array(interval(*rows)),), {}),
     (session2.averages_flips, (averaged,), {}),
     (session2.averages_flips, (averaged_by_a_copy,), {}),
+    (session2.averages_flips, (averaged_on_its_device,), {}),
 ]
 
 

@@ -75,6 +75,8 @@ def test_a_subset_by_places_or_by_mask():
     with pytest.raises(ValueError, match=r"found noughts and ones: mask.astype\(bool\)"):
         whole.subset(mask.astype(int))
     np.testing.assert_array_equal(whole.subset(-np.arange(1, 7)).labels, whole.labels[::-1])
+    for places in (torch.tensor([4]), torch.tensor([4, 1]), torch.from_numpy(mask), [], [4]):
+        assert len(whole.subset(places)) == (sum(mask) if len(places) == 6 else len(places))
 
 
 # --- split, take, channel_stats.

@@ -613,7 +613,8 @@ def test_swapped_arguments_are_named():
         ),
         ({"hooks": [print]}, r"expected hooks with start\(run\) and after_epoch\(run\), found a builtin"),
         ({"hooks": [checkpoints.Checkpoint]}, "expected hooks with .* found the class Checkpoint"),
-        ({"epochs": 0}, "expected one epoch or more, found 0"),
+        ({"epochs": 0}, "expected a whole number of epochs, one or more, found 0"),
+        ({"epochs": 1.5}, "expected a whole number of epochs, one or more, found 1.5"),
     ],
     ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
 )
@@ -935,6 +936,60 @@ def test_functions_of_the_step_that_are_asked_in_advance():
     assert len(calls) < 20, "asked a few times, not a thousand"
 
 
+def test_a_schedules_function_that_prints_is_not_asked_in_advance(capsys):
+    def share(epoch):
+        print("epoch", epoch)
+        return 0.95**epoch
+
+    fit(shuffled(), make=lambda optimizer: lr_scheduler.LambdaLR(optimizer, share), epochs=2)
+    assert capsys.readouterr().out.count("epoch ") <= 3 + 1, "as torch asks, and the table's head"
+
+
+def test_a_layer_called_double_has_nothing_to_do_with_numpy():
+    class DoubleConv(nn.Sequential):
+        def forward(self, x, skip):
+            return super().forward(x + skip)
+
+    with pytest.raises(TrainingError, match="missing 1 required positional argument: 'skip'") as said:
+        fit(shuffled(), DoubleConv(tiny_net()))
+    assert "NumPy" not in str(said.value)
+
+
+def test_filters_out_of_numpy_are_of_another_dtype():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1, bias=False).double(), nn.Flatten())
+    with pytest.raises(TrainingError, match="want .float"):
+        fit(shuffled(), network)
+
+
+def test_a_run_that_a_hook_ends_may_have_infinitely_many_epochs():
+    class Ends:
+        def start(self, run):
+            pass
+
+        def after_epoch(self, run):
+            run.epochs = len(run.history)
+
+    model = tiny_net()
+    found = training.fit(
+        model,
+        shuffled(),
+        None,
+        cross_entropy,
+        sgd(model),
+        epochs=math.inf,
+        hooks=[Ends()],
+        verbose=False,
+    )
+    assert len(found) == 1
+
+
+def test_lazy_layers_draw_their_weights_when_they_are_first_asked():
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's own, on making one
+        lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with warnings.catch_warnings(action="error"):
+        training.evaluate(lazy, BatchLoader(tiny_set(), 16))
+
+
 def test_a_log_in_the_place_of_the_terminal(monkeypatch):
     class Log:
         write = flush = lambda *_: None
@@ -1138,6 +1193,7 @@ def test_an_activation_after_the_last_layer(last, precision):
         (nn.Softmax(0), cross_entropy, "a softmax comes before cross"),
         (nn.Identity(), lambda x, y: cross_entropy(x.softmax(1), y), "a softmax comes before cross"),
         (nn.ReLU(), lambda x, y: cross_entropy(x.view(-1, 3), y), "model ends in a Relu"),
+        (nn.ReLU(), lambda x, y: cross_entropy(x[..., None].squeeze(), y), "model ends in a Relu"),
         (nn.ReLU6(), cross_entropy, "model ends in a ReLU6"),
         (nn.Softplus(), cross_entropy, "model ends in a Softplus"),
         (nn.Hardswish(), cross_entropy, "model ends in a Hardswish"),

@@ -35,8 +35,8 @@ def test_every_figure_is_stored_and_small():
 def test_a_stored_image_has_a_place_for_each_caption(name):
     with Image.open(gallery.path_of(name)) as image:
         width, height = image.size
-    assert width == gallery.ACROSS * gallery.SIDE
-    assert height == -(-len(captions(name)) // gallery.ACROSS) * gallery.SIDE
+    assert width == gallery.ACROSS * 32
+    assert height == -(-len(captions(name)) // gallery.ACROSS) * 32
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -120,6 +120,8 @@ def test_show_images_puts_each_name_above_its_own_picture():
     assert read(figure) == [CLASSES[k].replace("_", " ") for k in LABELS]
     assert read(plots.show_images(IMAGES, LABELS)) == [str(k) for k in LABELS]
     assert read(plots.show_images(IMAGES)) == []
+    assert read(plots.show_images(IMAGES, torch.from_numpy(LABELS))) == [str(k) for k in LABELS]
+    assert read(plots.show_images(IMAGES, LABELS, np.array(CLASSES))) == read(figure)
     np.testing.assert_array_equal(pictures(plots.show_images(torch.from_numpy(IMAGES))), IMAGES)
 
 

@@ -87,7 +87,7 @@ def weights() -> set[int]:
 def published_percents() -> set[str]:
     """Others' accuracies as they may be written: with all their digits."""
     results = [one.percent for one in (*published.SOURCES, *published.REFERENCES)]
-    return {form for x in (*results, published.TRANSFER_PERCENT) for form in (f"{x:g}", f"{x:.2f}")}
+    return {form for x in results for form in (f"{x:g}", f"{x:.2f}")}
 
 
 @cache

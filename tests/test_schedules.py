@@ -104,7 +104,9 @@ def problem(seed=0):
     return model, [(images[:32], labels[:32]), (images[32:], labels[32:])]
 
 
-def run(lr_min, lr_max, steps=60, make=torch.optim.Adam, loss_fn=nn.functional.cross_entropy, trained=0):
+def run(
+    lr_min, lr_max, steps=60, make=torch.optim.Adam, loss_fn=nn.functional.cross_entropy, trained=0, **more
+):
     """The result of a range test, and what it warned of."""
     model, loader = problem()
     optimizer = make(model.parameters(), lr=0.03)
@@ -115,7 +117,7 @@ def run(lr_min, lr_max, steps=60, make=torch.optim.Adam, loss_fn=nn.functional.c
             optimizer.step()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = lr_range_test(model, loader, loss_fn, optimizer, lr_min, lr_max, steps, "float32")
+        result = lr_range_test(model, loader, loss_fn, optimizer, lr_min, lr_max, steps, "float32", **more)
     assert all(warning.category is TrainingWarning for warning in caught)
     return result, [str(warning.message) for warning in caught]
 
@@ -190,6 +192,11 @@ def test_range_test_stops_when_the_loss_explodes_and_says_where_there_is_none():
     result, _ = run(1e-3, 1e9, make=torch.optim.SGD)
     assert 2 < len(result.rates) < 60
     assert np.isfinite(result.losses).all()
+    with pytest.raises(ValueError, match="stop_at above 1, a multiple of the lowest loss, found 0.5"):
+        run(1e-3, 1, stop_at=0.5)
+    further, _ = run(1e-3, 1e9, make=torch.optim.SGD, stop_at=1000)
+    assert len(result.rates) < len(further.rates)
+    assert 4 < further.losses[-1] / further.losses.min() < 1000
     with pytest.raises(ValueError, match="not finite at the lowest rate, 1e-08"):
         run(1e-8, 1, loss_fn=lambda logits, labels: logits.sum() * math.nan)
 
@@ -231,11 +238,24 @@ def test_the_steepest_fall_is_that_of_the_smoothed_losses_inside_the_range():
     rates = np.geomspace(1e-6, 1, 100)
     losses = 2.3 - 1.5 / (1 + np.exp(-4 * (np.log10(rates) + 3))) + 0.02 * rng.standard_normal(100)
     losses[:5] = [9, 7, 5, 4, 3]  # steeper still, but among the first ten
+    losses[-8:] = [
+        60,
+        90,
+        99,
+        1,
+        99,
+        1,
+        1,
+        1,
+    ]  # and behind the place where the mean is over five times its lowest
     mean, history = losses[0], []
     for loss in losses:
         mean += 0.05 * (loss - mean)
         history.append(mean)
-    inside = history[10:95]
+        if mean > 5 * min(history):
+            break
+    assert len(history) == 94
+    inside = history[10:-5]
     falls = [inside[1] - inside[0], *((b - a) / 2 for a, b in zip(inside, inside[2:], strict=False))]
     assert RangeTest(rates, losses).steepest == pytest.approx(rates[10 + int(np.argmin(falls))])
     with pytest.raises(ValueError, match="at least 17 steps .* found 16"):

@@ -98,9 +98,23 @@ def test_the_dots_lie_where_they_were_measured(empty):
 def test_runs_that_died_are_shown_one_by_one(empty):
     write("smallnet-start", 1.0, 1.0, 5.16)
     assert tables.accuracy("smallnet-start") == "1.00, 1.00, 5.16 % (3 seeds, 2 at chance)"
+    assert "| 3 | 2.39 ± 2.40 (2 at chance) |" in records.table("smallnet-start")
     assert f"1, 1, 5.16{NBSP}%; 2 of smallnet-start at chance" in tables.claim("S1")
     write("smallnet-start", 30.0, 31.0, 32.0)
     assert f"31{NBSP}%</td>" in tables.claim("S1")
+
+
+def test_runs_that_never_reach_the_bar_are_so_called(empty):
+    write("resnet-source", 50.0, 50.0, curve=[0.5] * 24)
+    assert 'aria-label="measured: never, never; claimed: 1 to 22"' in tables.claim("R1")
+
+
+def test_a_table_of_runs_can_leave_out_the_time(empty):
+    write("smallnet-start", 4.0)
+    names = {"a": "smallnet-start"}
+    with_time, without = (re.findall(r"<t[hd]\b", tables.runs(names, time=time)) for time in (True, False))
+    assert (len(with_time), len(without)) == (10, 8)
+    assert "min" in tables.runs(names) and "min" not in tables.runs(names, time=False)
 
 
 def test_the_tally_counts_claims_and_parts(empty):

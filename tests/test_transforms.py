@@ -130,6 +130,12 @@ def test_a_constant_channel_is_named(std):
         per_image(MEAN, std)
 
 
+@pytest.mark.parametrize("std", [0.2, (0.2, 0.2), (0.2,) * 4])
+def test_there_are_three_standard_deviations(std):
+    with pytest.raises(ValueError, match="expected three standard deviations, found "):
+        per_image(MEAN, std)
+
+
 @pytest.mark.parametrize("std", [(63.0, 62.1, 66.7), (0.2, 0.2, 62.0)])
 def test_statistics_of_bytes_are_refused(std):
     with pytest.raises(ValueError, match=r"of pixels in \[0, 1\], found 6[23]: divide std by 255"):

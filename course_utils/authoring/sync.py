@@ -152,14 +152,12 @@ def take_over(notebook: Path) -> None:
 
 
 def execute(folder: Path = NOTEBOOKS, profile: str = "quick") -> None:
-    """Sync the lessons in `folder`, run each from top to bottom and store its outputs; a cell has ten minutes.
+    """Run each lesson in `folder` from top to bottom and store its outputs; a cell has ten minutes. `sync` comes first.
 
     Exercises are not run: they fail until they are solved. A cell that fails raises nbclient's CellExecutionError, and
     the file stays as it was.
     """
-    made = lessons(folder)
-    update(made)
-    for path in made:
+    for path in lessons(folder):
         notebook = read(path)
         try:
             run_cells(notebook, folder, profile, timeout=600)

@@ -75,18 +75,19 @@ SOURCES = {
     ),
 }
 # In label order, as in the data sets' own files.
-NAMES = {
-    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
-    "cifar100": """
+CLASSES = {
+    "cifar10": tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+    "cifar100": tuple(
+        """
         apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
         castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
         elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
         man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
         pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
         skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
-        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""",
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()
+    ),
 }
-CLASSES = {name: tuple(classes.split()) for name, classes in NAMES.items()}
 # `data.channel_stats` of all 50,000 training images.
 STATS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.utils import data
 
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
@@ -30,6 +31,7 @@ SMALLEST_INPUT = 0.02  # in [0, 1], the brightest pixel of a batch lies well abo
 ALIKE = 2.5  # up to this ratio two batches' spreads of pixels may differ by chance; normalising makes it about four
 ACTIVATIONS = {name: name for name in "Relu Sigmoid Gelu Tanh LeakyRelu Silu Softplus Hardswish Mish".split()}
 ACTIVATIONS |= {"Hardtanh": "ReLU6", "Elu": "SELU or ELU"}  # as torch names an operation, and we
+KEEPING = {"ToCopy", "View", "UnsafeView", "Squeeze", "Unsqueeze", "Clone"}  # which change no number
 IMAGENET = 1.0  # the spread of the pixels that a pretrained network learned from
 RANDOM = "Rand|ColorJitter|TrivialAugment|AutoAugment|AugMix|ElasticTransform|OneOf|SomeOf"
 FEWEST = 32  # that many labels in class order are no coincidence, and that many images have a spread worth comparing
@@ -46,8 +48,8 @@ ADVICE = {
     "Long but found|to be Long": "labels have to be int64: call labels.long()",
     "inplace operation": "x += r changes what an activation keeps for its gradient: write x = x + r",
     "a second time": "what lasts from one batch to the next, as a running average does, needs .detach()",
-    "Double": "the loss's weight and other tensors out of NumPy want .float()",
-    "BFloat16|Half": 'a part of the network does not follow mixed precision: try precision="float32"',
+    r"\bDouble(Tensor)?\b": "the loss's weight and other tensors out of NumPy want .float()",
+    r"BFloat16|\bHalf(Tensor)?\b": 'a part of the network does not follow mixed precision: try precision="float32"',
     "scalar type|same dtype": "the loss's weight and other tensors out of NumPy want .float()",
     "Inference tensors": "the model keeps a tensor from a call of evaluate or predict: make it anew in forward",
 }
@@ -109,13 +111,10 @@ def unpack(batch, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-    """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do.
-
-    Gives the state of the random numbers, for `check` to see whether the model draws any.
-    """
+def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[None]:
+    """Turn torch's inner error about a batch into a TrainingError that says what came in, and what to do."""
     try:
-        yield random_state(images.device)
+        yield
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = str(error).strip()
         passed = isinstance(error, (TrainingError, Diverged, torch.AcceleratorError))
@@ -132,6 +131,11 @@ def explained(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Tens
         ) from error
 
 
+def random_before(model: nn.Module, images: Tensor, loader) -> Tensor | None:
+    """Where the random numbers stand before a first batch; None before a later one, or one that draws lazy weights."""
+    return None if loader is None or any(map(is_lazy, model.parameters())) else random_state(images.device)
+
+
 def random_state(device: torch.device) -> Tensor:
     """Where the random numbers of a device stand; nothing on a device that does not say."""
     states = {"cpu": torch.get_rng_state, "mps": torch.mps.get_rng_state}
@@ -140,7 +144,7 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def check(
-    images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model: nn.Module, random: Tensor
+    images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, model: nn.Module, random: Tensor | None
 ) -> None:
     """Raise TrainingError where a loss or an accuracy makes no sense, and Diverged for NaN; `doubt` the rest.
 
@@ -153,7 +157,8 @@ def check(
         return
     check_logits(images, labels, logits)
     if not model.training:
-        check_eval_mode(model, moved=not torch.equal(random, random_state(images.device)))
+        moved = random is not None and not torch.equal(random, random_state(images.device))
+        check_eval_mode(model, moved)
     check_loss_fn(loss_fn, labels, logits.shape[1])
     if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
         check_labels(later, logits.shape[1])
@@ -301,7 +306,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
         warn(f"NLLLoss wants logarithms of probabilities: {advice}")
     if are_sorted(labels) and in_given_order(loader):
         found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
-        warn(f"the first {found}: give the training loader shuffle=True")
+        warn(f"the first {found}: give the training loader shuffle=True, unless it draws at random by itself")
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
@@ -383,7 +388,7 @@ def before_softmax(nodes: set) -> str:
     """What should not come before the softmax in a loss and does, as torch names it ("Relu"); empty if nothing."""
     for node in nodes:
         if kind(node) == "LogSoftmax":
-            while kind(node := node.next_functions[0][0]) in ("ToCopy", "View", "UnsafeView", "Clone"):
+            while kind(node := node.next_functions[0][0]) in KEEPING:
                 pass
             if kind(node) in (*ACTIVATIONS, "Softmax") and getattr(node, "_saved_min_val", 0) >= 0:
                 return kind(node)

@@ -1,7 +1,7 @@
 """Checks of a run's parts, before its first batch: device, optimizer, schedule, loaders, threads.
 
-`fit` calls them, and `lr_range_test` one. What cannot work is a `TrainingError`, what is probably a mistake a
-`TrainingWarning`.
+`fit` calls them all, `lr_range_test` and `evaluate` some. What cannot work is a `TrainingError`, what is probably a
+mistake a `TrainingWarning`. `pick_device` is here because it warns, too; `training` passes it on.
 """
 
 import copy
@@ -73,8 +73,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
     """Raise TrainingError where the parts of a `training.Run` do not belong together; warn of a slow set-up."""
     if not torch.is_grad_enabled():
         raise TrainingError("autograd is off, so nothing can be trained: call torch.set_grad_enabled(True)")
-    if run.epochs < 1:
-        raise TrainingError(f"expected one epoch or more, found {run.epochs!r}")
+    if run.epochs < 1 or run.epochs % 1 > 0:  # infinitely many end with a hook
+        raise TrainingError(f"expected a whole number of epochs, one or more, found {run.epochs!r}")
     iterators = [one for one in (run.loader, validation_loader) if hasattr(one, "__next__")]
     if run.epochs > 1 and any(type(one).__module__ in ONCE for one in iterators):
         found = "a generator, which gives its batches once"
@@ -162,12 +162,16 @@ def loaded(loader) -> tuple[object, set[int]]:
     return getattr(image_set_of(loader) or getattr(data, "image_set", None), "images", data), {*places}
 
 
-def check_range(model: nn.Module, optimizer, loss_fn, lr_min: float, lr_max: float, steps: int) -> None:
+def check_range(
+    model: nn.Module, optimizer, loss_fn, lr_min: float, lr_max: float, steps: int, stop_at: float
+) -> None:
     """Raise TrainingError where a range test could not rise, or where `check_optimizer` does."""
     check_optimizer(network(model), optimizer, "loader", loss_fn)
     if not 0 < lr_min < lr_max or steps < 2:
         found = f"found {lr_min:g} to {lr_max:g} in {steps} step(s)"
         raise TrainingError(f"expected rates that rise, from one above 0, in two steps or more, {found}")
+    if not stop_at > 1:
+        raise TrainingError(f"expected a stop_at above 1, a multiple of the lowest loss, found {stop_at}")
 
 
 def check_schedule(run, steps_per_batch: Callable) -> None:
@@ -272,9 +276,10 @@ def falls_late(share: Callable[[int], float], epochs: int, batches: int) -> bool
 def peak(share: Callable[[int], float], steps: int, first: int = 0) -> float | None:
     """The highest value of a LambdaLR's function from `first` until `steps`; None where it cannot be asked.
 
-    The function is called for this, so one that says next or pop, or has two answers to one step, is left alone.
+    The function is called for this, so one that says append, next, pop or print, or has two answers to one step, is
+    left alone.
     """
-    if {"next", "pop"} & {*getattr(getattr(share, "__code__", None), "co_names", ())}:
+    if {"append", "next", "pop", "print"} & {*getattr(getattr(share, "__code__", None), "co_names", ())}:
         return None
     try:
         share = copy.deepcopy(share)  # an object may count its calls; a function stays itself
@@ -314,11 +319,11 @@ def end_of(scheduler) -> int | None:
     return getattr(scheduler, "total_steps", None)
 
 
-def device() -> torch.device:
-    """What `training.pick_device` picks: what is there, unless this torch cannot train the course's networks on it.
+def pick_device() -> torch.device:
+    """The fastest device here that trains: CUDA, then Apple's MPS, then the CPU; or the one in `COURSE_DEVICE`.
 
-    Its builds leave older graphics cards out. On Apple's processors the gradients of channels-last images fail before
-    torch 2.14 and are wrong before macOS 15 (issues 175189 and 107214 of PyTorch).
+    Torch's builds leave older graphics cards out. On Apple's processors the gradients of channels-last images fail
+    before torch 2.14 and are wrong before macOS 15 (issues 175189 and 107214 of PyTorch).
     """
     if name := os.environ.get("COURSE_DEVICE"):
         if name not in ("cpu", "cuda", "mps"):

@@ -253,6 +253,7 @@ class Lopsided(nn.Module):
 
     def __init__(self, asked: list):
         super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))  # has a device, as any network's weights have
         self.asked = asked  # (in train mode, autograd takes notes) of each question, shared with copies
 
     def __deepcopy__(self, memo) -> "Lopsided":

@@ -25,11 +25,6 @@ class Claim:
         if not parts:
             raise ValueError(f"{id}: a claim has at least one part to judge")
 
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        """Every recipe that the claim is judged by, once each."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.quantity.recipes))
-
     def verdict(self) -> str:
         return verdicts.tally([part.word for part in self.parts])
 

@@ -52,7 +52,6 @@ SUPERCLASSES = {
     "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
 }
 
-
 NETWORKS = ("SmallNet", "CustomResNet")  # those whose `stages` are known
 
 

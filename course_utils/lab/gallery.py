@@ -13,7 +13,7 @@ from typing import Any
 from course_utils.lab import records
 from course_utils.lab.tables import Html, tag
 
-ACROSS, SIDE = 16, 32  # pictures in a row of the stored image, and the pixels of a picture's side
+ACROSS = 16  # pictures in a row of the stored image
 
 
 def folder() -> Path:

@@ -19,8 +19,6 @@ class Result:
     PFLOP: float | None = None
 
 
-TRANSFER_PERCENT = 25.34  # Session 1's source: its frozen network under a new last layer
-
 # Session 2's source: test accuracy (%) after each of the 24 epochs.
 RESNET_CURVE = (
     *(49.03, 59.79, 66.03, 72.67, 73.36, 79.01, 78.97, 81.30, 83.26, 85.41, 84.96, 83.67),
@@ -32,7 +30,7 @@ SOURCES = [
     Result("Session 2's source project", "cifar10", RESNET_CURVE[-1], 6_575_370, "24 epochs"),
 ]
 
-# Keys in book/references.bib, in this order: huang2017, tian2020, and two each of chen2021, page2018, jordan2024.
+# Keys in book/references.bib, in this order: huang2017, tian2020, and two each of chen2021, page2018, airbench.
 REFERENCES = [
     Result("DenseNet-BC 100, k = 12", "cifar100", 77.73, 800_000, "300 epochs, hours on a GPU"),
     Result("WRN-16-2", "cifar100", 73.3, 700_000, "not stated"),

@@ -253,11 +253,19 @@ def tested(record: dict[str, Any]) -> bool:
     return record["test_accuracy"] is not None
 
 
+def at_chance(record: dict[str, Any]) -> bool:
+    """Whether a run ends at chance: at most 1.5 times as good as a guess."""
+    classes = re.search(r"\d+$", record["recipe"]["data"])  # "cifar100" has 100
+    return bool(classes) and record["test_accuracy"] <= 1.5 / int(classes[0])
+
+
 def table_row(name: str, recorded: list[dict[str, Any]]) -> str:
     percents = [100 * record["test_accuracy"] for record in recorded if tested(record)]
     accuracy, paces = "–", "–"  # of a range test
     if percents:
         accuracy = f"{mean(percents):.2f}" + (f" ± {stdev(percents):.2f}" if len(percents) > 1 else "")
+        dead = sum(map(at_chance, filter(tested, recorded)))
+        accuracy += f" ({dead} at chance)" if dead else ""
         paces = " and ".join(f"{mean(map(minutes, runs)):.1f}" for runs in by_machine(recorded).values())
     work = f"{found:.3g}" if (found := petaflop(name)) else "–"
     return f"| {name} | {len(recorded)} | {accuracy} | {recorded[0]['parameters']:,} | {paces} | {work} |"

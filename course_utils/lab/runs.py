@@ -271,7 +271,9 @@ def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules
     model = new_network(recipe, seed, loaders)
     loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
     settings = {**recipe.schedule_args, "precision": recipe.precision}
-    return schedules.lr_range_test(model, loaders.train, loss_fn, build_optimizer(recipe, model), **settings)
+    optimizer = build_optimizer(recipe, model)
+    with exact() if recipe.precision == "float32" else nullcontext():
+        return schedules.lr_range_test(model, loaders.train, loss_fn, optimizer, **settings)
 
 
 def training_flops(recipe: Recipe) -> int:

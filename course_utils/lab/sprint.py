@@ -95,7 +95,6 @@ def hidden_by_muon(model: nn.Module, hidden: float, rest: float, decay: float) -
 
 def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
     """Every rate falls in a straight line to zero, in all `epochs`, or in as many as its group of weights names."""
-
     lengths = [group.get("epochs", epochs) * steps_per_epoch for group in optimizer.param_groups]
     scheduler = LambdaLR(optimizer, [lambda step, n=n: max(0.0, 1 - step / n) for n in lengths])
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`

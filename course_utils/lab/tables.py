@@ -87,7 +87,8 @@ def minutes(name: str) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    return (f"{value:+.1f}" if unit == "points" else f"{value:.3g}").replace("-", MINUS)
+    shown = f"{value:+.1f}" if unit == "points" else f"{value:.3g}"
+    return shown.replace("-", MINUS).replace("inf", "never")
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -101,14 +102,15 @@ PFLOP = tag("abbr", "PFLOP", title="operations of the training, in units of 10¹
 RUN_HEAD = ("Run", "Test accuracy", "Weights", "Time", PFLOP)
 
 
-def runs(names: Mapping[str, str]) -> Html:
+def runs(names: Mapping[str, str], time: bool = True) -> Html:
     """A row for each of `{label: recipe}`: test accuracy over seeds, weights, time on each machine, operations.
 
-    What was not run is named below in one line.
+    Leave the `time` out where it would mislead. What was not run is named below in one line.
     """
-    rows = [run_row(name, label) for label, name in names.items() if runs_of(name)]
-    found = table(RUN_HEAD, rows, "Runs") if rows else ""
-    if any(len(records.by_machine(runs_of(name))) > 1 for name in names.values()):
+    rows = [run_row(name, label, time=time) for label, name in names.items() if runs_of(name)]
+    head = [title for title in RUN_HEAD if time or title != "Time"]
+    found = table(head, rows, "Runs") if rows else ""
+    if time and any(len(records.by_machine(runs_of(name))) > 1 for name in names.values()):
         several = "Where a row has two times, they are those of two computers, or of one and two threads"
         found += tag("p", f"{several}; the leaderboard says which.")
     if waiting := ", ".join(label for label, name in names.items() if not runs_of(name)):
@@ -116,12 +118,12 @@ def runs(names: Mapping[str, str]) -> Html:
     return Html(found)
 
 
-def run_row(name: str, label: str = "", made_on: Html | str = "") -> Html:
+def run_row(name: str, label: str = "", made_on: Html | str = "", time: bool = True) -> Html:
     recorded = runs_of(name)
     weights = f"{recorded[0]['parameters']:,}" if recorded else NOT_RUN
-    time = ", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))
+    took = [", ".join(filter(None, [f"{recipes.get(name).epochs} epochs", minutes(name)]))] if time else []
     operations = f"{work:.3g}" if (work := records.petaflop(name)) else DASH
-    return row((label, tag("code", name), made_on), accuracy(name), weights, time, operations)
+    return row((label, tag("code", name), made_on), accuracy(name), weights, *took, operations)
 
 
 def leaderboard(data: str) -> Html:
@@ -242,7 +244,7 @@ def value(part: Part) -> str:
     dead = [f"{n} of {name} at chance" for name, n in counts.items() if n]
     if not dead and all(map(math.isfinite, each)):
         each = [part.quantity.estimate().value]
-    values = ", ".join(number(one, unit) for one in each).replace("inf", "never")
+    values = ", ".join(number(one, unit) for one in each)
     return "; ".join([f"{values} {unit}".strip(), *dead])
 
 
@@ -254,7 +256,7 @@ def span(part: Part) -> str:
         return f"{low} {unit} or more"
     if math.isinf(part.low) or (part.low <= 0 and unit == "×"):
         return f"{high} {unit} or less"
-    return f"{low} to {high} {unit}"
+    return f"{low} to {high} {unit}".strip()
 
 
 def dots(part: Part) -> Html:
@@ -282,7 +284,7 @@ def runs_row(part: Part) -> Html:
     """The interval of what was measured, and the recipes that it was measured on."""
     found, unit = part.quantity.estimate(), part.quantity.unit
     known = found and math.isfinite(found.high - found.low)
-    interval = f"{number(found.low, unit)} to {number(found.high, unit)} {unit}" if known else DASH
+    interval = f"{number(found.low, unit)} to {number(found.high, unit)} {unit}".strip() if known else DASH
     interval = "exact" if known and found.low == found.high else interval
     made_by = (Html(f"{tag('code', name)} {text(accuracy(name))}") for name in part.quantity.recipes)
     return row(part.says, interval, tuple(made_by))

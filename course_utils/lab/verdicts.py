@@ -8,7 +8,6 @@ last digit. Recipes that share two seeds, and so split and order, are compared s
 
 import json
 import math
-import re
 import warnings
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -115,9 +114,8 @@ class Accuracy(Quantity):
         return percents(self.recipe)
 
     def dead(self) -> int:
-        """How many of the runs end at chance: at most 1.5 times as good as a guess."""
-        classes = re.search(r"\d+$", recipes.get(self.recipe).data)  # "cifar100" has 100
-        return sum(percent <= 150 / int(classes[0]) for percent in self.values()) if classes else 0
+        """How many of the runs end at chance."""
+        return sum(map(records.at_chance, filter(records.tested, runs_of(self.recipe))))
 
 
 class Difference(Quantity):
