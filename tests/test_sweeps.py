@@ -393,15 +393,17 @@ def test_a_cards_float32_is_no_tf32(empty, monkeypatch):
 
     for name in ("evaluate", "fit"):
         monkeypatch.setattr(training, name, note)
+    monkeypatch.setattr(runs.schedules, "lr_range_test", note)
     calls = [
         lambda: runs.test_accuracy(nn.Identity(), runs.Loaders(None, None, None, 10)),
         lambda: runs.train(replace(TINY, precision="float32"), 0),
+        lambda: runs.range_test(replace(TINY, precision="float32", schedule_args={}), 0),
         lambda: runs.train(replace(TINY, precision="bfloat16"), 0),
     ]
     for call in calls:
         with pytest.raises(KeyboardInterrupt):
             call()
-    assert found == [("ieee", True, "float32")] * 2 + [(before, True, "bfloat16")]
+    assert found == [("ieee", True, "float32")] * 3 + [(before, True, "bfloat16")]
     assert convolutions.fp32_precision == before
 
 

@@ -5,7 +5,7 @@ Under `torchrun` several processes share a run, see `processes.py`.
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -217,7 +217,7 @@ def train(
     optimizer = build_optimizer(recipe, model)
     loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
     loaders.train.cutmix = loss_fn  # the loader pastes, and tells the loss what
-    with exact() if recipe.precision == "float32" else nullcontext():
+    with exact(recipe.precision == "float32"):
         history = training.fit(
             DistributedDataParallel(model) if processes.world() > 1 else model,
             loaders.train,
@@ -255,10 +255,11 @@ def test_accuracy(model: nn.Module, loaders: Loaders, six_views: bool = False) -
 
 
 @contextmanager
-def exact() -> Iterator[None]:
+def exact(wanted: bool = True) -> Iterator[None]:
     """A context in which a graphics card's convolutions compute in float32; else they round to TF32's three digits."""
     convolutions = torch.backends.cudnn.conv
-    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee" if wanted else before
     try:
         yield
     finally:
@@ -272,7 +273,7 @@ def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules
     loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
     settings = {**recipe.schedule_args, "precision": recipe.precision}
     optimizer = build_optimizer(recipe, model)
-    with exact() if recipe.precision == "float32" else nullcontext():
+    with exact(recipe.precision == "float32"):
         return schedules.lr_range_test(model, loaders.train, loss_fn, optimizer, **settings)
 
 
