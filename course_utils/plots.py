@@ -21,8 +21,7 @@ from course_utils.schedules import RangeTest
 
 WIDTH = 5  # inches, every figure; on a phone, which shows it 350 px wide, 10-point letters are 9.7 px high
 LETTERS, SMALL_LETTERS = 11, 10  # points
-# Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart under every common colour blindness.
-# Their yellow is left out: it fades on white.
+# Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by the colour-blind; no yellow: it fades on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BLUE, VERMILION, GREEN = COLOURS[:3]  # "C0" would be looked up when drawn, long after `STYLE` is gone
 STYLE = {
@@ -62,8 +61,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def in_style(*args, **kwargs) -> Figure:
-        # Loads the backend. In a notebook that turns interactive mode on, which is a setting too:
-        # done inside the context, leaving it would turn the mode off again.
+        # Loads the backend. In a notebook that turns interactive mode on: a setting, which the context would undo.
         plt.draw_if_interactive()
         with plt.style.context(["default", STYLE]):
             return draw(*args, **kwargs)
@@ -137,9 +135,11 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     figure, (loss, accuracy, rate) = plt.subplots(3, 1, sharex=True, layout="constrained", **size)
     set_title(figure, title)
     loss.plot(epochs, history.train_loss, **END_DOT, label="training")
-    loss.plot(epochs, history.validation_loss, **END_DOT, label=measured_on)
-    percent = 100 * np.array(history.validation_accuracy)
-    accuracy.plot(epochs, percent, **END_DOT, color=VERMILION, label=measured_on)
+    measured = not np.isnan(history.validation_loss).all()
+    loss.plot(epochs, history.validation_loss, **END_DOT, label=measured_on if measured else None)
+    name, colour = (measured_on, VERMILION) if measured else ("training", BLUE)
+    percent = 100 * np.array(history.validation_accuracy if measured else history.train_accuracy)
+    accuracy.plot(epochs, percent, **END_DOT, color=colour, label=name)
     if reference:
         label, *curve = reference
         accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
@@ -179,7 +179,8 @@ def compare_histories(histories: Mapping, quantity: str = "validation_accuracy",
     set_title(figure, title)
     for run, history in histories.items():
         values = factor * np.array(getattr(history, quantity))
-        axes.plot(np.arange(1, len(values) + 1), values, **END_DOT, label=dollars(run))
+        run = dollars(run) + " (not measured)" * bool(np.isnan(values).all())
+        axes.plot(np.arange(1, len(values) + 1), values, **END_DOT, label=run)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(**WHOLE))
     figure.legend(loc="outside lower left")
@@ -207,8 +208,7 @@ def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=Fal
 def range_test(rates, losses, marks: Mapping[str, float] | None = None) -> Figure:
     """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`, a line at each.
 
-    Losses are faint, their running mean strong. The y axis keeps to where the network learns, even if the loss
-    explodes afterwards.
+    Losses are faint, their running mean strong. The y axis keeps to where the network learns, even if it explodes.
     """
     smoothed = RangeTest(np.asarray(rates), np.asarray(losses)).smoothed
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")

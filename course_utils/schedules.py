@@ -22,8 +22,7 @@ def one_cycle(
     rates only their ratios count: the highest becomes `lr_max`. Raises ValueError where peak or rates are out of order.
     Source: Smith and Topin, "Super-convergence", arXiv:1708.07120.
     """
-    # Here, so that a page with a recorded run does not wait for torch.
-    from torch.optim.lr_scheduler import LambdaLR
+    from torch.optim.lr_scheduler import LambdaLR  # here: a page with recorded runs need not wait for torch
 
     if not 0 < peak_epoch < epochs:
         raise ValueError(f"peak_epoch must lie between 0 and epochs={epochs}, found {peak_epoch}")
@@ -56,6 +55,8 @@ def rates_of(schedule: Callable, steps: int, lr: float = 1.0) -> np.ndarray:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler, rates = schedule(optimizer), []
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ValueError("expected a function that makes a schedule for the optimizer it is given")
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()  # changes nothing; torch warns if a scheduler steps before its optimizer
@@ -137,8 +138,7 @@ def lr_range_test(
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 
     It ends once the loss is not finite or over `stop_at` times its lowest. Model, optimizer and loss are put back; the
-    loader's order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite; warns of a bad
-    range.
+    loader's order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
     from course_utils import training

@@ -109,7 +109,7 @@ def fit(
 
 
 def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="auto", scaler=None):
-    """One pass over `loader`, an optimizer step a batch: (mean loss, accuracy in [0, 1]) as seen while training."""
+    """One epoch: (mean loss, accuracy in [0, 1]) while training. A scheduler that counts epochs is not stepped here."""
     scaler, sums = scaler or grad_scaler(model, precision), Totals()
     model.train()
     optimizer.zero_grad()  # what an interrupted step may have left
@@ -203,7 +203,8 @@ class Totals:
         """(mean loss, accuracy) over all images so far."""
         loss, hits = float(self.loss) / self.images, int(self.hits) / self.images
         if not math.isfinite(loss):
-            raise Diverged(f"a loss of {loss} by batch {self.batches} of this epoch: lower the learning rate")
+            advice = "lower the learning rate; in a loss of your own, look for a division or a logarithm of 0"
+            raise Diverged(f"a loss of {loss} by batch {self.batches} of this epoch: {advice}")
         return loss, hits
 
 

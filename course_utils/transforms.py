@@ -43,8 +43,7 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
 
     torchvision crops the PIL image, albumentations does the rest. `train=False` only normalises.
     """
-    # Albumentations looks for a newer version of itself on import; a course must not need a network.
-    # Both libraries are slow to import, and only this pipeline needs them.
+    # Here, as both are slow to import. Albumentations would also ask the network for a newer version of itself.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
     from albumentations.pytorch import ToTensorV2

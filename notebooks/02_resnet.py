@@ -386,8 +386,9 @@ print("the package's cycle has the same rates")
 
 # %% [markdown]
 # The package's version takes epochs and rates in place of steps and shares. It also tells `fit` to step it after every
-# batch; on a scheduler of your own, set `scheduler.per_batch = True`, or it is stepped once an epoch. Here is the cycle
-# as a picture.
+# batch, and how many steps it is made for. On a scheduler of your own, set `scheduler.per_batch = True`, or it is
+# stepped once an epoch; and `scheduler.total_steps`, or `fit` cannot warn when the run is shorter. Here is the cycle as
+# a picture.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "The learning rate over 24 epochs: a straight line up to its peak after epoch 5, and a straight line down to where it began."}}
 plots.schedule(

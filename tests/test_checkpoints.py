@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from course_utils import training
 from course_utils.data import BatchLoader, PerImageDataset
+from course_utils.exercises.first_batch import TrainingWarning
 from course_utils.lab import files
 from course_utils.lab.checkpoints import Checkpoint
 from course_utils.models import Dropout, SmallNet
@@ -215,8 +216,20 @@ def test_other_class_weights_another_schedule_and_more_epochs_than_it_has_are_re
     tiny_run(2, hooks=[Checkpoint(path)])
     with pytest.raises(ValueError, match="checkpoint .* expected schedule total_steps 24, found 12"):
         tiny_run(4, hooks=[Checkpoint(path)])
-    with pytest.raises(ValueError, match="the schedule ends after 12 batches, .* checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"ends after 12 batches, .* 6 batches, as len\(loader\) says.* checkpoint"
+    ):
         tiny_run(4, planned=2, hooks=[Checkpoint(path)])
+
+
+def test_a_finished_run_still_knows_what_it_was_trained_on(tmp_path):
+    scaled = BatchLoader(tiny_set(), 48, shuffle=True, mean=(0.4,) * 3, std=(0.2,) * 3)
+    for _ in range(2):  # the second time nothing is left to train
+        model = tiny_net()
+        options = {"epochs": 1, "verbose": False, "hooks": [Checkpoint(tmp_path / "run.pt")]}
+        training.fit(model, scaled, None, cross_entropy, sgd(model), **options)
+        with pytest.warns(TrainingWarning, match="training and measuring normalise differently"):
+            training.evaluate(model, BatchLoader(tiny_set(), 48))
 
 
 def test_a_deleted_file_starts_anew_whatever_lies_beside_it(tmp_path, capsys, whole):

@@ -1,6 +1,7 @@
 """The figures hold the data they were given, can be read anywhere, and leave no trace in the session."""
 
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -229,6 +230,22 @@ def test_recorded_runs_say_where_there_is_no_curve(recipe):
     figure = plots.recorded_runs(records.of_recipe(recipe))
     assert (len(figure.axes) == 3) == (recipe == "resnet-assignment")
     assert ("There is no recorded curve of this recipe." in read(figure)) == (len(figure.axes) == 0)
+
+
+def test_runs_without_validation_are_drawn_as_far_as_they_were_measured():
+    run = history()
+    run.train_accuracy, run.validation_loss, run.validation_accuracy = (
+        [0.5] * 6,
+        [math.nan] * 6,
+        [math.nan] * 6,
+    )
+    loss, accuracy, _ = plots.learning_curves(run).axes
+    assert [text.get_text() for axes in (loss, accuracy) for text in axes.get_legend().texts] == [
+        "training"
+    ] * 2
+    assert list(accuracy.lines[0].get_ydata()) == [50] * 6
+    figure = plots.compare_histories({"mine": run, "yours": history()})
+    assert [text.get_text() for text in figure.legends[0].texts] == ["mine (not measured)", "yours"]
 
 
 def test_compare_histories_draws_a_line_a_run_and_tells_them_apart():

@@ -274,6 +274,10 @@ def test_the_recorded_range_tests_suggest_what_they_did():
 
 def test_step_decay_is_torchs_own():
     rates = rates_of(lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.2), 330, lr=0.1)
+    own = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), 5)
+    with pytest.raises(ValueError, match="a function that makes a schedule for the optimizer it is given"):
+        rates_of(lambda _: own, 330, lr=0.1)
+    assert own.last_epoch == 0, "which would have been used up"
     assert list(rates[:6]) == pytest.approx([0.1] * 5 + [0.02])
     assert rates[-1] == pytest.approx(0.1 * 0.2**65)
     assert rates[:25].sum() / rates.sum() == pytest.approx(1 - 0.2**5)

@@ -140,7 +140,9 @@ def check_overlap(loader, validation_loader) -> None:
     elif both > len(trained) / 2:
         warn("most images that train are among those that validate: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
-    if ours is None or theirs is None or ours.name == theirs.name:  # a part of it, which may be meant
+    if ours is None or theirs is None or data is other:
+        return
+    if ours.name == theirs.name and len(ours) == len(theirs):  # its training accuracy, which may be meant
         return
     held = {image.tobytes() for image in theirs.images}
     both = {found for image in ours.images if (found := image.tobytes()) in held}  # all would be 150 MB
@@ -193,10 +195,11 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
     end, each = end_of(scheduler), length_hint(run.loader) if per_batch else 1
     needed = getattr(scheduler, "last_epoch", 0) + (run.epochs - len(run.history)) * each
     if end is not None and needed > end:
+        length = f" (an epoch has {each} batches, as len(loader) says)" if per_batch else ""
         raise TrainingError(
             f"the schedule ends after {end} {'batches' if per_batch else 'epochs'}, and this run would go to {needed}: "
-            "make one for all epochs of the run; to go on after a finished run (or its checkpoint), make optimizer and "
-            "schedule anew"
+            f"make one for all epochs of the run{length}; to go on after a finished run (or its checkpoint), make "
+            "optimizer and schedule anew"
         )
     corners, rates = (getattr(scheduler, name, None) for name in ("corners", "rates"))  # of `one_cycle`
     if corners and corners[1] < each and rates[0] < rates[1] and run.epochs >= 5:

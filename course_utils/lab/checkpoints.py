@@ -15,6 +15,7 @@ from torch import nn
 from course_utils import training
 from course_utils.data import BatchLoader
 from course_utils.datasets import cifar
+from course_utils.exercises import first_batch
 from course_utils.exercises.first_batch import image_set_of, unwrap
 from course_utils.lab import files
 
@@ -73,6 +74,7 @@ class Checkpoint:
             planned = f"this run is to have {run.epochs}"
             raise ValueError(f"{self.path} is after {made} epochs, {planned}. {advice}")
         files.load_state(unwrap(run.model), state["model"], self.path)
+        first_batch.note(run.model, run.loader, anew=True)
         run.optimizer.load_state_dict(state["optimizer"])
         if run.scheduler:
             run.scheduler.load_state_dict(state["scheduler"])
