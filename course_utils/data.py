@@ -164,7 +164,7 @@ class BatchLoader:
     Images are gathered, augmented and normalised a batch at a time from one `uint8` store, which keeps CIFAR's 50,000
     training images in 154 MB (240 MB padded for the crop). The order and the augmentation of epoch `e` depend on
     (seed, e) alone, whatever ran before: set `epoch` to continue an interrupted run exactly where it was. A last image
-    that would make a batch of its own joins the batch before: BatchNorm cannot train on one.
+    that would make a batch of its own joins the batch before: batch norm needs several.
 
     `mean`, `std` and `fill` are three numbers each, for pixels in [0, 1]; by default pixels are only scaled to that.
     `fill`, by default `mean`, colours border and cutout. The images are stored, and batches made, on `device`.

@@ -1,7 +1,7 @@
 """The networks of both sessions, and how to count their weights.
 
 Read `SmallNet`, `CustomResNet`, `Sprint` and `TransferNet`; `Dropout`, at the end, is torch's, only faster on a CPU.
-Every network takes float images (n, 3, 32, 32), scaled and normalised, and returns logits (n, n_classes): the softmax
+Every network takes float images (n, 3, 32, 32), scaled to [0, 1] or normalised, and returns logits (n, n_classes): the softmax
 belongs to the loss. What ablations change is an argument. All are in channels-last memory format, which is fastest.
 """
 
@@ -18,7 +18,7 @@ class SmallNet(nn.Module):
     """Session 1's network: convolution stages that halve the picture, then two dense layers.
 
     Each stage is Conv 3×3 · BatchNorm · Dropout · MaxPool 2 · activation. With the defaults it has exactly 996,376
-    weights; `widths=(32, 64), hidden=200` is the two-stage network that the session starts from. `separable` makes all
+    weights; `widths=(32, 64), hidden=200` is the project's first, of two stages. `separable` makes all
     convolutions but the first separable (Howard et al., "MobileNets", arXiv:1704.04861). The source has its ReLU
     before the pooling. After it, a ReLU has a quarter of the work and the same output, since it keeps the order of
     values. GELU does not (it falls before it rises), so pooling last would be a different network.

@@ -98,8 +98,8 @@ class Augment:
     `padding` and `hole` are in pixels, `flip` and `hole_chance` probabilities; each factor of
     `jitter_colours` is drawn within `jitter` of 1. Zero switches a step off. `Augment()` is the assignment's pipeline.
 
-    With `alternate` an image is flipped at random in the first epoch and then in every second one, so that none is
-    seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
+    With `alternate` chance decides in the first epoch whether an image is flipped; from then on it alternates, and none
+    is seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
     """
 
     padding: int = 4

@@ -58,12 +58,13 @@ recipe = lessons.for_lesson("smallnet")
 
 # %% [markdown]
 # The *quick* profile trains on drawings of shapes, so that the notebook runs anywhere in about a minute. The *full*
-# profile trains on CIFAR-100: the same cells, real pictures, more patience. **Only reading?** The book also has *The
-# lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
+# profile trains on CIFAR-100: the same cells, real pictures, more patience. For it, run `%env COURSE_PROFILE=full` in a
+# cell of its own before all others. (The copy for Colab has a menu.) **Only reading?** The book also has *The lesson,
+# as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. How to try
-# other settings, or pictures of your own, is said at the end.
+# *Run* menu sees to that. Running a cell again does no harm: each cell that trains starts from new weights. The last
+# section tells how to try other settings, or pictures of your own.
 #
 # ## The data
 #
@@ -542,9 +543,10 @@ plt.show()
 # %% [markdown]
 # The two drops of the rate that matter are those after epochs 5 and 10. After the third, at epoch 15, the curves are
 # nearly flat, and the training loss lies far below the validation loss. Such a **gap** (the *generalisation gap*) shows
-# how much better the network knows the pictures that it was trained on. It becomes **overfitting** when the validation
-# loss *rises*, not for an epoch or two but steadily, while the training loss goes on falling: most of what the network
-# then learns is true of the training images only.
+# how much better the network knows the pictures that it was trained on. (Many books already call a large gap
+# overfitting.) This course speaks of **overfitting** when the validation loss *rises*, not for an epoch or two but
+# steadily, while the training loss goes on falling: most of what the network then learns is true of the training images
+# only.
 #
 # The figure shows the mean over several runs that differ in their seed. Each seed gives entirely different weights and
 # a slightly different accuracy. So one run is a sample, and a result is a mean over several, here 50.66 % on the test
@@ -650,9 +652,9 @@ plt.show()
 # much less. (That is how the drawn shapes come out. On CIFAR, 15 epochs are too few for the difference to show: the
 # three curves end within two points.)
 #
-# **On all of CIFAR-100**, a remedy takes longer to pay off. Here are recorded runs of this session's recipe, on average
-# over their seeds: accuracy in the last epoch, and the validation loss at its lowest and at the end. Training accuracy
-# is measured during training, with dropout on.
+# **On all of CIFAR-100**, augmentation takes longer to pay off. Here are recorded runs of this session's recipe, on
+# average over their seeds: accuracy in the last epoch, and the validation loss at its lowest and at the end. Training
+# accuracy is measured during training, with dropout on.
 
 # %% tags=["remove-input"]
 names = {
@@ -674,9 +676,10 @@ for name, about in names.items():
 # %% [markdown]
 # Without dropout the validation loss ends well above its lowest value: that is overfitting. With dropout, alone or with
 # augmentation, it is gone. From the first line to the last, training accuracy falls by more than forty points, in part
-# because it is measured on harder pictures and with dropout on. Validation accuracy hardly changes: a network that is
-# kept from memorising needs more epochs to learn, and 25 on this schedule are too few. **A remedy and its number of
-# epochs are chosen together.** The book's page *Spending the budget better* follows this up.
+# because it is measured on harder pictures and with dropout on. Validation accuracy hardly changes: augmentation makes
+# the task harder, and on this schedule the rate is used up before it is learned. In 120 epochs with a rate that lasts,
+# augmentation gains most of all, as the book's page *Spending the budget better* shows. **A remedy and its number of
+# epochs are chosen together.**
 #
 # ## Save, load, and test once
 #
@@ -758,9 +761,9 @@ print(f"{len(few_train)} pictures, {trainable:,} trainable weights")
 # %% [markdown]
 # As a control, do exactly the same with a backbone of **random** weights. The project had none: it froze a ResNet-18, a
 # well-known network of 18 layers, got 25 % on CIFAR-100, where a random guess gets 1 %, and took that for what transfer
-# learning is worth. (Those are different classes from the ten below, and a different network; the book's page on
-# transfer works out which weights it probably had.) The new head is trained with Adam, an optimizer that Session 2
-# explains.
+# learning is worth. (Those are different classes from the ten below, and a different network. It most likely had
+# ImageNet's weights, as random ones do even worse there: the book's page on transfer has the runs.) The new head is
+# trained with Adam, an optimizer that Session 2 explains.
 
 
 # %%
@@ -796,8 +799,8 @@ print(f"new head on a random backbone:    {train_head(random_backbone):.1%}")
 print("a guess:                          10 %")
 
 # %% [markdown]
-# The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check
-# first that the weights arrived.
+# The difference between the two lines is what the backbone *knows*. When a transfer result looks poor, check that the
+# weights arrived, and that your pictures have the size and the scale of those that the backbone was trained on.
 #
 # The full profile tries the same with the best-known backbone of all, torchvision's ResNet-18 with weights from
 # ImageNet. It expects pictures of 224×224 pixels, normalised in the same way as its training pictures. Ours shrink to a
@@ -856,13 +859,13 @@ plt.show()
 #
 # ## Change something
 #
-# To try another setting, add a cell below the first:
+# To try another setting, add a cell below the one that makes `recipe`:
 # `from dataclasses import replace; recipe = replace(recipe, batch_size=32)`, or `recipe.optimizer_args["lr"] = 0.05`
 # for one in a dictionary. This notebook reads `data`, `validation`, `network_args`, `batch_size`, `epochs`,
 # `optimizer_args` and `schedule_args`; the recipe's other settings have no effect here. For another optimizer or loss,
 # change the cell that makes it.
 #
-# To train on pictures of your own, put at least 700 of them into `path/CLASS/`, a folder for each class, and write
+# To train on pictures of your own, put them into `path/CLASS/`, a folder for each class, at least 700 in all, and write
 # `data.from_folder("path")` in place of `data.load(recipe.data)`. They are shrunk to 32×32. Later cells still print the
 # name of the original data set, and the parts on ten classes keep their own data.
 
@@ -872,7 +875,7 @@ plt.show()
 # * **Count before you build.** Dense layers after a large feature map eat the budget; one more pooling gives it back.
 # * **Draw the schedule before you pay for it.** Steps of five with gamma 0.2 are over after 25 epochs, whatever you plan.
 # * **A gap between the losses is not overfitting yet; a validation loss that rises is.** Dropout and augmentation work
-#   against it, and need more epochs.
+#   against it; augmentation needs more epochs.
 # * **Test once.** Choices are made on validation data, or the test accuracy stops meaning anything.
 # * **A frozen backbone is only as good as its weights.** Run the random control.
 #

@@ -82,10 +82,10 @@ checks.weights(by_hand, network)
 # %% [markdown]
 # ## 2. How much does one value see?
 #
-# One value after a first 3×3 convolution was computed from 3×3 pixels, and one after the 2×2 pooling that follows from
-# 4×4. Another network has *two* such convolutions in each stage, and then a pooling. How many pixels wide is the square
-# that one value after **two** of these stages was computed from? (After a pooling, neighbours are twice as far apart.
-# The book's page *Convolutions* has the whole sum for SmallNet; try it on paper first.)
+# After a first 3×3 convolution, one value is computed from 3×3 pixels; after the 2×2 pooling that comes next, from 4×4.
+# Another network has *two* such convolutions in each stage, and then a pooling. How many pixels wide is the square that
+# one value after **two** of these stages is computed from? (After a pooling, neighbours are twice as far apart. The
+# book's page *Convolutions* has the whole sum for SmallNet; try it on paper first.)
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -312,8 +312,9 @@ print("the same output:", torch.allclose(before, after, atol=1e-3))
 
 # %% [markdown]
 # So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in
-# **eval** mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again. Copy weights and
-# statistics; one of the statistics still knows about the bias.
+# **eval** mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again. Copy the weights and
+# the statistics (`running_mean` and `running_var`, under `torch.no_grad()`); one of the two statistics still contains
+# the bias.
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -395,9 +396,9 @@ to_beat = train_and_validate(starting_network)
 print(f"{count_parameters(starting_network):,} weights: {to_beat:.1%}")
 
 # %% [markdown]
-# Spend the 300,000 better, by ten points of accuracy at least. That is a hurdle, not a proof: the accuracy of the
-# starting network alone varies by up to twenty points from seed to seed. `widths` may have up to five stages, and
-# `hidden` any number of neurons. Where was the budget spent, and where is the seeing done?
+# Spend the 300,000 better, and gain at least ten points of accuracy. That is a hurdle for one seed, not a proof: the
+# accuracy of the starting network alone varies by up to twenty points from seed to seed. `widths` may have up to five
+# stages, and `hidden` any number of neurons. Where was the budget spent, and where is the seeing done?
 
 # %% tags=["hide-cell", "nbval-ignore-output", "solution"]
 training.seed_everything(0)
@@ -484,8 +485,8 @@ for true, predicted in two_worst(confusion):
 #
 # An explanation is a prediction, so test it. If you say "it is the noise", add more of it to the validation pictures:
 # this confusion should then grow faster than the others. If you say "the detail is lost in the poolings", train a
-# network that pools once less. And look at the matrix the other way round: a confusion that always goes one way is not
-# explained by "they look alike".
+# network with one pooling fewer. And look at the matrix the other way round: a confusion that always goes one way is
+# not explained by "they look alike".
 #
 # </details>
 

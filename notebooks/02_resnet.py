@@ -65,12 +65,13 @@ from course_utils.transforms import Augment
 recipe = lessons.for_lesson("resnet")
 
 # %% [markdown]
-# The *quick* profile trains on drawings of shapes, the *full* profile on CIFAR-10. **Only reading?** The book also has
-# *The lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
+# The *quick* profile trains on drawings of shapes, the *full* profile on CIFAR-10. For that one, run
+# `%env COURSE_PROFILE=full` in a cell of its own before all others. (The copy for Colab has a menu.) **Only reading?**
+# The book also has *The lesson, as it ran on CIFAR*: the same text, with real pictures and real results.
 #
 # Run the cells in order. A `NameError` means that an earlier cell has not run yet; *Run All Above Selected Cell* in the
-# *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights. How to try
-# other settings, or pictures of your own, is said at the end.
+# *Run* menu sees to that. Running a cell again does no harm: the cell that trains starts from new weights. The last
+# section tells how to try other settings, or pictures of your own.
 #
 # ## The data, measured before it is used
 #
@@ -280,9 +281,10 @@ share = in_last_branch / count_parameters(packaged)
 print(f"{in_last_branch:,} weights in the last branch, {share:.0%} of all")
 
 # %% [markdown]
-# The published table has dropout layers, but no rate for them; here it is 0, so they do nothing. In the quick profile,
-# training uses the same layout with a quarter of the channels. The next cell makes that network, the loss and two
-# loaders. Both normalise with the same numbers; only the training loader augments and shuffles.
+# The published table has dropout layers, but no rate for them (the project's code, found later, has 0.01); here it is
+# 0, so they do nothing. In the quick profile, training uses the same layout with a quarter of the channels. The next
+# cell makes that network, the loss and two loaders. Both normalise with the same numbers; only the training loader
+# augments and shuffles.
 
 # %%
 machine.keep_freed_memory()  # on Linux, a sixth less time on the CPU
@@ -332,11 +334,12 @@ plt.show()
 
 # %% [markdown]
 # At the lowest point the rate is already so high that the loss is about to rise. One common rule takes a tenth of that
-# rate. Another takes the rate at which a running mean of the losses falls most steeply; such a mean lags behind, so
-# this mark stands to the right of where the curve really falls fastest. (On the drawn shapes it lies far to the right
-# of the other mark; on CIFAR it may lie on either side.) The project used the second rule, the course uses the first,
-# because a minimum is easier to find on a noisy curve than a slope. The valley is flat, though: a factor of three
-# either way is within the error. A range test finds the order of magnitude at best.
+# rate. Another takes the rate at which a running mean of the *past* losses falls most steeply. Such a mean lags behind,
+# so this mark stands to the right of where the curve really falls fastest. (The bold line averages past and coming
+# losses, and does not lag. On the drawn shapes the mark lies far to the right of the other one; on CIFAR it may lie on
+# either side.) The project used the second rule, the course uses the first, because a minimum is easier to find on a
+# noisy curve than a slope. The valley is flat, though: a factor of three either way is within the error. A range test
+# finds the order of magnitude at best.
 #
 # Did you see where the curve begins? Equal probabilities for ten classes have a loss of ln 10 = 2.30, and this network
 # starts higher. The page *Getting to 94 %* shows why, and how little it costs.
@@ -354,7 +357,9 @@ print(f"used below: {recipe.schedule_args['lr_max']:.1e}")
 #
 # The rate climbs in a straight line to its maximum and comes down again: warm-up while the weights are random and
 # gradients wild, large steps to travel, small steps to settle. It changes with every batch. In PyTorch that takes one
-# line: at every step, `LambdaLR` asks a function what share of the optimizer's rate to use.
+# line: at every step, `LambdaLR` asks a function what share of the optimizer's rate to use. (PyTorch also has
+# `OneCycleLR`, which by default follows cosines and changes the momentum, too; the book's page *One cycle* tells how to
+# make it draw these lines.)
 
 
 # %%
@@ -509,9 +514,10 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
 # %% [markdown]
 # Run again as logged, the recipe starts as the published run did, and ends below the bar. The run in the last line adds
 # one thing, a weight decay (a pull of every weight towards zero), which the log does not mention:
-# `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. It ends where the published run does. The book's page on
-# the assignment has both curves. Do not expect your own full run to clear the bar without it. Another recipe for the
-# same network does so with ease: see the page *Getting to 94 %*.
+# `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. The project's code, which turned up later, does have it.
+# With it, the recipe ends where the published run does. The book's page on the assignment has both curves. Do not
+# expect your own full run to clear the bar without it. Another recipe for the same network does so with ease: see the
+# page *Getting to 94 %*.
 
 # %% [markdown]
 # ## Which mistakes?
@@ -535,8 +541,9 @@ plots.worst_mistakes(test_set.images, truth, probabilities, test_set.classes)
 plt.show()
 
 # %% [markdown]
-# These are its mistakes, the most confident first. (On the drawn shapes there may be few others.) Ask of each: would
-# cutout, a shift or a mirror image have helped, or is the label wrong?
+# These are its mistakes, the most confident first. (On the drawn shapes there may be few others.) Ask of each: would an
+# augmentation that was *not* used here, such as a small turn, another size or other colours, have helped? Or is the
+# label wrong?
 #
 # ## Your own picture
 #
@@ -579,8 +586,8 @@ plt.show()
 # The network is large for what it does, and the recipe is slow. The *sprint* is another network with another recipe.
 # Its first layer is computed instead of learned, its first epochs see smaller images, and an optimizer made for
 # matrices takes its steps. In all it costs less than a tenth of the operations, as the book's page on it shows. The
-# full profile trains it here, in six to eleven minutes on two cores with bfloat16, and several times that without. To
-# skip it, write `False` into the first line; nothing below needs it.
+# full profile trains it here, in six to eleven minutes on two cores with bfloat16, and several times as long without
+# it. To skip it, write `False` into the first line; nothing below needs it.
 
 # %% tags=["nbval-ignore-output"]
 train_the_sprint = lessons.profile() == "full"
@@ -603,7 +610,7 @@ for run in records.of_recipe("sprint"):
 # %% [markdown]
 # ## Change something
 #
-# To try another setting, add a cell below the first:
+# To try another setting, add a cell below the one that makes `recipe`:
 # `from dataclasses import replace; recipe = replace(recipe, epochs=10)`, or `recipe.schedule_args["lr_max"] = 1e-3` for
 # one in a dictionary. This notebook reads `data`, `validation`, `network_args`, `crop`, `flip`, `hole`, `hole_chance`,
 # `batch_size`, `epochs` and `schedule_args`; the recipe's other settings have no effect here. To try Adam with a weight

@@ -176,9 +176,10 @@ lr_max = test_rates[np.argmin(test_losses)] / 10
 # %% [markdown] tags=["solution"]
 # <details><summary><b>The reasoning</b></summary>
 #
-# The loss is lowest at about 0.05, and there it is about to rise: the next unlucky batch may throw the weights out. A tenth
-# of that, 0.005, lies where the curve falls steeply. So do its neighbours, and the check takes whatever is within a factor
-# of four: a range test is *one* pass over rising rates, and its noise alone can move the lowest point that far.
+# The loss is lowest at about 0.05, and there it is about to rise: the next unlucky batch may throw the weights off. A
+# tenth of that, 0.005, lies where the curve falls steeply. So do its neighbours, and the check takes whatever is within
+# a factor of four: a range test is *one* pass over rising rates, and its noise alone can move the lowest point that
+# far.
 #
 # </details>
 
@@ -332,7 +333,8 @@ class Block(nn.Module):
 # takes every second pixel of every second row. For 64 → 128 channels that is 8,192 weights beside the branch's 221,696.
 #
 # No ReLU comes after the sum here. A ReLU there would block the shortcut for negative values. (He et al. put one there
-# in their first paper on residual networks and moved it away in the second.)
+# in their first paper on residual networks and moved it away in the second. torchvision's ResNets also have a batch
+# normalisation after the 1×1 convolution, which this exercise leaves out.)
 #
 # The assignment avoids the question: its convolution and pooling change the shape *before* the residual block.
 #

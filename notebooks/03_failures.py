@@ -201,9 +201,9 @@ for size in (1, 8, 64, 500):
 
 # %% [markdown]
 # In training mode the answer to one picture depends on chance (dropout) and on the pictures that happen to be in the
-# same batch (batch normalisation). Fewer pictures at a time make it worse, down to the single one that an app would
-# send. Worse still, each evaluation moves the running averages: measuring changes the network. Run the cell again, and
-# the last column, which starts from those averages, is not what it was.
+# same batch (batch normalisation). It is worst for a single picture, which is what an app would send. Worse still, each
+# evaluation moves the running averages: measuring changes the network. Run the cell again, and the last column, which
+# starts from those averages, is not what it was.
 #
 # **How to fix it.** The course's `validate_epoch` and `evaluate` flip the switch themselves and put it back. In a loop
 # of your own:
@@ -469,7 +469,7 @@ plt.show()
 # **How to recognise it.** The accuracy stays too low, in training as well, as if the network were too small. The
 # confusion matrix says more: look at the rows of the two striped classes.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: in the rows of both striped classes the same answers come up, and one of the two stripes is hardly ever said."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Confusion matrix of four textures after training on turned pictures: in the rows of both striped classes the same answers come up in the same order, one of the two stripes far more often than the other."}}
 turned_model = texture_models["turned"]
 probabilities, truth = training.predict(turned_model, texture_validation_loader)
 confusion = plots.confusion_matrix(truth, probabilities.argmax(1), 4)
@@ -477,9 +477,10 @@ plots.confusion(confusion, names, title="Trained on turned pictures")
 plt.show()
 
 # %% [markdown]
-# In both rows the same answers come up, whatever the stripes, and one of the two striped classes is hardly ever named:
-# the network has stopped telling them apart. These are the classes that the augmentation turns into each other. (It
-# mixes up stripes and dots as well, which no turn explains: after four epochs it is also simply behind.)
+# In both rows the same answers come up, and in the same order, whichever way the stripes run: the network has stopped
+# telling them apart. (Which of the two it prefers is chance.) These are the classes that the augmentation turns into
+# each other. (It mixes up stripes and dots as well, which no turn explains: after four epochs it is also simply
+# behind.)
 #
 # **How to fix it.** Before you train, look at augmented pictures and name their classes. If you cannot, neither can the
 # network.
@@ -492,15 +493,15 @@ plt.show()
 #
 # This run has the healthy run's rate of 0.03 from the very first step: the cycle starts at its peak, without the climb.
 
-# %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it starts a little lower, and then falls more slowly."}}
+# %% mystnb={"image": {"alt": "Training loss of exhibit 9 beside the healthy run: it starts a little lower, and ends level."}}
 dead_model = new_model()
 no_warm_up = train(dead_model, train_loader(), start=1)
 beside_healthy("train_loss", {"no warm-up": no_warm_up})
 
 # %% [markdown]
-# **How to recognise it.** The loss starts no higher, even a little lower, and then falls more slowly, as it does where
-# a network is too small. This one has the size of the healthy one, on paper. Count the units of its dense layer that
-# *no* validation picture brings above zero: they are **dead**.
+# **How to recognise it.** Hardly by the curve: it starts a little lower, and ends beside the healthy one. Yet this
+# network is smaller than it looks on paper. Count the units of its dense layer that *no* validation picture brings
+# above zero: they are **dead**.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -523,13 +524,13 @@ assert healthy_dead < dead < 60  # a small network, but not an empty one
 # %% [markdown]
 # Nothing normalises this layer. One step that is too long can push a unit below zero for every picture. There ReLU is
 # flat: it passes nothing on and no gradient back, so that only a change in the layers before it could wake it. What is
-# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost more than a third of its
-# units, and does well with the rest.
+# left is indeed a small network, and in exhibit 1 none at all. Even the healthy run has lost about half of its units,
+# and does well with the rest.
 #
-# If that is what slows it down, an activation that is not flat should help, at the very same rate. GELU lets a little
-# gradient through just below zero, so that a unit can come back.
+# Does it cost accuracy? Try an activation that is not flat, at the very same rate. GELU lets a little gradient through
+# just below zero, so that a unit can come back.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: the run with ReLU and without one ends lowest."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation accuracy with ReLU and with GELU, each with and without a warm-up: the run with ReLU and without one ends lowest, by a little."}}
 gelu = partial(SmallNet, activation="GELU")
 healthy_gelu = train(new_model(gelu), train_loader())
 with_gelu = train(new_model(gelu), train_loader(), start=1)
@@ -543,9 +544,9 @@ beside_healthy(
 )
 
 # %% [markdown]
-# Starting at the peak costs more with ReLU than with GELU. That fits dead units as a cause, but 500 pictures and one
-# seed do not prove it. Session 1's network, trained with the project's recipe, has this failure: the book's page
-# *Inside the network* counts its dead units.
+# Without the warm-up the network with ReLU ends a little lower, the one with GELU hardly at all. That would fit dead
+# units as a cause; but with one seed and 500 pictures, such a gap may be chance. Session 1's network, trained with the
+# project's recipe, has this failure: the book's page *Inside the network* counts its dead units.
 #
 # **How to fix it.** Start low and climb, as the healthy run does, or lower the rate. Then count again.
 #
@@ -595,7 +596,7 @@ assert held_out - unseen > 0.1
 # %% [markdown]
 # **How to recognise it.** Nothing in the curves gives it away: they look better than they should. Nearly every held-out
 # picture has copies among the training pictures, so the network need only remember. Ask where your pictures come from:
-# several of one animal, one person, one minute, one plant belong together.
+# pictures of the same animal, person or plant, or from the same minute, belong together.
 #
 # **How to fix it.** Split the originals, then copy:
 #
