@@ -1,7 +1,7 @@
 """The networks of both sessions, and how to count their weights.
 
 Read `SmallNet`, `CustomResNet`, `Sprint` and `TransferNet`; `Dropout`, at the end, is torch's, only faster on a CPU.
-Every network takes float images (n, 3, 32, 32), scaled to [0, 1] or normalised, and returns logits (n, n_classes): the softmax
+Every network takes float images (n, 3, 32, 32), scaled or normalised, and returns logits (n, n_classes): the softmax
 belongs to the loss. What ablations change is an argument. All are in channels-last memory format, which is fastest.
 """
 

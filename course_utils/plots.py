@@ -208,7 +208,7 @@ def schedule(rates, steps_per_epoch: int | None = None, title: str = "", log=Fal
 def range_test(rates, losses, marks: Mapping[str, float] | None = None) -> Figure:
     """Loss against learning rate (both (steps,)) as the rate grows; `marks` is `{label: rate}`, a line at each.
 
-    Losses are faint, the mean of each and its neighbours strong. The y axis keeps to where the network learns, even if it explodes.
+    Losses are faint, the mean of each and its neighbours strong. The y axis keeps to where the network learns.
     """
     smoothed = RangeTest(np.asarray(rates), np.asarray(losses)).smoothed
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5), layout="constrained")
