@@ -22,7 +22,7 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 html {{ scroll-snap-type: y mandatory; color-scheme: light dark;
-  font: clamp(15px, 2.9vmin, 36px)/1.4 system-ui, sans-serif }}
+  font: clamp(15px, .56rem + 1.9vmin, 36px)/1.4 system-ui, sans-serif }}  /* rem, for those who enlarge the page */
 body {{ margin: 0 }}
 section {{ scroll-snap-align: start; box-sizing: border-box; min-height: 100vh; padding: 4vmin 8vmin;
   display: flex; flex-direction: column; justify-content: center; position: relative }}

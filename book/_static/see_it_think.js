@@ -16,9 +16,8 @@
 
   const sheet = pen2d(canvasOf(32, 32)); // the picture without its patch
   const loaded = {}; // networks by name
-  // After a reload a browser may have kept which network was marked.
-  const chosen = { network: root.querySelector(":checked")?.value ?? "smallnet-best", picture: null, stage: 0, map: 5 };
-  let answer, waiting, announcing, pen = [16, 16];
+  const chosen = { network: "smallnet-best", picture: null, stage: 0, map: 5 };
+  let answer, waiting, announcing, comparing, pen = [16, 16];
   let choices = 0; // of pictures: what is chosen later counts, however long a photo takes
 
   // --- From the picture to the answer. ------------------------------------------------------------------------------
@@ -34,20 +33,27 @@
 
   const showInside = (on) => { if (parts.stages) parts.stages.parentElement.style.visibility = on ? "" : "hidden"; };
 
+  const forget = () => { // the answer before is another network's, or another picture's
+    answer = undefined;
+    parts.bars.replaceChildren();
+    parts.networks?.querySelectorAll("output").forEach((said) => { said.textContent = ""; });
+    showInside(false);
+  };
+
   const complain = (why) => { // a script that did not arrive is an event
     console.error(why);
-    answer = undefined; // the one before is another network's
-    parts.bars.replaceChildren();
-    showInside(false);
+    forget();
     tell(why instanceof Event ? "The network did not arrive. Choose a picture to try again."
       : "The network does not run here. It needs a browser of 2023 or later.");
   };
 
   const show = async () => {
-    const name = chosen.network, pixels = parts.picture ? withPatch() : sheet.getImageData(0, 0, 32, 32).data;
-    const truth = LIVE.labels[chosen.picture];
+    const name = chosen.network, shown = parts.picture && withPatch(), truth = LIVE.labels[chosen.picture];
+    // Not read back from a canvas where that can be avoided: some browsers add noise to what is read.
+    const pixels = untouched() ? LIVE.pixelsOf(chosen.picture) : shown;
     if (parts.caption) parts.caption.textContent = truth === undefined ? "your picture" : `CIFAR-100 says: ${named(truth)}`;
     if (!loaded[name]) {
+      forget();
       tell("Loading the network…");
       const network = await LIVE.load(name).catch((why) => { if (name === chosen.network) throw why; });
       if (network) loaded[name] = network;
@@ -56,7 +62,8 @@
     answer = LIVE.think(loaded[name], pixels);
     showBars(answer.probabilities);
     showNote();
-    if (parts.networks) compare(pixels);
+    clearTimeout(comparing); // a larger network than the chosen one would slow down every move
+    if (parts.networks) comparing = setTimeout(() => { if (answer) compare(pixels); }, 200);
     showInside(true);
     if (parts.stages) showStages();
   };
@@ -84,9 +91,11 @@
     announcing = setTimeout(() => { parts.status.textContent = `${named(top[0])}, ${percent(shares[top[0]])}`; }, 400);
   };
 
+  const untouched = () => chosen.picture !== null && !(parts.patch && +ranges()[2].value); // one of the test set's
+
   const showNote = () => {
     const count = LIVE.counts[chosen.network] ?? LIVE.counts["smallnet-best"];
-    const expected = parts.patch && +ranges()[2].value ? null : LIVE.logits[chosen.network]?.[chosen.picture];
+    const expected = untouched() && LIVE.logits[chosen.network]?.[chosen.picture];
     const apart = expected && Math.max(...expected.map((value, i) => Math.abs(value - answer.logits[i])));
     parts.note.textContent = `${count.toLocaleString("en")} weights, ${Math.ceil(answer.milliseconds)} ms in your browser.`
       + (expected ? ` The 100 scores are PyTorch's to within ${apart.toFixed(5)}.` : "");
@@ -210,6 +219,7 @@
   });
 
   const clear = () => {
+    ranges()[2].value = 0; // a patch was for the picture before
     sheet.fillStyle = "white";
     sheet.fillRect(0, 0, 32, 32);
     take(null);
@@ -220,7 +230,9 @@
     try {
       const photo = await createImageBitmap(file), { width, height } = photo, side = Math.min(width, height);
       let from = photo, part = [(width - side) / 2, (height - side) / 2, side, side];
-      for (let size = 2048; size >= 32; size /= 2) { // each pixel the mean of four: browsers shrink in different ways
+      let size = 32; // a small photo is not enlarged first, which would blur it
+      while (size < 2048 && 2 * size <= side) size *= 2;
+      for (; size >= 32; size /= 2) { // each pixel the mean of four: browsers shrink in different ways
         const half = canvasOf(size, size), context = half.getContext("2d");
         context.imageSmoothingQuality = "high";
         context.drawImage(from, ...part, 0, 0, size, size);
@@ -265,7 +277,7 @@
       movePen(...place, true);
     };
     on(parts.picture, "pointerdown", (event) => {
-      if (event.button) return; // a right click opens a menu
+      if (event.button || !event.isPrimary) return; // a right click opens a menu, and a second finger enlarges the page
       parts.picture.setPointerCapture(event.pointerId);
       point(event);
     });
@@ -281,7 +293,9 @@
     on(parts.file, "click", () => { parts.file.value = ""; }); // or the same photo again would be no change
     on(parts.file, "change", () => { if (parts.file.files[0]) read(parts.file.files[0]); });
     on(parts.patch, "input", refresh);
-    on(parts.networks, "change", (event) => { chosen.network = event.target.value; refresh(); });
+    const chooseNetwork = () => { chosen.network = parts.networks.querySelector(":checked").value; refresh(); };
+    on(parts.networks, "change", chooseNetwork);
+    on(window, "pageshow", chooseNetwork); // on a way back, browsers mark what was marked, some after this script has run
     on(root, "dragover", (event) => event.preventDefault());
     on(root, "drop", (event) => {
       event.preventDefault();

@@ -91,6 +91,7 @@
     };
     root.hidden = false;
     root.addEventListener("input", turn);
+    addEventListener("pageshow", turn); // on a way back, some browsers set the sliders after this script has run
     turn();
     new ResizeObserver(turn).observe(svg); // the sidebar changes its width, too
   };
@@ -112,7 +113,8 @@
     band(epochs - dead, epochs, "knobs-dead", "dead");
     if (log) level(NO_CHANGE, "too low to change a weight of 0.01");
     line(corners.filter(([, value]) => value >= y[0]), "knobs-line");
-    return `The rate falls from ${inWords(rate)} to ${inWords(rates.at(-1))}. `
+    const last = rates.at(-1), course = last < rate ? `falls from ${inWords(rate)} to` : "stays at";
+    return `The rate ${course} ${inWords(last)}. `
       + `The first ${useful} of ${epochs} epochs have 99 % of the way that the weights can go. `
       + (dead ? `From epoch ${epochs - dead + 1} on, ${dead} ${dead > 1 ? "epochs are" : "epoch is"} dead.` : "No epoch is dead.");
   };
@@ -136,8 +138,9 @@
     }
     const { line } = chart(svg, { x: [0, EPOCHS], y: [0, 1.1 * highest], xLabel: "epoch", yLabel: "learning rate" });
     line(corners, "knobs-line");
-    return `The rate rises from ${inWords(START * highest)} to ${inWords(highest)} at epoch ${peak}, and falls to `
-      + `${inWords(end * highest)}. On the noisy parabola it leaves a loss of ${inWords((mean ** 2 + variance) / 2)}.`;
+    return `The rate rises from ${inWords(START * highest)} to ${inWords(highest)} at epoch ${peak}, and `
+      + (end < 1 ? `falls to ${inWords(end * highest)}. ` : "stays there. ")
+      + `On the noisy parabola it leaves a loss of ${inWords((mean ** 2 + variance) / 2)}.`;
   };
 
   // --- The recorded runs: a row for each curve, which is its legend, too. -------------------------------------------

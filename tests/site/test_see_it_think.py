@@ -66,8 +66,8 @@ def test_experiments_end_as_the_page_says(live):
     show(live, "fox")
     hide(live, 16, 16, 8)
     expect_answer(live, "tractor")
-    show(live, "butterfly")
     hide(live, 16, 16, 0)
+    show(live, "butterfly")
     expect_answer(live, "poppy")
     hide(live, 28, 16, 12)
     expect_answer(live, "butterfly")
@@ -181,6 +181,46 @@ def test_a_photo_is_cut_to_a_square(live, tmp_path):
     live.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
     live.locator("[data-part=note]", has_text="cannot read this file").wait_for()
     assert "cannot read this file" in live.locator("[data-part=status]").inner_text(), "and is heard"
+
+
+def test_a_picture_of_the_networks_own_size_is_not_changed(live, tmp_path):
+    expected = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(expected).save(tmp_path / "photo.png")
+    live.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    live.get_by_text("your picture", exact=True).wait_for()
+    sheet = "document.querySelector('.live-sheet canvas').getContext('2d')"
+    pixels = np.array(live.evaluate(f"[...{sheet}.getImageData(0, 0, 32, 32).data]")).reshape(32, 32, 4)
+    np.testing.assert_array_equal(pixels[:, :, :3], expected)
+
+
+def test_a_blank_sheet_has_no_patch(live):
+    show(live, "fox")
+    hide(live, 16, 16, 8)
+    live.get_by_role("button", name="Blank sheet").click()
+    live.get_by_text("your picture", exact=True).wait_for()
+    sheet = "document.querySelector('.live-sheet canvas').getContext('2d')"
+    assert live.evaluate(f"[...{sheet}.getImageData(0, 0, 32, 32).data].every(value => value === 255)")
+    assert live.get_by_role("slider", name="size").input_value() == "0"
+
+
+def test_on_the_way_back_the_marked_network_answers(live, site):
+    weights = {"smallnet-best": "996,376 weights", "budgetnet": "931,332 weights"}
+    live.get_by_role("radio", name="budgetnet").check()
+    live.locator("[data-part=note]", has_text=weights["budgetnet"]).wait_for()
+    live.goto((site / "book" / "claims.html").as_uri())
+    live.go_back()
+    live.wait_for_timeout(500)  # a browser may mark what was marked before after all scripts have run
+    marked = live.locator(".live input:checked").get_attribute("value")
+    live.locator("[data-part=note]", has_text=weights[marked]).wait_for()
+
+
+def test_while_a_network_loads_no_other_answer_stands_beside_the_picture(live):
+    live.evaluate("void (LIVE.load = () => new Promise(() => {}))")  # a line that is very slow
+    live.get_by_text("budgetnet (2 MB more)").click()
+    live.locator("[data-part=note]", has_text="Loading").wait_for()
+    show(live, "tiger")
+    assert live.locator(".live-bars li").count() == 0
+    assert live.get_by_role("slider", name="Stage 1").count() == 0, "nor its maps"
 
 
 def test_a_photo_is_shrunk_by_means_and_stands_upright(live, tmp_path):

@@ -49,6 +49,13 @@ def test_dead_epochs_are_counted_and_marked(knobs):
     assert "From epoch 97 on, 24 epochs are dead" in said(knobs, "steps")
 
 
+def test_a_rate_that_does_not_change_is_not_said_to_fall(knobs):
+    turn(knobs, "gamma", 1)
+    assert said(knobs, "steps").startswith("The rate stays at 0.1. ")
+    turn(knobs, "ends at", 7)
+    assert "at epoch 5, and stays there. On the noisy parabola" in said(knobs, "cycle")
+
+
 def test_a_step_schedule_is_drawn_as_steps(knobs):
     turn(knobs, "epochs", 25)
     knobs.get_by_label("logarithmic scale").uncheck()
