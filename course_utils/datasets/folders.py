@@ -47,7 +47,8 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     if not train and len(hints) > 1 and not any(entry.suffix.lower() in EXTENSIONS for entry in inside):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
-    used = [folder for folder in (train or root, test or val) if folder]
+    tested = next((part for part in (test, val) if part and _folders(part)), test or val)  # one with classes
+    used = [folder for folder in (train or root, tested) if folder]
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)
     parts = [_read_part(folder, classes, root, left_out) for folder in used]

@@ -182,8 +182,11 @@ def curves(
         return missing(*names.values())
     figure = plots.compare_histories(found, quantity, title)
     (axes,) = figure.axes
-    if beside:
-        axes.set_ylabel("test accuracy (%)")
+    if quantity.startswith("validation"):
+        measured = {measured_on(recorded[label]) if label in recorded else "test" for label in kept}
+        if measured != {"validation"}:
+            what = "accuracy (%)" if factor == 100 else plots.LOSS
+            axes.set_ylabel(f"{' or '.join(sorted(measured))} {what}")
     several = {plots.dollars(label): runs for label, runs in recorded.items() if len(runs) > 1}
     for mean in [line for line in axes.lines if line.get_label() in several]:
         thin = {"color": mean.get_color(), "linestyle": "-", "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
@@ -191,6 +194,11 @@ def curves(
             values = factor * np.array(run["history"][quantity])
             axes.plot(np.arange(1, len(values) + 1), values, **thin)
     return figure
+
+
+def measured_on(runs: Sequence[Mapping]) -> str:
+    """The images that a recipe's runs call validation: "test" where its source drew its curves on the test set."""
+    return "test" if runs[0]["recipe"].get("curve_on_test") else "validation"
 
 
 def mean_curve(runs: Sequence[Mapping], quantity: str) -> np.ndarray:
@@ -207,7 +215,7 @@ def losses(names: Mapping[str, str]) -> Figure | Html:
     layout = {"sharey": True, "squeeze": False, "layout": "constrained"}
     figure, panels = plt.subplots(1, len(recorded), figsize=(plots.WIDTH, 2.9), **layout)
     for panel, (label, runs) in zip(panels[0], recorded.items(), strict=True):
-        for curve, which in {"train_loss": "training", "validation_loss": "validation"}.items():
+        for curve, which in {"train_loss": "training", "validation_loss": measured_on(runs)}.items():
             values = mean_curve(runs, curve)
             panel.plot(np.arange(1, len(values) + 1), values, label=which)
         panel.set(title=plots.wrap(label, 12), xlabel="epoch")

@@ -348,7 +348,8 @@ class RunCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, recipe: Recipe, seed: int, here: dict[str, Any]):
-        super().__init__(path, {k: v for k, v in recipe.plain().items() if k != "about"} | {"seed": seed})
+        made_by = recipe.plain() | {"seed": seed, "backbone": records.backbone_weights(recipe)}
+        super().__init__(path, {k: v for k, v in made_by.items() if k != "about"})
         self.seed, self.machines = seed, [here]
 
     def start(self, run: training.Run) -> None:
@@ -360,6 +361,9 @@ class RunCheckpoint(Checkpoint):
             training.seed_everything(processes.own_seed(self.seed) + len(run.history))
 
     def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
+        defaults = {k: v for k, v in Recipe("", "").plain().items() if k != "about"}
+        if made := state.get("about", {}).get("recipe"):  # with the defaults of settings that are younger
+            state["about"]["recipe"] = defaults | made
         super().restore(run, state, name)
         self.machines = [one for one in state["machines"] if one not in self.machines] + self.machines
 

@@ -199,7 +199,11 @@ def verify(pattern: str, root: Path | None = None) -> None:
             failures.append(str(error))
             continue
         for record in made:
-            if problem := difference(recipe, record, root):
+            try:
+                problem = difference(recipe, record, root)
+            except (cifar.FetchError, ValueError) as error:  # data that cannot be had, or are damaged
+                problem = str(error)
+            if problem:
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
             elif record["weights"] is None:
                 unchecked.setdefault(recipe.name, []).append(str(record["seed"]))
@@ -226,7 +230,8 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         return f"the recipe has changed since this run ({'; '.join(changed)})"
     if record["weights"] is None:
         expected = not changed and (path.exists() or (recipe.name in recipes.KEPT and seed == 0))
-        return f"the record has no hash of its weights, {path}: it cannot be believed" if expected else ""
+        advice = "it cannot be believed; to save weights, delete the record and run it again"
+        return f"the record has no hash of its weights, {path}: {advice}" if expected else ""
     try:
         model = runs.trained_network(recipe, seed).to(training.pick_device())
     except (FileNotFoundError, ValueError) as error:  # weights that are gone, are others, or no longer fit

@@ -170,7 +170,8 @@ class FirstEpoch(Quantity):
 
     def values(self) -> list[float]:
         curves = [run["history"]["validation_accuracy"] for run in runs_of(self.recipe)]
-        reached = ([k for k, x in enumerate(curve, 1) if 100 * (x or 0) >= self.percent] for curve in curves)
+        measured = [curve for curve in curves if None not in curve]
+        reached = ([k for k, x in enumerate(curve, 1) if 100 * x >= self.percent] for curve in measured)
         return [float(min(epochs, default=math.inf)) for epochs in reached]
 
 
