@@ -46,7 +46,7 @@ def shares_of(optimizer) -> list[float]:
 
 
 def rates_of(schedule: Callable, steps: int, lr: float = 1.0) -> np.ndarray:
-    """The rates of the first `steps` steps of `schedule(optimizer)`, float64 (steps,), without training anything.
+    """The rates of `steps` steps of `schedule(optimizer)`, float64 (steps,); ValueError if it is another optimizer's.
 
     >>> rates_of(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5, gamma=0.2), 6, lr=0.1)
     array([0.1 , 0.1 , 0.1 , 0.1 , 0.1 , 0.02])

@@ -544,7 +544,7 @@ beside_healthy(
 )
 
 # %% [markdown]
-# Without the warm-up the network with ReLU ends a little lower, the one with GELU hardly at all. That would fit dead
+# Without the warm-up the network with ReLU ends a little lower, the one with GELU hardly any lower. That would fit dead
 # units as a cause; but with one seed and 500 pictures, such a gap may be chance. Session 1's network, trained with the
 # project's recipe, has this failure: the book's page *Inside the network* counts its dead units.
 #
@@ -680,7 +680,7 @@ for step in range(101):
 # | the same network gives two answers to one picture | `eval()` (2) |
 # | the accuracy depends on the batch size of the evaluation | `eval()` (2) |
 # | learning is slow, and the loss has a floor well above 0 | the network's last layer: is there a softmax? (6) Is label smoothing on? It has a floor too. |
-# | training and validation accuracy both stay too low | augmented pictures (8); dead units (9); then the size of the network |
+# | training and validation accuracy both stay too low | augmented pictures (8); then the size of the network, on paper and alive (9) |
 # | two classes get the same answers | the augmentation (8); then their labels (5) |
 # | nothing, except a final accuracy that is a little too low | `eval()` (2), dead units (9) |
 # | validation is fine, new pictures are not | copies on both sides of the split (10) |

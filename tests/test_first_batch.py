@@ -714,6 +714,13 @@ def test_validation_images_that_are_trained_on():
     few = data.take(whole, 12)  # the same ones, as both begin with the same shuffled images
     [message] = fit(BatchLoader(few, 6, shuffle=True), validation=BatchLoader(held, 16))
     assert "12 of 24 validation images are trained on as well" in message
+    places = np.arange(len(whole))
+    transform = transforms.per_image((0.4,) * 3, (0.2,) * 3, train=False)
+    sampled = DataLoader(
+        PerImageDataset(whole, transform), 16, sampler=SubsetRandomSampler(places[24:].tolist())
+    )
+    normalised = {"mean": (0.4,) * 3, "std": (0.2,) * 3}
+    assert fit(sampled, validation=BatchLoader(whole.subset(places[:24]), 16, **normalised)) == []
     part = data.take(whole, 24)  # of the training images, by a slip, under their own name
     [message] = fit(BatchLoader(whole, 16, shuffle=True), validation=BatchLoader(part, 16))
     assert "24 of 24 validation images are trained on as well" in message
@@ -1632,6 +1639,13 @@ def test_sorted_classes(size):
     assert f"sorted by class ({3 if size < 32 else 2} of them so far): give" in message
     assert first_batch.are_sorted(torch.arange(100)) is False
     assert fit(BatchLoader(sorted_set(12), 6)) == []
+
+    class Mixed(BatchLoader):
+        def __iter__(self):
+            mixed = self.image_set.subset(np.random.default_rng(0).permutation(len(self.image_set)))
+            return iter(BatchLoader(mixed, 16))
+
+    assert fit(Mixed(sorted_set(), 16)) == [], "which stores them sorted and gives them mixed"
 
 
 def test_raw_bytes_and_two_normalisations():

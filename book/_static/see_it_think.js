@@ -23,6 +23,7 @@
   // --- From the picture to the answer. ------------------------------------------------------------------------------
 
   const refresh = () => { // at most once a frame, however fast a slider moves
+    clearTimeout(comparing);
     waiting ??= requestAnimationFrame(() => { waiting = null; show().catch(complain); });
   };
 
@@ -62,7 +63,7 @@
     answer = LIVE.think(loaded[name], pixels);
     showBars(answer.probabilities);
     showNote();
-    clearTimeout(comparing); // a larger network than the chosen one would slow down every move
+    // Later, as a larger network than the chosen one would slow down every move.
     if (parts.networks) comparing = setTimeout(() => { if (answer) compare(pixels); }, 200);
     showInside(true);
     if (parts.stages) showStages();

@@ -25,9 +25,9 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     """The classes of `root/train/<class>/…`, by name, the pictures there, and those of `root/test/<class>/…` if any.
 
     Folders inside a class belong to it. Without `train`, or if it has no folders and there are others that are no
-    parts, the folders of `root` itself are the classes. `val` stands in for a missing `test`, and is left out
-    otherwise: the lessons set a validation part of their own aside. Prints what is read, and what is left out: other
-    formats and folders, hidden files, files that cannot be read.
+    parts, the folders of `root` itself are the classes. `val` stands in for a `test` that is missing or has no classes,
+    and is left out otherwise: the lessons set a validation part of their own aside. Prints what is read, and what is
+    left out: other formats and folders, hidden files, files that cannot be read.
 
     Raises ValueError if there are fewer than two classes, a class has no pictures, `test` has a class of its own, or
     two folders would have one name.

@@ -304,8 +304,8 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
     if wants_logarithms(loss_fn) and (logits.float().logsumexp(1).abs() > 0.1).any():
         advice = "end the model in log_softmax, or take CrossEntropyLoss"
         warn(f"NLLLoss wants logarithms of probabilities: {advice}")
-    if len(labels) < FEWEST and isinstance(stored := getattr(loader, "labels", None), Tensor):
-        labels = stored  # a small batch does not tell
+    if len(labels) < FEWEST and gives_as_stored(loader):
+        labels = loader.labels  # a small batch does not tell
     if are_sorted(labels) and in_given_order(loader):
         found = f"{len(labels)} labels come sorted by class ({len(labels.unique())} of them so far)"
         warn(f"the first {found}: give the training loader shuffle=True, unless it draws at random by itself")

@@ -140,9 +140,10 @@ def check_overlap(loader, validation_loader) -> None:
     elif both > len(trained) / 2:
         warn("most images that train are among those that validate: see data.split")
     ours, theirs = image_set_of(loader), image_set_of(validation_loader)
-    if ours is None or theirs is None or data is other:
+    if ours is None or theirs is None or data is other is not None:
         return
-    if ours.name == theirs.name and len(ours) == len(theirs):  # its training accuracy, which may be meant
+    # Its own training accuracy may be meant; and with a sampler, nobody knows which of them are loaded.
+    if ours.name == theirs.name and (len(ours) == len(theirs) or data is None or other is None):
         return
     held = {image.tobytes() for image in theirs.images}
     both = {found for image in ours.images if (found := image.tobytes()) in held}  # all would be 150 MB

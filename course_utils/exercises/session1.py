@@ -232,7 +232,7 @@ def within_budget(network: nn.Module, start: nn.Module, budget: int, accuracy: f
     gain = accuracy - to_beat
     refuse(gain <= 0, "no better than the starting network: is the budget where features are found?")
     refuse(gain < 0.10, "better by less than ten points, which another seed might do as well")
-    return "within the budget, and ten points better with this seed"
+    return "within the budget, and at least ten points better with this seed"
 
 
 def activations(network: nn.Module) -> set[str]:

@@ -220,7 +220,8 @@ def losses(names: Mapping[str, str]) -> Figure | Html:
             panel.plot(np.arange(1, len(values) + 1), values, label=which)
         panel.set(title=plots.wrap(label, 12), xlabel="epoch")
     panels[0, 0].set_ylabel(plots.LOSS)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    lines = {line.get_label(): line for panel in panels[0] for line in panel.lines}
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=len(lines))
     return figure
 
 

@@ -189,7 +189,7 @@ def verify(pattern: str, root: Path | None = None) -> None:
 
     Raises RuntimeError where weights or their hash are missing, where the file is not the recorded one, where the
     accuracy differs by more than `TOLERANCE` and three images, where the recipe is gone or has changed since weights
-    were saved, and where a record says what no run writes.
+    were saved, where its data cannot be had, and where a record says what no run writes.
     """
     failures, unchecked = [], {}
     for recipe in recipes.matching(pattern):
