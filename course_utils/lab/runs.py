@@ -289,7 +289,7 @@ def training_flops(recipe: Recipe) -> int:
     images = 50_000 if recipe.data.startswith("cifar") else 5_000
     shown = images - round(recipe.validation * images)
     if recipe.schedule == "range_test":
-        return recipe.schedule_args["steps"] * recipe.batch_size * step_flops(model)
+        return recipe.schedule_args.get("steps", 100) * recipe.batch_size * step_flops(model)
     whitened = getattr(model, "whitened", False)
     epochs = [
         (recipe.small_size if epoch < recipe.small_epochs else 32, whitened and epoch >= sprint.BIAS_EPOCHS)
