@@ -68,7 +68,7 @@ window.RUNS = {
  "resnet-8-dropout-0.01": {"about": "dropout of 0.01 after every stage", "data": "cifar10", "held": "validation", "training": [[37.362, 58.972, 69.584, 76.07, 79.65, 82.348, 84.238, 85.928]], "other": []},
  "resnet-8-no-crop": {"about": "no crop", "data": "cifar10", "held": "validation", "training": [[41.618, 65.444, 75.948, 82.398, 87.176, 90.862, 93.818, 95.686], [41.07, 65.424, 75.334, 82.19, 86.942, 90.758, 93.86, 95.784]], "other": []},
  "resnet-8-no-flip": {"about": "no flip", "data": "cifar10", "held": "validation", "training": [[38.824, 61.452, 71.556, 78.31, 82.576, 85.634, 88.386, 90.38], [38.518, 60.94, 71.9, 78.412, 82.548, 85.834, 88.382, 90.368]], "other": []},
- "resnet-8-no-hole": {"about": "no hole", "data": "cifar10", "held": "validation", "training": [[40.034, 62.51, 72.754, 78.968, 82.886, 85.74, 87.776, 89.564]], "other": []},
+ "resnet-8-no-hole": {"about": "no hole", "data": "cifar10", "held": "validation", "training": [[40.034, 62.51, 72.754, 78.968, 82.886, 85.74, 87.776, 89.564], [39.382, 61.974, 72.608, 78.932, 83.012, 85.786, 87.692, 89.362]], "other": []},
  "resnet-8-constant": {"about": "a constant rate", "data": "cifar10", "held": "validation", "training": [[52.664, 69.622, 76.776, 80.612, 83.426, 85.318, 86.796, 88.35]], "other": []},
  "resnet-8-annealed": {"about": "the cycle ends at zero", "data": "cifar10", "held": "validation", "training": [[38.862, 60.37, 71.234, 77.226, 80.666, 83.57, 85.628, 87.278]], "other": []},
  "resnet-8-no-skip": {"about": "R(X) for X + R(X)", "data": "cifar10", "held": "validation", "training": [[38.584, 60.634, 71.378, 77.314, 81.168, 83.852, 86.022, 87.758]], "other": []},
