@@ -85,7 +85,7 @@ def test_experiments_end_as_the_page_says(live):
         live.get_by_role("radio", name="SmallNet").first.check()
         expect_answer(live, mistaken)
     live.get_by_role("radio", name="untrained").check()
-    live.wait_for_function("document.querySelector('.live-bars li span:last-child').textContent === '1 %'")
+    live.wait_for_function("document.querySelector('.live-bars li span:last-child')?.textContent === '1 %'")
 
 
 def test_a_ring_is_a_worm_and_a_disc_an_orange(live):
