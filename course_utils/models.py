@@ -241,14 +241,7 @@ class TransferNet(nn.Module):
     Source: Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
 
-    def __init__(
-        self,
-        n_classes: int,
-        backbone: nn.Module | None = None,
-        n_features: int = 512,
-        frozen: bool = True,
-        moving_norm: bool = False,
-    ):
+    def __init__(self, n_classes: int, backbone=None, n_features=512, frozen=True, moving_norm=False):
         super().__init__()
         self.backbone = pretrained_resnet18() if backbone is None else copy.deepcopy(backbone)
         self.moving = moving_norm or not frozen

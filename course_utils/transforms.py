@@ -160,12 +160,9 @@ def pad(images: Tensor, padding: int, fill: Tensor) -> Tensor:
 
 def crop(padded: Tensor, indices: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Cut the `size` × `size` window at (`top`, `left`), int64 (n,), out of the images `indices`, in one gather."""
-    padded = padded.contiguous()  # which the strides below count on
-    n, height, width, channels = padded.shape
-    image, row, pixel, _ = padded.stride()
-    # An entry for every possible corner, without memory of its own: the same pixels in other strides.
-    shape = (n, height - size + 1, width - size + 1, size, size * channels)
-    windows = padded.as_strided(shape, (image, row, pixel, row, 1))
+    channels = padded.shape[3]
+    # A window for every possible corner, without memory of its own: (N, tops, lefts, size, size * channels).
+    windows = padded.flatten(2).unfold(1, size, 1).unfold(2, size * channels, channels)
     return windows[indices, top, left].view(-1, size, size, channels)
 
 

@@ -38,7 +38,7 @@ def write(out: Path = curves.STATIC) -> None:
     networks = {name: runs.trained_network(recipes.get(name)).eval() for name in NETWORKS}
     logits = {name: logits_of(network, test.images) for name, network in networks.items()}
     chosen = choose(test, *logits.values())
-    pictures = [as_text(test.images[index].tobytes()) for index in chosen]
+    pictures = [base64.b64encode(test.images[index].tobytes()).decode() for index in chosen]
     mean, std = STATS["cifar100"]
     common = {
         "classes": test.classes,
@@ -93,11 +93,7 @@ def packed(network: nn.Module) -> str:
     """All of the network's floating-point numbers, in the order of its layers."""
     numbers = [value.flatten() for value in network.state_dict().values() if value.is_floating_point()]
     high_and_low = torch.cat(numbers).numpy().astype(">f2").view(np.uint8).reshape(-1, 2)
-    return as_text(zlib.compress(high_and_low.T.tobytes(), 9))
-
-
-def as_text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+    return base64.b64encode(zlib.compress(high_and_low.T.tobytes(), 9)).decode()
 
 
 @torch.inference_mode()

@@ -35,7 +35,10 @@ def download(url: str, part: Path, size: int, min_rate: float) -> None:
     with _open(url, have) as response:
         _check(response, have, size)
         again = 0 if response.status == 206 else have
-        with part.open("ab") as file, _bar(part.stem, size, have) as bar:
+        # Bytes, rate and time left where somebody is looking, in a terminal or a notebook, and nothing in a log file.
+        looking = getattr(sys.stdout, "isatty", bool)() or "ipykernel" in type(sys.stdout).__module__
+        shown = {"unit": "B", "unit_scale": True, "leave": False, "file": sys.stdout, "disable": not looking}
+        with part.open("ab") as file, tqdm(desc=part.stem, total=size, initial=have, **shown) as bar:
             for received in _chunks(response, min_rate):
                 bar.update(file.write(received[again:]))
                 again = max(again - len(received), 0)
@@ -121,10 +124,3 @@ def _chunks(response: http.client.HTTPResponse, min_rate: float) -> Iterator[byt
                 rates = f"{count / seconds / 1000:,.0f} kB/s, expected at least {min_rate / 1000:,.0f}"
                 raise Unavailable(f"too slow: {rates}")
             since, count = time.monotonic(), 0
-
-
-def _bar(name: str, size: int, done: int) -> tqdm:
-    """Bytes, rate and time left where somebody is looking, in a terminal or a notebook, and nothing in a log file."""
-    looking = getattr(sys.stdout, "isatty", bool)() or "ipykernel" in type(sys.stdout).__module__
-    options = {"unit": "B", "unit_scale": True, "file": sys.stdout, "leave": False, "disable": not looking}
-    return tqdm(desc=name, total=size, initial=done, **options)

@@ -145,8 +145,6 @@ TEN_EPOCHS += [
     for lr in lrs
 ]
 
-NO_DROPOUT = net(conv_dropout=0.0, dense_dropout=0.0)
-ADAMW = {"optimizer": "AdamW", "optimizer_args": {"lr": 1e-3, "weight_decay": 1e-4}}
 TEN_TEN = vary(
     SMALLNET, "smallnet-10-10", "S9: Adam, 10 epochs at 1e-3, then 10 at 2e-4",
     epochs=20, **steps(10), **adam(1e-3),
@@ -154,14 +152,16 @@ TEN_TEN = vary(
 SMALLNET_CLAIMS = [
     vary(SMALLNET, "smallnet-long", "S6: twice the epochs on the same schedule", epochs=50),
     vary(SMALLNET, "smallnet-adam", "S7: Adam for SGD", **adam(1e-3)),
-    vary(SMALLNET, "smallnet-adamw", "S7: AdamW for SGD", **ADAMW),
+    vary(SMALLNET, "smallnet-adamw", "S7: AdamW for SGD", optimizer="AdamW",
+         optimizer_args={"lr": 1e-3, "weight_decay": 1e-4}),
     vary(TEN_TEN, "smallnet-20-flat", "S9: Adam, 20 epochs at 1e-3", **ONE_RATE),
     TEN_TEN,
     vary(TEN_TEN, "smallnet-10-10-10", "S9: smallnet-10-10 and 10 epochs more", epochs=30),
     vary(SMALLNET, "smallnet-gamma-0.1", "S10: gamma 0.1", **steps(5, gamma=0.1)),
     vary(SMALLNET, "smallnet-gamma-0.3", "S10: gamma 0.3", **steps(5, gamma=0.3)),
     vary(SMALLNET, "smallnet-no-conv-dropout", "S11: no dropout after convolutions", **net(conv_dropout=0.0)),
-    vary(SMALLNET, "smallnet-no-dropout", "S11: no dropout at all", **NO_DROPOUT),
+    vary(SMALLNET, "smallnet-no-dropout", "S11: no dropout at all",
+         **net(conv_dropout=0.0, dense_dropout=0.0)),
     vary(WIDE, "smallnet-no-batch-norm", "S12: no batch norm, 10 epochs at a rate of 0.01",
          **net(batch_norm=False), **sgd(0.01)),
     vary(SMALLNET, "smallnet-all-images", "S13: nothing held out", validation=0.0),
