@@ -83,21 +83,15 @@ def load(name: str, root: str | Path | None = None) -> tuple[ImageSet, ImageSet]
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(N_CLASSES)}")
     if name.startswith("shapes"):
         print(f"{name}: drawn by code")
-        return _shapes(name, "train", 5000, seed=0), _shapes(name, "test", 1000, seed=1)
-    arrays = cifar.load_arrays(name, root)
-    return _cifar(name, "train", arrays), _cifar(name, "test", arrays)
-
-
-def _cifar(name: str, part: str, arrays: cifar.Arrays) -> ImageSet:
-    labels = arrays[f"y_{part}"].astype(np.int64)
-    return ImageSet(arrays[f"x_{part}"], labels, cifar.CLASSES[name], f"{name} {part}")
-
-
-def _shapes(name: str, part: str, n: int, seed: int) -> ImageSet:
-    images, labels = shapes.draw(n, seed=seed)
-    if name == "shapes10":  # the shape alone, whatever its texture
-        return ImageSet(images, labels // len(shapes.TEXTURES), shapes.SHAPES, f"{name} {part}")
-    return ImageSet(images, labels, shapes.CLASSES, f"{name} {part}")
+        parts, classes = [shapes.draw(5000, seed=0), shapes.draw(1000, seed=1)], shapes.CLASSES
+        if name == "shapes10":  # the shape alone, whatever its texture
+            parts = [(images, labels // len(shapes.TEXTURES)) for images, labels in parts]
+            classes = shapes.SHAPES
+    else:
+        arrays, classes = cifar.load_arrays(name, root), cifar.CLASSES[name]
+        parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test")]
+    train, test = parts
+    return ImageSet(*train, classes, f"{name} train"), ImageSet(*test, classes, f"{name} test")
 
 
 def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[ImageSet, ImageSet]:
@@ -146,10 +140,10 @@ def _shuffled_places(image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.nda
 def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of red, green and blue over all pixels, scaled to [0, 1]: float64 (3,) each."""
     # How often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(image_set), 1000):
-        for channel, pixels in enumerate(image_set.images[start : start + 1000].reshape(-1, 3).T):
-            counts[channel] += np.bincount(pixels, minlength=256)
+    if not len(image_set):
+        raise ValueError(f"{image_set.name}: no images to measure")
+    parts = (image_set.images[k : k + 1000].reshape(-1, 3).T for k in range(0, len(image_set), 1000))
+    counts = sum(np.array([np.bincount(channel, minlength=256) for channel in part]) for part in parts)
     values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
     return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))

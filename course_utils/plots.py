@@ -125,11 +125,14 @@ def prediction_bars(image, probabilities, classes: Sequence[str], top: int = 5) 
 
 @styled
 def learning_curves(history, reference=None, title: str = "", measured_on: str = "validation") -> Figure:
-    """Loss, accuracy and learning rate of one `History` over its epochs, one panel each.
+    """Loss, accuracy and learning rate of one `History`, or a record's, over its epochs, one panel each.
 
     `reference` is a curve to measure against: `(label, epochs, accuracy in %)`. `measured_on` names the images that
     the history calls validation: "test" where the test set was used for them.
     """
+    if isinstance(reference, str):
+        raise ValueError(f"expected (label, epochs, percents) to refer to, found {reference!r}: title=…?")
+    history = with_names(history)
     epochs = np.arange(1, len(history.train_loss) + 1)
     size = {"figsize": (WIDTH, 6.6), "height_ratios": (3, 3, 2)}
     figure, (loss, accuracy, rate) = plt.subplots(3, 1, sharex=True, layout="constrained", **size)
@@ -153,19 +156,29 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     return figure
 
 
+def with_names(history):
+    """A `History` as it is; out of the `history` of a record, whose missing values are None, something like it."""
+    if not isinstance(history, Mapping):
+        return history
+    return SimpleNamespace(**{name: np.array(curve, float) for name, curve in history.items()})
+
+
 @styled
 def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
     """`learning_curves` of one recipe's runs, dicts as in `lab/records.py`, as the mean over their seeds."""
     if not runs or None in runs[0]["history"].get("validation_accuracy", [None]):
         return say("There is no recorded curve of this recipe.")
+    found = {f"{run['recipe']['name']} of {len(run['history']['train_loss'])} epochs" for run in runs}
+    if len(found) > 1:
+        raise ValueError(f"expected equal runs of one recipe, found {' and '.join(sorted(found))}")
     latest = max(runs, key=lambda run: run["date"])
     recipe, curves = latest["recipe"], latest["history"]
     mean = {name: np.mean([run["history"][name] for run in runs], axis=0) for name in curves}
     seeds = ("seeds " if len(runs) > 1 else "seed ") + ", ".join(str(run["seed"]) for run in runs)
     machines = ", ".join(dict.fromkeys(run["machine"]["name"] for run in runs))  # each once, in their order
     title = f"Recorded: {recipe['name']} on {recipe['data']}, {seeds}; {machines}, {latest['date']}"
-    measured_on = "test" if recipe["curve_on_test"] else "validation"
-    figure = learning_curves(SimpleNamespace(**mean), reference, title, measured_on)
+    measured_on = "test" if recipe.get("curve_on_test") else "validation"
+    figure = learning_curves(mean, reference, title, measured_on)
     if smoothing := recipe.get("label_smoothing"):  # which raises the lowest loss that can be reached
         figure.axes[0].set_ylabel(f"loss (label smoothing {smoothing:g})")
     return figure
@@ -173,12 +186,14 @@ def recorded_runs(runs: Sequence[Mapping], reference=None) -> Figure:
 
 @styled
 def compare_histories(histories: Mapping, quantity: str = "validation_accuracy", title: str = "") -> Figure:
-    """One line a run: `histories` is `{label: History}`, `quantity` one of `QUANTITIES`."""
+    """One line a run: `histories` is `{label: History}` or a record's, `quantity` one of `QUANTITIES`."""
+    if quantity not in QUANTITIES:
+        raise ValueError(f"unknown quantity {quantity!r}, expected one of {', '.join(QUANTITIES)}")
     label, factor = QUANTITIES[quantity]
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5 + 0.25 * len(histories)), layout="constrained")
     set_title(figure, title)
     for run, history in histories.items():
-        values = factor * np.array(getattr(history, quantity))
+        values = factor * np.array(getattr(with_names(history), quantity))
         run = dollars(run) + " (not measured)" * bool(np.isnan(values).all())
         axes.plot(np.arange(1, len(values) + 1), values, **END_DOT, label=run)
     axes.set(xlabel="epoch", ylabel=label)

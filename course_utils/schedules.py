@@ -34,6 +34,7 @@ def one_cycle(
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
     scheduler = LambdaLR(optimizer, lambda step: float(np.interp(step, corners, rates)) / lr_max)
+    scheduler.lr_lambdas[0].epochs = epochs  # for `fit`; the scheduler's own attributes go into checkpoints
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
     scheduler.corners, scheduler.rates = corners, rates  # for a checkpoint, which cannot look into a lambda
     return scheduler
@@ -46,7 +47,9 @@ def shares_of(optimizer) -> list[float]:
 
 
 def rates_of(schedule: Callable, steps: int, lr: float = 1.0) -> np.ndarray:
-    """The rates of `steps` steps of `schedule(optimizer)`, float64 (steps,); ValueError if it is another optimizer's.
+    """The rates of `steps` steps of `schedule(optimizer)`, float64 (steps,).
+
+    Raises ValueError if it is none, is another optimizer's, or waits for losses.
 
     >>> rates_of(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5, gamma=0.2), 6, lr=0.1)
     array([0.1 , 0.1 , 0.1 , 0.1 , 0.1 , 0.02])
@@ -55,6 +58,9 @@ def rates_of(schedule: Callable, steps: int, lr: float = 1.0) -> np.ndarray:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler, rates = schedule(optimizer), []
+    if not hasattr(scheduler, "step") or isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        found = type(scheduler).__name__
+        raise ValueError(f"expected a function that returns a schedule not ruled by losses, found {found}")
     if getattr(scheduler, "optimizer", optimizer) is not optimizer:
         raise ValueError("expected a function that makes a schedule for the optimizer it is given")
     for _ in range(steps):
@@ -125,15 +131,7 @@ class RangeTest:
 
 
 def lr_range_test(
-    model,
-    loader,
-    loss_fn: Callable,
-    optimizer,
-    lr_min: float = 1e-8,
-    lr_max: float = 0.1,
-    steps: int = 100,
-    precision: str = "auto",
-    stop_at: float = 4.0,
+    model, loader, loss_fn, optimizer, lr_min=1e-8, lr_max=0.1, steps=100, precision="auto", stop_at=4.0
 ) -> RangeTest:
     """Train for `steps` batches while the (highest) rate grows geometrically, and note the loss at each rate.
 

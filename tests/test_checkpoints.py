@@ -252,6 +252,16 @@ def test_weights_and_checkpoints_are_not_taken_for_each_other(tmp_path):
         tiny_run(hooks=[Checkpoint(tmp_path / "weights.pt")])
 
 
+def test_weights_are_a_networks(tmp_path):
+    model, path = tiny_net(), tmp_path / "weights.pt"
+    for save in (
+        lambda: files.save_weights(model.state_dict(), path),
+        lambda: files.load_weights(path, model),
+    ):
+        with pytest.raises(ValueError, match="expected a network first, as SmallNet.. makes one, found"):
+            save()
+
+
 # --- Refused before the first batch.
 
 Point = namedtuple("Point", "x y")

@@ -137,6 +137,8 @@ def test_channel_stats_are_those_of_the_pixels():
     pixels = whole.images.reshape(-1, 3) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-10)
     np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-10)
+    with pytest.raises(ValueError, match="validation: no images to measure"):
+        data.channel_stats(data.split(whole, validation=0)[1])
 
 
 # --- Batches.

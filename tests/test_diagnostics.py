@@ -48,6 +48,16 @@ def test_right_superclasses_are_counted_beside_right_classes():
     assert tables.COLUMNS["Inside the superclass"](found) == "66.7 %"
 
 
+def test_a_separable_convolution_is_one_stage():
+    network, seen = SmallNet(10, widths=(4, 8), hidden=5, separable=True).eval(), {}
+    with diagnostics.watching(network, lambda stage, output: seen.update({stage: output.shape[1]})):
+        network(torch.zeros(2, 3, 32, 32))
+    assert seen == {"stage 1": 4, "stage 2": 8, "dense layer": 5}
+    why = diagnostics.only_smallnet(network, {"stage 1": [], "stage 2": [7], "dense layer": []})["why"]
+    length = network.features[6].weight[7].norm().item()  # of the 1×1 convolution in front of the norm
+    assert why["stage 2, number 7"][0] == pytest.approx(length)
+
+
 def test_bins_hold_what_their_edges_say():
     confidence = np.array([1 / 15, 0.07, 0.13, 0.95, 1.0])
     bins = diagnostics.reliability(confidence, np.array([1, 0, 1, 1, 0], dtype=bool))

@@ -1,5 +1,6 @@
 """Figures of the book's pages: drawn with records, with some and with none, and true to them."""
 
+import json
 import warnings
 
 import matplotlib.pyplot as plt
@@ -50,6 +51,19 @@ def test_what_was_run_is_drawn_and_closed(draw):
 def test_what_was_not_run_says_so(draw, empty):
     shown = draw()
     assert NOT_RUN in (words(shown) if isinstance(shown, Figure) else shown)
+
+
+def test_runs_of_different_lengths_are_named(empty):
+    write(SOURCE, 50.0, 51.0)
+    path = records.path_of(SOURCE, 1)
+    cut = json.loads(path.read_text())
+    cut["history"] = {name: curve[:-1] for name, curve in cut["history"].items()}
+    path.write_text(json.dumps(cut))
+    for draw in (figures.curves, figures.losses):
+        with pytest.raises(
+            ValueError, match=f"{SOURCE}: its recorded runs have .* epochs: delete those cut off"
+        ):
+            draw({"a": SOURCE})
 
 
 def test_a_range_test_has_no_accuracy_to_draw():

@@ -477,10 +477,25 @@ def test_a_schedule_by_epochs_that_was_given_batches():
     ):
         [message] = fit(shuffled(), make=make, epochs=2)
         assert "12 steps are epochs; the run has 2: divide batches by len(loader)" in message
+    ragged = BatchLoader(tiny_set(), 13, shuffle=True)  # eight batches, of which 96 // 13 counts seven
+    [message] = fit(ragged, make=lambda o: lr_scheduler.CosineAnnealingLR(o, 2 * (96 // 13)), epochs=2)
+    assert "14 steps are epochs; the run has 2: divide batches by len(loader)" in message
     assert fit(shuffled(), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
     assert fit(BatchLoader(tiny_set(), 96), make=lambda o: lr_scheduler.StepLR(o, 5), epochs=2) == []
     few = BatchLoader(tiny_set(), 32, shuffle=True)
     assert fit(few, make=lambda o: lr_scheduler.StepLR(o, 30), epochs=2) == [], "three batches prove nothing"
+
+
+def cycle_of(epochs, batches, optimizer):
+    return schedules.one_cycle(optimizer, epochs, batches, 0.01, 0.1, 0.5 * epochs)
+
+
+def test_a_cycle_with_epochs_and_batches_the_wrong_way_round():
+    [message] = fit(shuffled(), make=functools.partial(cycle_of, 6, 2), epochs=2)
+    assert "made for 6 epochs of 2 batches, and the run has them the other way round" in message
+    for counts in ((2, 6), (12, 1), (1, 12)):  # whoever counts otherwise has the right length, too
+        make = functools.partial(cycle_of, *counts)
+        assert fit(shuffled(), make=make, epochs=2) == []
 
 
 def test_a_schedule_by_batches_that_was_given_images():

@@ -225,6 +225,27 @@ def test_recorded_runs_are_drawn_as_their_mean_and_named():
     assert plots.recorded_runs([smoothed]).axes[0].get_ylabel() == "loss (label smoothing 0.1)"
 
 
+def test_runs_that_have_no_mean_are_named():
+    other, longer = record(2, 0.4), record(1, 0.4) | {"history": vars(history(5))}
+    other["recipe"]["name"] = "smallnet-best"
+    for second, says in ((other, "smallnet-best of 4"), (longer, "smallnet-source of 5")):
+        with pytest.raises(ValueError, match=f"equal runs of one recipe, found .*{says} epochs"):
+            plots.recorded_runs([record(0, 0.4), second])
+
+
+def test_a_records_history_is_drawn_beside_ones_own():
+    kept = vars(history(4)) | {"validation_accuracy": [None] * 4}  # as JSON has it
+    assert len(plots.learning_curves(kept).axes) == 3
+    assert "recorded (not measured)" in read(plots.compare_histories({"mine": history(4), "recorded": kept}))
+
+
+def test_a_title_in_another_place_is_no_curve():
+    with pytest.raises(ValueError, match="found 'My run': title="):
+        plots.learning_curves(history(4), "My run")
+    with pytest.raises(ValueError, match="unknown quantity 'My run', expected one of train_loss"):
+        plots.compare_histories({"mine": history(4)}, "My run")
+
+
 @pytest.mark.parametrize("recipe", ["resnet-assignment", "resnet-best", "resnet-lr-range", "never-run"])
 def test_recorded_runs_say_where_there_is_no_curve(recipe):
     figure = plots.recorded_runs(records.of_recipe(recipe))

@@ -278,6 +278,11 @@ def test_step_decay_is_torchs_own():
     with pytest.raises(ValueError, match="a function that makes a schedule for the optimizer it is given"):
         rates_of(lambda _: own, 330, lr=0.1)
     assert own.last_epoch == 0, "which would have been used up"
+    for schedule in (lambda _: None, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        with pytest.raises(
+            ValueError, match="a schedule not ruled by losses, found (NoneType|ReduceLROnPlateau)"
+        ):
+            rates_of(schedule, 330)
     assert list(rates[:6]) == pytest.approx([0.1] * 5 + [0.02])
     assert rates[-1] == pytest.approx(0.1 * 0.2**65)
     assert rates[:25].sum() / rates.sum() == pytest.approx(1 - 0.2**5)

@@ -282,6 +282,8 @@ def test_a_range_test_is_recorded_as_a_curve(empty):
     assert len(record["history"]["train_loss"]) == len(record["history"]["learning_rate"]) == 20
     assert record["flops"] == runs.training_flops(TINY) // (2 * 4500) * 20 * 100
     assert "| range | 1 | – |" in records.table()
+    recipe.schedule_args.pop("steps")  # 100, as `lr_range_test` has it
+    assert sweeps.run(recipe, 1)["flops"] == 5 * record["flops"]
 
 
 # ---- what was saved, verified ----
@@ -294,6 +296,11 @@ def test_saved_weights_are_verified_and_what_is_not_is_named(tiny, capsys):
     said = capsys.readouterr().out
     assert "tiny seed 0: recorded" in said
     assert "not checked, as their weights are not saved: tiny (1)" in said
+    shutil.rmtree(records.RECORDED / "tiny")
+    with pytest.raises(
+        RuntimeError, match="nothing to check: no run of a recipe that matches 'tiny' is recorded"
+    ):
+        sweeps.verify("tiny")
 
 
 def change(seed=0, **entries):

@@ -23,13 +23,14 @@ ALT = "The course's title above a curve of accuracy that rises over the epochs o
 
 def describe(app, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
     """Add a page's meta tags. Pages without a text of their own, such as the search, have none."""
-    if doctree is None:
+    title, text = (doctree and doctree.next_node(kind) for kind in (nodes.title, nodes.paragraph))
+    if title is None or text is None:
         return
-    line = textwrap.shorten(doctree.next_node(nodes.paragraph).astext(), 200, placeholder=" …")
+    line = textwrap.shorten(text.astext(), 200, placeholder=" …")
     tags = {
         "og:type": "article",
         "og:site_name": app.config.html_title,
-        "og:title": doctree.next_node(nodes.title).astext(),
+        "og:title": title.astext(),
         "og:description": line,
     }
     if site := app.config.html_baseurl.rstrip("/"):

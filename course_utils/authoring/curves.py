@@ -18,8 +18,9 @@ EPOCHS, BATCHES = 24, 98  # of the cycle on the page
 
 def write(out: Path = STATIC) -> None:
     """Write `knobs_data.js` and the stills into `out`; needs the records alone."""
+    drawn = stills()  # which fails, if anything does, before anything is written
     records.write_text(script(), out / "knobs_data.js")
-    for name, figure in stills().items():
+    for name, figure in drawn.items():
         figure.savefig(out / f"knobs_{name}.webp", dpi=150)
         plt.close(figure)
 
@@ -35,7 +36,7 @@ def script() -> str:
 def entry(recipe: recipes.Recipe, recorded: list[dict[str, Any]]) -> dict[str, Any]:
     """What a recipe is about, and its curves of accuracy in per cent, one for each seed."""
     about = re.sub(r"^[RS]\d+: ", "", recipe.about)  # without the claim's number
-    found = {"about": about, "data": recipe.data, "held": "test" if recipe.curve_on_test else "validation"}
+    found = {"about": about, "data": recipe.data, "held": figures.measured_on(recorded)}
     for name, key in (("training", "train_accuracy"), ("other", "validation_accuracy")):
         curves = [[round(100 * x, 3) for x in run["history"][key] if x is not None] for run in recorded]
         found[name] = [curve for curve in curves if curve]  # none where nothing was held out
@@ -50,4 +51,6 @@ def stills() -> dict[str, Figure]:
     steps = plots.schedule(planned, 1, "330 epochs: a rate of 0.1, times 0.2 after every five", log=True)
     title = "24 epochs: up to 0.1 at epoch 5, and down to a hundredth of it"
     runs = figures.curves({name: name for name in ("smallnet-source", "smallnet-best")})
+    if not isinstance(runs, Figure):
+        raise ValueError("the page shows smallnet-source and smallnet-best: run one of them first")
     return {"steps": steps, "cycle": plots.schedule(cycle, BATCHES, title), "runs": runs}

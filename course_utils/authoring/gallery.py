@@ -23,7 +23,6 @@ from course_utils.models import SixViews
 from course_utils.plots import confusion_matrix
 from course_utils.transforms import Augment
 
-ACROSS = gallery.ACROSS
 SESSION_1 = ("smallnet-source", "smallnet-best", "budgetnet")
 
 
@@ -53,8 +52,8 @@ def write(root: Path | None = None) -> None:
     """Draw every figure anew; needs both data sets and the saved weights."""
     gallery.folder().mkdir(exist_ok=True)
     words = {}
-    for name, draw in FIGURES.items():
-        figure = draw(root)
+    drawn = {name: draw(root) for name, draw in FIGURES.items()}  # before anything is written
+    for name, figure in drawn.items():
         words[name] = vars(figure) | {
             "alt": " ".join(figure.alt.split()),
             "networks": {one: records.of_recipe(one)[0]["weights"] for one in figure.networks},
@@ -67,10 +66,10 @@ def write(root: Path | None = None) -> None:
 
 def save(pictures: list[np.ndarray], path: Path) -> None:
     """All pictures row by row in one image, pixel for pixel; what is left over in the last row is black."""
-    side, down = len(pictures[0]), -(-len(pictures) // ACROSS)
-    store = np.zeros((down * ACROSS, side, side, 3), np.uint8)
+    side, down = len(pictures[0]), -(-len(pictures) // gallery.ACROSS)
+    store = np.zeros((down * gallery.ACROSS, side, side, 3), np.uint8)
     store[: len(pictures)] = pictures
-    sheet = store.reshape(down, ACROSS, side, side, 3).swapaxes(1, 2).reshape(down * side, -1, 3)
+    sheet = store.reshape(down, gallery.ACROSS, side, side, 3).swapaxes(1, 2).reshape(down * side, -1, 3)
     Image.fromarray(sheet).save(path, lossless=True, quality=100, method=6)
 
 

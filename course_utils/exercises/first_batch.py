@@ -567,12 +567,8 @@ def about_batch(loader, images: Tensor | None = None, given: str | None = None) 
     known = all(isinstance(one, Tensor) for one in both)
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
     spread = None if images is None or len(images) < FEWEST else float(images.float().std())
-    return {
-        "classes": classes and tuple(map(str, classes)),
-        "scaling": scaling,
-        "spread": spread,
-        "gives": given,
-    }
+    classes = classes and tuple(map(str, classes))
+    return {"classes": classes, "scaling": scaling, "spread": spread, "gives": given}
 
 
 def gives(logits: Tensor, loss_fn) -> str | None:

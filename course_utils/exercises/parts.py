@@ -206,6 +206,11 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
     if corners and corners[1] < each and rates[0] < rates[1] and run.epochs >= 5:
         found = f"the rate peaks in the first of {run.epochs} epochs"
         warn(f"{found}: one_cycle's peak_epoch counts epochs; if a share was meant, multiply it by them")
+    epochs = getattr(next(iter(getattr(scheduler, "lr_lambdas", ())), None), "epochs", None)  # of `one_cycle`
+    if per_batch and epochs == each != run.epochs and end == each * run.epochs:
+        warn(
+            f"one_cycle was made for {epochs} epochs of {run.epochs} batches, and the run has them the other way round"
+        )
     if rates := left_by_another(scheduler):
         falls = isinstance(scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
         if falls and rates[0] <= getattr(scheduler, "eta_min", 0):
@@ -244,7 +249,8 @@ def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
         warn(f"{name} steps by epochs, and hardly rises in {epochs}: {advice}")
     elif epochs > 1 and batches >= FEW and any(falls_late(share, epochs, batches) for share in shares):
         warn(f"{name} steps by epochs, and comes down in {epochs * batches}, not in {epochs}: {advice}")
-    if period > epochs and batches >= FEW and period % batches == 0:
+    whole_batches = epochs * (batches - 1)  # as len(images) // batch_size counts them
+    if period > epochs and batches >= FEW and (period % batches == 0 or period == whole_batches):
         advice = "divide batches by len(loader), if batches were meant"
         warn(f"{name}'s {period} steps are epochs; the run has {epochs}: {advice}")
 

@@ -178,9 +178,7 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
         network = Watched(graphs=[]).train(mode)
         before = copy.deepcopy(network.state_dict())
         found = result_of(accuracy, network, images, labels)
-        moved = any(
-            not torch.equal(before[name], value.cpu()) for name, value in network.state_dict().items()
-        )
+        moved = any(not before[name].equal(value.cpu()) for name, value in network.state_dict().items())
         refuse(moved, "measuring has moved the running statistics: batch normalisation is in train mode")
         compare(found, 0.8, "the share is wrong: compare the largest logit's place with the label", scales)
         refuse(any(network.graphs), "autograd prepares a backward pass that never comes: turn it off")
@@ -210,7 +208,8 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
         "the running mean lost what it had measured: only the bias has to leave it": -conv.bias,
     }
     right = norm.running_mean - conv.bias
-    compare(bare_norm.running_mean, right, "the running mean is off: what was it a mean of?", mistakes)
+    hint = "what was it a mean of? Think of what eval mode does with it"
+    compare(bare_norm.running_mean, right, f"the running mean is off: {hint}", mistakes)
     pairs, x = (nn.Sequential(conv, norm), nn.Sequential(bare, bare_norm)), drawn(2, 3, 8, 8)
     with torch.no_grad():
         expected, found = (copy.deepcopy(pair).eval()(x) for pair in pairs)

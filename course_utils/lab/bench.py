@@ -24,7 +24,7 @@ from torchvision.transforms.functional import to_tensor
 
 from course_utils import training
 from course_utils.data import BatchLoader, ImageSet, PerImageDataset
-from course_utils.lab import files, machine
+from course_utils.lab import files, machine, records
 from course_utils.models import CustomResNet, SmallNet
 from course_utils.transforms import Augment, per_image
 
@@ -263,4 +263,4 @@ def main(path: Path | None = None) -> None:
         print(f"{row['what']:48s} {row['bound']:>7s} {row['value']:8.2f}")
     if path:
         contents = {"machine": here, "precision": precision, "rows": rows}
-        path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        records.write_text(json.dumps(contents, indent=1) + "\n", path)

@@ -171,7 +171,9 @@ def convolutions(network: nn.Module) -> list[nn.Conv2d]:
 def stages(network: nn.Module) -> dict[str, nn.Module]:
     """A network's stages, and SmallNet's dense layer: by name, the layer that the stage's output goes into."""
     if isinstance(network, SmallNet):
-        later = [*convolutions(network)[1:], network.head]
+        # Not the 1×1 convolutions of a separable one: they are the second halves of theirs.
+        starts = [layer for layer in convolutions(network) if layer.kernel_size != (1, 1)]
+        later = [*starts[1:], network.head]
         return {f"stage {k}": layer for k, layer in enumerate(later, 1)} | {"dense layer": network.head[3]}
     behind = (network.layer1, network.layer2, network.layer3, network.pool)
     return dict(zip(("prep", "layer 1", "layer 2", "layer 3"), behind, strict=True))
@@ -213,7 +215,9 @@ def only_smallnet(network: SmallNet, dead: dict[str, list[int]]) -> dict[str, An
     """
     norms = [layer for layer in network.features if isinstance(layer, nn.BatchNorm2d)]
     why = {}
-    for stage, convolution, norm in zip(stages(network), convolutions(network), norms, strict=False):
+    # What is in front of the norm: the whole convolution, or the second half of a separable one.
+    before = [layer for layer in convolutions(network) if layer.groups == 1]
+    for stage, convolution, norm in zip(stages(network), before, norms, strict=False):
         lengths, scale, shift = convolution.weight.flatten(1).norm(dim=1), norm.weight, norm.bias
         values = torch.stack([lengths, scale, shift, -shift / scale], dim=1).detach()
         for channel in dead[stage]:

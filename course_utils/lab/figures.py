@@ -161,16 +161,11 @@ def worth(baseline: str, without: Mapping[str, str], title: str = "") -> Figure 
 
 
 @closed
-def curves(
-    names: Mapping[str, str],
-    quantity: str = "validation_accuracy",
-    title: str = "",
-    beside: Mapping[str, Sequence[float]] | None = None,
-) -> Figure | Html:
+def curves(names: Mapping[str, str], quantity="validation_accuracy", title="", beside=None) -> Figure | Html:
     """A line for each of `{label: recipe}`, the mean over its seeds, which are thin lines behind it.
 
-    `beside` adds others' curves of test accuracy, in per cent. A recipe that was not run is left out, and so is the
-    validation curve of one that holds nothing out.
+    `beside`, `{label: curve}`, adds others' test accuracy in per cent. A recipe that was not run is left out, and so is
+    the validation curve of one that holds nothing out.
     """
     _, factor = plots.QUANTITIES[quantity]
     recorded = {label: runs for label, name in names.items() if (runs := runs_of(name))}
@@ -202,7 +197,12 @@ def measured_on(runs: Sequence[Mapping]) -> str:
 
 
 def mean_curve(runs: Sequence[Mapping], quantity: str) -> np.ndarray:
-    """The mean over runs, epoch by epoch; NaN where one of them measured nothing."""
+    """The mean over runs, epoch by epoch; NaN where one of them measured nothing. ValueError if some are longer."""
+    if len(lengths := {len(run["history"][quantity]) for run in runs}) > 1:
+        epochs = " and ".join(map(str, sorted(lengths)))
+        raise ValueError(
+            f"{runs[0]['recipe']['name']}: its recorded runs have {epochs} epochs: delete those cut off"
+        )
     return np.mean(np.array([run["history"][quantity] for run in runs], float), axis=0)
 
 
@@ -341,9 +341,8 @@ def feature_maps(found: dict) -> Figure:
 @of_examined
 def superclasses(found: dict) -> Figure:
     """CIFAR-100's superclasses: what share (%) of each one's images is said to be of each; 2 % and more in figures."""
-    counts = found["superclasses"]
-    shares = 100 * counts / counts.sum(1, keepdims=True)
     labels = found["superclass_names"]
+    shares = plots.row_percents(found["superclasses"], labels)
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 6.6), layout="compressed")
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     for (true, said), share in np.ndenumerate(shares):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_utils.exercises import parts
 from course_utils.exercises.first_batch import TRAINED_ON, note_spreads, spreads, unwrap, warn
 from course_utils.lab import records
 
@@ -25,8 +26,8 @@ class Damaged(ValueError):
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the weights of `model`, compiled or wrapped in DataParallel or not, and nothing else, to `path`."""
-    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in unwrap(model).state_dict().items()}
-    network = unwrap(model)
+    network = unwrap(parts.network(model))
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in network.state_dict().items()}
     SAVED[write_tensors(state, path)] = TRAINED_ON.get(network), spreads(network), layers_of(model)
 
 
@@ -37,7 +38,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     first difference. Warns where a network with other layers was trained to these weights in this session: shapes
     alone do not tell. Code in a file is not run.
     """
-    load_state(model, read_tensors(path), path)
+    load_state(parts.network(model), read_tensors(path), path)
     trained_on, known, layers = SAVED.get(records.sha256(Path(path).expanduser()), (None, {}, []))
     if not trained_on:
         return

@@ -96,6 +96,11 @@ def build_loader(
     for setting, other in NEEDS.items():
         if getattr(recipe, setting) and not getattr(recipe, other):
             raise ValueError(f"{recipe.name}: `{setting}` does nothing without `{other}`")
+    for phase in ("small_epochs", "cutmix_epochs"):
+        if recipe.epochs and getattr(recipe, phase) > recipe.epochs:
+            raise ValueError(
+                f"{recipe.name}: `{phase}` is more than its {recipe.epochs} epochs: shorten it, too"
+            )
     mean, std = stats
     mean = std if recipe.wrong_mean else mean
     scaling = {"mean": mean, "std": std} if recipe.normalise else {}

@@ -133,7 +133,7 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
     return about(recipe, seed, root) | {
         "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
         # It may have ended early.
-        "flops": runs.training_flops(recipe) * len(found.rates) // recipe.schedule_args["steps"],
+        "flops": runs.training_flops(recipe) * len(found.rates) // recipe.schedule_args.get("steps", 100),
         "history": {"learning_rate": found.rates.tolist(), "train_loss": found.losses.tolist()},
         "seconds": 0.0,
         "validation_accuracy": None,
@@ -187,17 +187,18 @@ def verify(pattern: str, root: Path | None = None) -> None:
     """Evaluate all saved weights of the recipes that match `pattern`, compare with their records, and say what could
     not be checked: records without weights.
 
-    Raises RuntimeError where weights or their hash are missing, where the file is not the recorded one, where the
-    accuracy differs by more than `TOLERANCE` and three images, where the recipe is gone or has changed since weights
-    were saved, where its data cannot be had, and where a record says what no run writes.
+    Raises RuntimeError where nothing is recorded, where weights or their hash are missing, where the file is not the
+    recorded one, where the accuracy differs by more than `TOLERANCE` and three images, where the recipe is gone or has
+    changed since weights were saved, where its data cannot be had, and where a record says what no run writes.
     """
-    failures, unchecked = [], {}
+    failures, unchecked, count = [], {}, 0
     for recipe in recipes.matching(pattern):
         try:
             made = records.of_recipe(recipe.name, stale=True)
         except ValueError as error:
             failures.append(str(error))
             continue
+        count += len(made)
         for record in made:
             try:
                 problem = difference(recipe, record, root)
@@ -216,6 +217,8 @@ def verify(pattern: str, root: Path | None = None) -> None:
     if unchecked:
         named = ", ".join(f"{name} ({' '.join(seeds)})" for name, seeds in unchecked.items())
         print(f"not checked, as their weights are not saved: {named}", flush=True)
+    if not (count or failures):
+        failures = [f"nothing to check: no run of a recipe that matches {pattern!r} is recorded"]
     if failures:
         raise RuntimeError("\n".join(failures))
 

@@ -111,7 +111,7 @@ def runs(names: Mapping[str, str], time: bool = True) -> Html:
     head = [title for title in RUN_HEAD if time or title != "Time"]
     found = table(head, rows, "Runs") if rows else ""
     if time and any(len(records.by_machine(runs_of(name))) > 1 for name in names.values()):
-        several = "Where a row has two times, they are those of two computers, or of one and two threads"
+        several = "Where a row has several times, the runs differ: two computers, one or two threads, or two precisions"
         found += tag("p", f"{several}; the leaderboard says which.")
     if waiting := ", ".join(label for label, name in names.items() if not runs_of(name)):
         found += tag("p", f"{waiting}: {NOT_RUN}.")
