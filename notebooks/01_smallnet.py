@@ -353,7 +353,8 @@ for rate in (0.1, 0.9, 1.1):
 #
 # A *schedule* changes the rate during training. Here it starts at 0.1 and is multiplied by a factor, *gamma*, of 0.2
 # every few *epochs*; an epoch is one pass over all training images. The project planned 330 epochs, with a drop every
-# five: an hour at ten seconds an epoch. Draw it first.
+# five: an hour at ten seconds an epoch. Draw it first: `rates_of` steps a schedule without training anything and
+# returns its rates.
 
 # %% tags=["slide-output"] mystnb={"image": {"alt": "Learning rate on a logarithmic scale over 330 epochs: a staircase that loses a factor of five every five epochs, from 0.1 to far below any number that matters."}}
 planned = schedules.rates_of(
@@ -618,8 +619,8 @@ assert gap_without > 12, "it has not learned the 500 by heart"
 with_dropout, gap_dropout = train_on_few()
 
 # %% [markdown]
-# **Augmentation** shifts each picture by up to four pixels and mirrors it at random, so that the network seldom sees
-# the same version twice. Again one change, this time without dropout:
+# **Augmentation** shifts each picture by up to four pixels (the mean colour, `fill`, fills the gap) and mirrors it at
+# random, so that the network seldom sees the same version twice. Again one change, this time without dropout:
 
 # %% tags=["nbval-ignore-output"]
 with_augmentation, gap_augmented = train_on_few(

@@ -313,8 +313,8 @@ print("the same output:", torch.allclose(before, after, atol=1e-3))
 # %% [markdown]
 # So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in
 # **eval** mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again. Copy the weights and
-# the statistics (`running_mean` and `running_var`, under `torch.no_grad()`); one of the two statistics still contains
-# the bias.
+# the statistics (`running_mean` and `running_var`, under `torch.no_grad()`); in eval mode the stored mean is subtracted
+# from what the convolution gives: without the bias, which of the two statistics has to change, and by how much?
 
 # %% tags=["hide-cell", "solution"]
 # <solution>

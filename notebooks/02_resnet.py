@@ -342,7 +342,7 @@ plt.show()
 # finds the order of magnitude at best.
 #
 # Did you see where the curve begins? Equal probabilities for ten classes have a loss of ln 10 = 2.30, and this network
-# starts higher. The page *Getting to 94 %* shows why, and how little it costs.
+# starts higher. The page *Getting to 94 %* shows why, and how little it seems to cost.
 #
 # On CIFAR-10 the project got 3.2 · 10⁻⁴ from its own curve. The quick profile has other pictures, a network with a
 # quarter of the channels and smaller batches: it trains at ten times that rate, 3.2 · 10⁻³, and the mark *a tenth*
@@ -629,7 +629,7 @@ for run in records.of_recipe("sprint"):
 # * **An augmentation must not change the class.** It can be done a whole batch at a time.
 # * **A range test gives an order of magnitude at best**, and putting the network back is part of the test.
 # * **One cycle** climbs to a high rate while the weights are random, and comes down to settle.
-# * **Weights sit where there are many channels**; the work is the same in each stage but the first, because the
-#   picture shrinks as the channels grow.
+# * **Weights sit where there are many channels**; the work is the same in layers 1 to 3 and in each residual block,
+#   because the picture shrinks as the channels grow.
 #
 # **Next**: the exercises, `02_resnet_exercises.ipynb`. Then, in the book, *Getting to 94 %*.

@@ -394,7 +394,7 @@ print(f"decay 0.3 on everything: {largest_scale(decayed_model):.1g}")
 #
 # That was six hundred times too much. At the usual 0.0005, is it a mistake to have the decay on everything?
 
-# %% mystnb={"image": {"alt": "Validation accuracy with the usual decay on everything and on the layers only: two curves close together."}}
+# %% mystnb={"image": {"alt": "Validation accuracy with the usual decay on everything and on the layers only: two curves that differ on the way and end close together."}}
 usual_model = new_model()
 usual_on_layers = train(
     usual_model,
