@@ -240,8 +240,9 @@ for kind, weights in layer_table(network):
 # 3,624 weights to spare.
 #
 # The course's package has the same network under the name `SmallNet`, with arguments for all that the book varies. Give
-# it your network's weights, and it gives your network's answers. (`torch.no_grad()`: no backward pass will come, so
-# PyTorch need not record anything.)
+# it your network's weights, and it gives your network's answers. (`state_dict()` lists a network's tensors by name. The
+# two networks use other names, but the same order. Under `torch.no_grad()` PyTorch records nothing: that is needed only
+# in training.)
 
 # %%
 packaged = SmallNet(n_classes=100)
@@ -296,7 +297,8 @@ assert values.shape == (2, 100)
 # 0.67, 0.24 and 0.09.
 #
 # The *loss* says how wrong an answer is: the **cross entropy**, minus the logarithm of the probability of the right
-# class. It is 0.41 if the first of the three is right, and 2.41 if the last is.
+# class. It is 0.41 if the first of the three is right, and 2.41 if the last is. PyTorch's `nn.CrossEntropyLoss` does
+# the softmax itself: give it the logits. So the network does not end in one.
 #
 # ## Batches
 #
@@ -620,7 +622,8 @@ with_dropout, gap_dropout = train_on_few()
 
 # %% [markdown]
 # **Augmentation** shifts each picture by up to four pixels (the mean colour, `fill`, fills the gap) and mirrors it at
-# random, so that the network seldom sees the same version twice. Again one change, this time without dropout:
+# random, so that the network seldom sees the same version twice. Again one change, this time without dropout (`hole` is
+# Session 2's cutout, and off here):
 
 # %% tags=["nbval-ignore-output"]
 with_augmentation, gap_augmented = train_on_few(

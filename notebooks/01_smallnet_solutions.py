@@ -313,8 +313,9 @@ print("the same output:", torch.allclose(before, after, atol=1e-3))
 # %% [markdown]
 # So the bias can go. Build a convolution `bare` without a bias and its batch normalisation `bare_norm` so that in
 # **eval** mode, too, they do what `conv` and `norm` do. Nothing may be trained or measured again. Copy the weights and
-# the statistics (`running_mean` and `running_var`, under `torch.no_grad()`); in eval mode the stored mean is subtracted
-# from what the convolution gives: without the bias, which of the two statistics has to change, and by how much?
+# the statistics, `running_mean` and `running_var` (`a.copy_(b)`, under `torch.no_grad()`, writes the values of `b` into
+# `a`). In eval mode the stored mean is subtracted from what the convolution gives: without the bias, which of the two
+# statistics has to change, and by how much?
 
 # %% tags=["hide-cell", "solution"]
 # <solution>
@@ -432,8 +433,9 @@ checks.within_budget(mine, starting_network, 300_000, my_accuracy, to_beat)
 # %% [markdown]
 # ## 8. Explain two confusions
 #
-# A hundred classes make 9,900 possible confusions. Write a function that finds the two commonest in a matrix of counts, whose
-# rows are the true classes: a list of two pairs `(true, predicted)`, the commonest first. The matrix must not change.
+# A hundred classes make 9,900 possible confusions. Write a function that finds the two commonest in a square matrix of
+# counts, for any number of classes, whose rows are the true classes: a list of two pairs `(true, predicted)`, the
+# commonest first. The matrix must not change.
 
 
 # %% tags=["hide-cell", "solution"]
@@ -452,7 +454,8 @@ def two_worst(confusion):
 checks.finds_confusions(two_worst)
 
 # %% [markdown]
-# Now use it on your network. First come the pictures that it got wrong, then four of the class that it took them for.
+# Now use it on your network. First come up to four pictures that it got wrong, then four of the class that it took them
+# for.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Validation pictures of one common confusion: first those that the network got wrong, then right ones of the class that it took them for."}}
 probabilities, truth = training.predict(mine, validation_loader)

@@ -516,8 +516,8 @@ for run in records.of_recipe("resnet-assignment-decay-0.01"):
 # adds one thing, a weight decay (a pull of every weight towards zero), which the log does not mention:
 # `torch.optim.Adam(model.parameters(), weight_decay=0.01)`. The project's code, which turned up later, does have it.
 # With it, the recipe ends where the published run does. The book's page on the assignment has both curves. Do not
-# expect your own full run to clear the bar without it. Another recipe for the same network does so with ease: see the
-# page *Getting to 94 %*.
+# expect your own full run to clear the bar without the decay. Another recipe for the same network does so with ease:
+# see the page *Getting to 94 %*.
 
 # %% [markdown]
 # ## Which mistakes?

@@ -157,6 +157,11 @@ def branch(
     return nn.Sequential(before(), *layers(c_in, strides[0]), between(), *layers(c_out, strides[1]), after())
 
 
+def norms_last(c_in, c_out, stride):
+    conv, norm, bend, other, last = [*branch(c_in, c_out, stride)][1:6]
+    return nn.Sequential(conv, bend, other, norm, last)
+
+
 def block(
     branch=branch,
     kernel=1,
@@ -234,6 +239,15 @@ def but(function, **how):
 # --- What they are told.
 
 
+def softmax_before(loss_fn):
+    return lambda logits, labels: loss_fn(logits.softmax(1), labels)
+
+
+def share_the_mean(bare, bare_norm, conv, norm):
+    bare_norm.running_mean = norm.running_mean
+    norm.running_mean -= conv.bias
+
+
 def cases(check, secret, *wrong, **task):
     """A test of `check` for each (answers, what its message must say); `secret` is what no message may contain."""
     rows = [(check, answers, task, says, secret) for answers, says in wrong]
@@ -255,6 +269,7 @@ WRONG = [
         ((192_526 - 2 * (16 + 48), NETWORK), "two numbers a channel"),
         ((192_526 + 2 * (16 + 48), NETWORK), "measured, not learned"),
         ((192_526 - 610, NETWORK), "last dense layer"),
+        ((192_526 + 90 * 61, NETWORK), "for a hundred classes"),
         ((192_526 + 3 * 3072 * 60, NETWORK), "does the last stage pool"),
         ((192_526 - 3 * 768 * 60, NETWORK), "how often is the picture halved"),
         ((200_000, NETWORK), "layer_table"),
@@ -285,6 +300,7 @@ WRONG = [
         ((12,), "the number of drops"),
         ((32,), "not so soon"),
         ((48,), "the weight here is 0.01"),
+        ((0,), "none in float64"),
         ((60,), "log scale"),
         **SCHEDULE,
     ),
@@ -302,6 +318,10 @@ WRONG = [
         ((lambda *args: [10 * loss for loss in session1.loop(*args)],), "the losses are not"),
         ((lambda *args: session1.loop(*args) and session1.loop(*args),), "the weights differ"),
         ((lambda *args: session1.loop(*args[:2], nn.CrossEntropyLoss(), *args[3:]),), "another loss"),
+        (
+            (lambda *args: session1.loop(*args[:2], softmax_before(args[2]), *args[3:]),),
+            "softmax comes twice",
+        ),
         ((lambda *args: session1.loop(*args[:-1], 2),), "it trains for more"),
         ((lambda *args: ...,), "returns nothing yet"),
     ),
@@ -328,6 +348,7 @@ WRONG = [
         ((..., ..., None, None), "in place of the three dots"),
         (bias_pair(lambda bare, bare_norm, conv, norm: conv.bias.zero_()), "has lost its bias"),
         (with_norm_itself(), "`bare_norm` is `norm` itself"),
+        (bias_pair(share_the_mean), "has the running mean of `norm` itself"),
         (bias_pair(bias=True), "still has a bias"),
         (bias_pair(stride=2), "the shape (2, 4, 6, 6), found (2, 4, 3, 3): is all else as in `conv`"),
         (bias_pair(dilation=2, padding=1), "the output differs"),
@@ -377,7 +398,8 @@ WRONG = [
         ((0.01 - 0.0099 * 10 / 30,), "how long is the way down"),
         ((0.01 * 20 / 30,), "and to zero"),
         ((0.01 * 0.01 ** (1 / 6),), "logarithmic"),
-        ((0.0001 + 0.0099 / 6,), "subtract it from the top"),
+        ((0.0001 + 0.0099 / 6,), "added to the lowest rate: subtract it from the top"),
+        ((0.0099 / 6,), "how far it has come down: subtract it from the top"),
         ((0.5,), "sketch the line"),
         **RATE,
     ),
@@ -430,6 +452,7 @@ WRONG = [
         ((Unfinished,), "no layers in self.branch yet"),
         ((block(lambda c_in, c_out, _: branch(c_in, c_out, 1)),), "the branch turns 8×6×6 into 16×6×6"),
         ((block(lambda c_in, c_out, stride: nn.Conv2d(c_in, c_out, 3, stride, 1)),), "found 1 and 0"),
+        ((block(norms_last),), "one batch normalisation belongs between"),
         ((block(but(branch, between=nn.Identity)),), "nothing bends the values between"),
         ((block(but(branch, between=nn.Identity, before=nn.ReLU)),), "nothing bends the values between"),
         ((block(but(branch, between=nn.Identity, after=nn.ReLU)),), "nothing bends the values between"),

@@ -166,7 +166,7 @@ def loaded(loader) -> tuple[object, set[int]]:
 
 
 def check_range(
-    model: nn.Module, optimizer, loss_fn, lr_min: float, lr_max: float, steps: int, stop_at: float
+    model: nn.Module, loss_fn, optimizer, lr_min: float, lr_max: float, steps: int, stop_at: float
 ) -> None:
     """Raise TrainingError where a range test could not rise, or where `check_optimizer` does."""
     check_optimizer(network(model), optimizer, "loader", loss_fn)

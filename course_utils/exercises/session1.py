@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from course_utils.exercises.self_check import compare, drawn, refuse, result_of, self_check
 from course_utils.models import SmallNet, count_parameters
 
+FROM = "(from course_utils.models import layer_table)"
+
 
 @self_check
 def weights(answer: int, network: SmallNet) -> str:
@@ -26,10 +28,17 @@ def weights(answer: int, network: SmallNet) -> str:
         "batch normalisation is missing: it learns two numbers a channel": right - 2 * shifts,
         "you counted the running mean and variance: they are measured, not learned": right + 2 * shifts,
         "the last dense layer is missing": right - count_parameters(last),
+        "the last dense layer is for a hundred classes: how many are there here?": right
+        + (100 - last.out_features) * (last.in_features + 1),
         "the first dense layer gets fewer values: does the last stage pool as well?": right + 3 * flat,
         "the first dense layer gets more values: how often is the picture halved?": right - 3 * flat // 4,
     }
-    compare(answer, right, "not this number: which row of layer_table(network) differs from yours?", mistakes)
+    compare(
+        answer,
+        right,
+        f"not this number: which row of layer_table(network) differs from yours? {FROM}",
+        mistakes,
+    )
     return f"{right:,} weights, {count_parameters(first) / right:.0%} of them in the first dense layer"
 
 
@@ -69,6 +78,7 @@ def dead_epochs(answer: int, epochs: int, lr: float, step_epochs: int, gamma: fl
         "that is how many epochs are alive": alive,
         "that is the number of the first dead epoch; how many are there from it to the end?": alive + 1,
         "that is the number of drops: each comes after several epochs": alive // step_epochs,
+        "none in float64, which float32 becomes when it meets it: make the rates float32, too": 0,
         "that is for a weight of 1; the weight here is 0.01": int((rates < half_a_gap[1]).sum()),
         "not so soon: what is the gap from 0.01 to the next float32, and what is rounded to nothing?": too_soon,
     }
@@ -89,10 +99,13 @@ def trains(train: Callable) -> str:
         "batch normalisation is in eval mode while you train": mistaken(mode=False)[1],
         "the rate never changes: the schedule has to move, too": mistaken(moves="never")[1],
         "the rate changes once per epoch: this schedule counts batches": mistaken(moves="epoch")[1],
+        "softmax comes twice: this loss takes logits": trial(loop, loss_fn=on_probabilities)[1],
         "that is another loss than the one that was passed in": trial(loop, loss_fn=nn.CrossEntropyLoss())[1],
         "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
-    otherwise = "the weights differ: what happens between a loss and the next batch, and in which order?"
+    otherwise = (
+        "the weights differ: check the mode, what the loss is given, and what follows it, in which order"
+    )
     compare(weights, right_weights, otherwise, mistakes)
     small = "that is the mean of the batches' means: the last batch is smaller, and should count less"
     otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
@@ -104,6 +117,10 @@ def trains(train: Callable) -> str:
 
 
 SMOOTHED = nn.CrossEntropyLoss(label_smoothing=0.3)  # not the loss that everybody has at hand
+
+
+def on_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
+    return SMOOTHED(logits.softmax(1), labels)
 
 
 def trial(train: Callable = lambda *_: [], epochs: int = 2, loss_fn=SMOOTHED) -> tuple[list[float], Tensor]:
@@ -193,8 +210,17 @@ def measures(accuracy: Callable[[nn.Module, Tensor, Tensor], float]) -> str:
 def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
     """Whether `bare` (without a bias) and `bare_norm` do in eval mode what `conv` and `norm` do."""
     lost = conv.bias is None or not conv.bias.any()
-    refuse(lost, "`conv` itself has lost its bias: build a new one, or work on a copy")
-    refuse(bare_norm is norm, "`bare_norm` is `norm` itself, which has to stay as it is: build a new one")
+    again = "run the cell that makes it again, and then"
+    refuse(lost, f"`conv` itself has lost its bias: {again} build a new one, or work on a copy")
+    refuse(
+        bare_norm is norm,
+        f"`bare_norm` is `norm` itself, which has to stay as it is: {again} build a new one",
+    )
+    shared = bare_norm.running_mean.data_ptr() == norm.running_mean.data_ptr()
+    refuse(
+        shared,
+        f"`bare_norm` has the running mean of `norm` itself, and changes it there: {again} copy the values",
+    )
     refuse(bare.bias is not None, "the new convolution still has a bias")
     refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
     followed = bare_norm.running_mean.requires_grad
@@ -225,7 +251,7 @@ def within_budget(network: nn.Module, start: nn.Module, budget: int, accuracy: f
         shape = tuple(copy.deepcopy(network).cpu().eval()(torch.zeros(2, 3, 32, 32)).shape)
     refuse(shape != (2, 100), f"expected 100 logits a picture, found the shape {shape} for two pictures")
     over = count_parameters(network) - budget
-    refuse(over > 0, f"{over:,} weights over the budget: see what the first dense layer takes of it")
+    refuse(over > 0, f"{over:,} weights over the budget: which row of layer_table takes the most? {FROM}")
     other = activations(network) - activations(start)
     refuse(other, "another activation than the starting network's: the gain would not be the budget's alone")
     gain = accuracy - to_beat

@@ -28,7 +28,9 @@ def cycle_rate(answer: float, epoch: int, epochs: int, lr_min: float, lr_max: fl
         "this falls from the first epoch on; how long is the way down?": falling(over, peak=0),
         "this falls from the first epoch on, and to zero": falling(over, end=0.0, peak=0),
         "that is a straight line on a logarithmic scale only": float(lr_max * (lr_min / lr_max) ** down),
-        "that is how far it has come down: subtract it from the top": lr_min + (lr_max - lr_min) * down,
+        "that is how far it has come down: subtract it from the top": (lr_max - lr_min) * down,
+        "how far it has come down is added to the lowest rate: subtract it from the top": lr_min
+        + (lr_max - lr_min) * down,
     }
     compare(answer, falling(over), "not this rate: sketch the line from the peak to the end", mistakes)
     return f"epoch {epoch} begins at {falling(over):g}"
@@ -63,8 +65,13 @@ def picked_rate(answer: float, rates: np.ndarray, losses: np.ndarray) -> str:
     axis = f"expected a rate from the curve's axis, {rates[0]:g} to {rates[-1]:g}"
     refuse(not rates[0] <= answer <= rates[-1], f"{axis}, found {answer:g}")
     refuse(answer > 1.5 * lowest, "up there the loss is rising already")
-    refuse(answer > lowest / 2.5, "at the lowest point the loss is about to rise: keep a distance")
-    refuse(answer < begun, "at this rate the loss has hardly begun to fall: training would crawl")
+    refuse(
+        answer > lowest / 2.5, "too near the lowest point, where the loss is about to rise: keep a distance"
+    )
+    refuse(
+        answer < begun,
+        "up to this rate the loss has hardly begun to fall, by less than a quarter: training would crawl",
+    )
     return "a rate at which the loss falls fast, well away from where it rises"
 
 
@@ -169,16 +176,24 @@ def check_branch(branch: nn.Module) -> list[nn.Conv2d]:
     found = len(convolutions), sum(isinstance(one, nn.BatchNorm2d) for one in layers)
     expected = "the branch should have two 3×3 convolutions and two batch normalisations"
     refuse(found != (2, 2), f"{expected}, found {found[0]} and {found[1]}")
-    seen, x = [], drawn(2, 8, 6, 6).abs()  # a ReLU before the first convolution lets all of it pass
-    hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in convolutions]
+    calls, x = [], drawn(2, 8, 6, 6).abs()  # a ReLU before the first convolution lets all of it pass
+    watched = convolutions + [one for one in layers if isinstance(one, nn.BatchNorm2d)]
+    hooks = [one.register_forward_pre_hook(lambda one, args: calls.append((one, args[0]))) for one in watched]
     with torch.no_grad():
         for values in (x, x.flip(0), (x + x.flip(0)) / 2):
             branch(values)
     for hook in hooks:
         hook.remove()
-    one, other, middle = seen[1::2]  # what the second convolution is given
+    one, other, middle = [given for layer, given in calls if layer in convolutions][
+        1::2
+    ]  # what the second is given
     straight = (one + other - 2 * middle).abs().max() < 1e-5
     refuse(straight, "nothing bends the values between the two convolutions: what belongs there?")
+    first, second = [place for place, (layer, _) in enumerate(calls) if layer in convolutions][:2]
+    refuse(
+        second != first + 2,
+        "one batch normalisation belongs between the two convolutions, and one after them",
+    )
     return convolutions
 
 
