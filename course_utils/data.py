@@ -23,7 +23,7 @@ N_CLASSES = {"cifar10": 10, "cifar100": 100, "shapes10": 10, "shapes100": 100}
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images, as arrays or what makes one. Raises ValueError if the parts do not fit together.
+    """Labelled images; lists and tensors become arrays. Raises ValueError if the parts do not fit together.
 
     images   uint8 (n, height, width, 3)
     labels   int64 (n,), each the index of a class
@@ -38,7 +38,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
-        vars(self).update(images=images, labels=labels)  # torchvision's labels are a list
+        vars(self).update(images=images, labels=labels)  # frozen, so nothing can be assigned
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             advice = ": for pixels in [0, 1], take (255 * images).round().astype(np.uint8); to 255, images.clip(0, 255)"
             found = f"{images.dtype} {images.shape}{advice if images.dtype.kind == 'f' else ''}"
@@ -59,11 +59,11 @@ class ImageSet:
         return len(self.classes)
 
     def subset(self, indices: np.ndarray) -> "ImageSet":
-        """The images at these places (integers, or a mask), copied."""
+        """The images at these places (integers, or a mask), copied. Raises ValueError for a mask of 0 and 1."""
         places, n = np.asarray(indices), len(self)
         if places.dtype != bool and places.shape == (n,) and n > 2 and np.isin(places, (0, 1)).all():
             raise ValueError("expected places or a mask of bools, found noughts and ones: mask.astype(bool)")
-        # NumPy would take a tensor with one place for a number.
+        # Only tensors become arrays: with one place they count as a number, while [] would be an array of floats.
         chosen = places if isinstance(indices, Tensor) else indices
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
@@ -99,7 +99,7 @@ def split(image_set: ImageSet, validation: float = 0.1, seed: int = 0) -> tuple[
 
     Each class gives `round(validation * its count)` images, chosen by the seed. The choice depends on the images, not
     on their order in the file, so that everybody's validation set is the same, wherever their CIFAR came from. Warns of
-    classes that are too small to be in both parts.
+    classes that are too small to be in both parts. Raises ValueError for a share outside [0, 1).
     """
     if not 0 <= validation < 1:
         raise ValueError(f"expected a validation share of at least 0 and below 1, found {validation}")
@@ -128,7 +128,7 @@ def _shuffled_places(image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.nda
     """For each image its place 0, 1, … in the shuffled queue of its class, and for each class its count."""
     labels = image_set.labels
     contents = [zlib.crc32(image.tobytes()) for image in image_set.images]
-    by_class = np.lexsort((contents, labels))  # in the class by contents: see `split`
+    by_class = np.lexsort((contents, labels))  # class by class, and in each by contents: see `split`
     count = np.bincount(labels, minlength=image_set.n_classes)
     place = np.empty_like(labels)
     rng = np.random.default_rng(seed)
@@ -196,8 +196,8 @@ class BatchLoader:
         images, border = image_set.images, augment.padding if augment else 0
         if augment and augment.reflect:
             images = np.pad(images, [(0, 0), (border, border), (border, border), (0, 0)], mode="reflect")
-        self.store = torch.from_numpy(np.require(images, requirements="CW")).to(self.device)
-        self.labels = torch.from_numpy(np.require(image_set.labels, requirements="CW")).to(self.device)
+        arrays = (np.require(x, requirements=["C", "WRITEABLE"]) for x in (images, image_set.labels))
+        self.store, self.labels = (torch.from_numpy(x).to(self.device) for x in arrays)
         if border and not augment.reflect:
             self.store = transforms.pad(self.store, border, self.fill)
 
@@ -207,8 +207,8 @@ class BatchLoader:
     def sizes(self) -> list[int]:
         """The number of images in each batch of an epoch."""
         full, rest = divmod(len(self.image_set), self.batch_size)
-        sizes = [self.batch_size] * full + [rest] * (rest > 0)
-        return [*sizes[:-2], sizes[-2] + 1] if rest == 1 and full else sizes
+        whole = [self.batch_size] * full
+        return [*whole[:-1], whole[-1] + 1] if whole and rest == 1 else whole + [rest] * (rest > 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -216,15 +216,15 @@ class BatchLoader:
         n = len(self.image_set)
         order = torch.from_numpy(rng.permutation(n) if self.shuffle else np.arange(n))
         for batch in order.split(self.sizes()):
-            labels = self.labels[transforms.sent(batch, self.device)]
+            labels = self.labels[transforms.to_device(batch, self.device)]
             yield transforms.normalise(self.pixels(batch, rng), self.mean, self.std), labels
 
     def pixels(self, batch: Tensor, rng: np.random.Generator) -> Tensor:
         """The images at `batch` as `uint8` (n, H, W, 3), augmented if this loader augments."""
         if self.augment is None:
-            return self.store[transforms.sent(batch, self.device)]
+            return self.store[transforms.to_device(batch, self.device)]
         draws = self.augment.draw(len(batch), self.image_set.images.shape[1], rng)
-        if self.augment.alternate and self.augment.flip:  # random once, alternating from then on
+        if self.augment.alternate and self.augment.flip:  # `epoch` counts from 1 here: `__iter__` adds first
             first = np.random.default_rng(self.seed).random(len(self.image_set)) < self.augment.flip
             draws = replace(draws, flip=torch.from_numpy(first)[batch] ^ (self.epoch % 2 == 0))
         return self.augment(self.store, batch, draws, self.fill)

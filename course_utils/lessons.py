@@ -126,7 +126,7 @@ def for_lesson(lesson: str) -> Recipe:
     """What `lesson` ("smallnet" or "resnet") trains in the current profile; prints a summary."""
     recipe = Recipe(**asdict(LESSONS[lesson][profile()]))  # a copy: a cell may change its dictionaries
     duration, accuracy = EXPECTATIONS[recipe.name]
-    cores = "two CPU cores" + " that compute in bfloat16" * (profile() == "full")
+    cores = "two CPU cores" + (" that compute in bfloat16" if profile() == "full" else "")
     print(f"profile  {profile()}  (set COURSE_PROFILE to quick or full)")
     print(f"data     {recipe.data}" + ("  (drawn by code: not CIFAR)" if profile() == "quick" else ""))
     print(f"trains   {recipe.epochs} epochs; the notebook takes {duration} on {cores}")

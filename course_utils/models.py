@@ -88,7 +88,7 @@ class CustomResNet(nn.Module):
     The sum gives gradients a way around R (He et al., "Deep residual learning for image recognition", CVPR 2016);
     `skip=False` closes it and returns R(X), with the same weights. `residual2` gives layer 2 a branch as well.
     `dropout` zeroes whole feature maps, after each layer and inside the branches (0.01 behind the assignment's log).
-    `logit_scale` multiplies the output, `head_scale` the head's first weights; either at 1/8 begins at a guess's loss.
+    `logit_scale` multiplies the logits, `head_scale` the head's initial weights: at 1/8 the first loss is a guess's.
     Source of the layout: D. Page, "How to train your ResNet", 2018.
     """
 
@@ -160,10 +160,10 @@ class Sprint(nn.Module):
         self.whitened = whitened
         layers = [nn.Conv2d(3, 24, 2), activation_layer(activation)]
         layers += plain_conv(24, stem, activation) if stem else []
-        for c, d in zip((stem or 24, *widths), widths, strict=False):
-            layers += plain_conv(c, d, activation, pool=True)
-            more = plain_conv(d, d, activation)
-            layers += [Residual(*more, *plain_conv(d, d, activation))] if residual else more
+        for c_in, c_out in zip((stem or 24, *widths), widths, strict=False):
+            layers += plain_conv(c_in, c_out, activation, pool=True)
+            more = plain_conv(c_out, c_out, activation)
+            layers += [Residual(*more, *plain_conv(c_out, c_out, activation))] if residual else more
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[-1])  # the first loss is that of a guess
@@ -189,7 +189,7 @@ class Sprint(nn.Module):
         """
         patches = nn.functional.unfold(images.cpu(), 2).transpose(1, 2).reshape(-1, 12).double()
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-        filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
+        filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)  # 5e-4: the faintest are noise
         self.patches.weight.copy_(torch.cat([filters, -filters])).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -203,19 +203,19 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-def plain_conv(c: int, d: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
+def plain_conv(c_in: int, c_out: int, activation: str, *, pool: bool = False) -> list[nn.Module]:
     """Conv 3×3 · MaxPool 2 if `pool` · BN · activation, without bias and the norm's scale."""
     pooling = [nn.MaxPool2d(2)] if pool else []
-    norm = nn.BatchNorm2d(d, eps=1e-12, momentum=0.4)  # its averages follow within ten steps
+    norm = nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4)  # its averages follow within ten steps
     norm.weight.requires_grad_(False)
-    return [nn.Conv2d(c, d, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
+    return [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), *pooling, norm, activation_layer(activation)]
 
 
 class SixViews(nn.Module):
     """`model` on six views: an image, moved a pixel to two corners, and each of these mirrored.
 
     Returns the mean of the logits; a moved view counts half. This test-time augmentation costs
-    six times the operations. Its accuracy is not that of one view: compare like with like.
+    six times the operations. Its accuracy is not that of one view: compare like with like. Source: as for `Sprint`.
     """
 
     def __init__(self, model: nn.Module):
@@ -263,7 +263,9 @@ def pretrained_resnet18() -> nn.Module:
 
     Raises RuntimeError, saying what to do, where the weights are neither stored nor within reach, or are damaged.
     """
-    from torchvision.models import ResNet18_Weights
+    from torchvision.models import (
+        ResNet18_Weights,
+    )  # here: torchvision is slow to import, and this seldom needed
 
     weights = ResNet18_Weights.DEFAULT
     stored = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)

@@ -131,8 +131,8 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     the history calls validation: "test" where the test set was used for them.
     """
     if isinstance(reference, str):
-        raise ValueError(f"expected (label, epochs, percents) to refer to, found {reference!r}: title=…?")
-    history = with_names(history)
+        raise ValueError(f"expected (label, epochs, percents), found {reference!r}: title=… sets the title")
+    history = as_history(history)
     epochs = np.arange(1, len(history.train_loss) + 1)
     size = {"figsize": (WIDTH, 6.6), "height_ratios": (3, 3, 2)}
     figure, (loss, accuracy, rate) = plt.subplots(3, 1, sharex=True, layout="constrained", **size)
@@ -145,7 +145,7 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     accuracy.plot(epochs, percent, **END_DOT, color=colour, label=name)
     if reference:
         label, *curve = reference
-        accuracy.plot(*curve, "--", color="0.35", label=dollars(label))
+        accuracy.plot(*curve, "--", color="0.35", label=no_math(label))
     stepwise = "steps-post" if 0 in np.diff(history.learning_rate) else "default"  # or it always changes
     rate.plot(epochs - 1, history.learning_rate, **END_DOT, color=GREEN, drawstyle=stepwise)
     rate.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
@@ -156,8 +156,8 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
     return figure
 
 
-def with_names(history):
-    """A `History` as it is; out of the `history` of a record, whose missing values are None, something like it."""
+def as_history(history):
+    """A `History` as it is; a record's "history" with the same attributes, as float arrays, NaN for None."""
     if not isinstance(history, Mapping):
         return history
     return SimpleNamespace(**{name: np.array(curve, float) for name, curve in history.items()})
@@ -193,8 +193,8 @@ def compare_histories(histories: Mapping, quantity: str = "validation_accuracy",
     figure, axes = plt.subplots(figsize=(WIDTH, 3.5 + 0.25 * len(histories)), layout="constrained")
     set_title(figure, title)
     for run, history in histories.items():
-        values = factor * np.array(getattr(with_names(history), quantity))
-        run = dollars(run) + " (not measured)" * bool(np.isnan(values).all())
+        values = factor * np.array(getattr(as_history(history), quantity))
+        run = no_math(run) + " (not measured)" * bool(np.isnan(values).all())
         axes.plot(np.arange(1, len(values) + 1), values, **END_DOT, label=run)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(**WHOLE))
@@ -248,7 +248,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "") -> Fi
     Colours follow the square root, so that mistakes of a few per cent can be seen beside a diagonal of ninety.
     """
     shares = row_percents(matrix, classes)
-    n, names = len(classes), [dollars(name) for name in classes]
+    n, names = len(classes), [no_math(name) for name in classes]
     figure, axes = plt.subplots(figsize=(WIDTH, 5.5), layout="compressed")
     set_title(figure, title)
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
@@ -311,7 +311,7 @@ def grid(images: np.ndarray, captions: list[str], columns: int, title: str = "")
 
 def bars(axes: Axes, names: list[str], percents: np.ndarray) -> None:
     """Horizontal bars, the first on top, each with its number."""
-    axes.bar_label(axes.barh([dollars(name) for name in names], percents), fmt="%.1f", padding=3)
+    axes.bar_label(axes.barh([no_math(name) for name in names], percents), fmt="%.1f", padding=3)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.margins(x=0.12)
@@ -320,7 +320,7 @@ def bars(axes: Axes, names: list[str], percents: np.ndarray) -> None:
 def mark(axes: Axes, marks: Mapping[str, float] | None) -> None:
     """A dashed vertical at each mark, and its label in a legend below the axes."""
     for k, (label, x) in enumerate((marks or {}).items()):
-        axes.axvline(x, color=COLOURS[1 + k % (len(COLOURS) - 1)], linestyle="--", label=dollars(label))
+        axes.axvline(x, color=COLOURS[1 + k % (len(COLOURS) - 1)], linestyle="--", label=no_math(label))
     if marks:
         axes.figure.legend(loc="outside lower left")
 
@@ -333,10 +333,10 @@ def set_title(figure: Figure, title: str) -> None:
 def wrap(text: str, width: int) -> str:
     """Break each line between words, or at a hyphen; a dollar is a dollar, and begins no formula."""
     lines = (textwrap.fill(line, width, break_long_words=False) for line in text.splitlines())
-    return dollars("\n".join(lines))
+    return no_math("\n".join(lines))
 
 
-def dollars(text: object) -> str:
+def no_math(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 

@@ -34,7 +34,7 @@ def one_cycle(
     for group, share in zip(optimizer.param_groups, shares_of(optimizer), strict=True):
         group["lr"] = group["initial_lr"] = lr_max * share
     scheduler = LambdaLR(optimizer, lambda step: float(np.interp(step, corners, rates)) / lr_max)
-    scheduler.lr_lambdas[0].epochs = epochs  # for `fit`; the scheduler's own attributes go into checkpoints
+    scheduler.lr_lambdas[0].epochs = epochs  # for `fit`; not on the scheduler, whose attributes are saved
     scheduler.per_batch, scheduler.total_steps = True, epochs * steps_per_epoch  # for `fit`
     scheduler.corners, scheduler.rates = corners, rates  # for a checkpoint, which cannot look into a lambda
     return scheduler
@@ -139,10 +139,10 @@ def lr_range_test(
     loader's order and random numbers are not. Raises ValueError as `fit` does, or if no loss is finite.
     Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017.
     """
-    from course_utils import training
+    from course_utils import training  # here, as it imports torch: see `one_cycle`
     from course_utils.exercises import first_batch, parts
 
-    parts.check_range(model, optimizer, loss_fn, lr_min, lr_max, steps, stop_at)
+    parts.check_range(model, loss_fn, optimizer, lr_min, lr_max, steps, stop_at)
     learning = (model, optimizer, first_batch.inner(loss_fn))
     kept = [part for part in learning if hasattr(part, "state_dict") and not isinstance(part, type)]
     before = copy.deepcopy([part.state_dict() for part in kept])

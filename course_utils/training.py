@@ -41,7 +41,7 @@ class History:
         return len(self.seconds)
 
     def append(self, *entries: float) -> None:
-        for curve, entry in zip(vars(self).values(), entries, strict=True):
+        for curve, entry in zip(vars(self).values(), entries, strict=True):  # in the order above
             curve.append(entry)
 
     def last_line(self, epochs: int) -> str:
@@ -82,7 +82,7 @@ def fit(
 ) -> History:
     """Train for `epochs` epochs, validate after each, and return the curves (NaN where nothing is validated).
 
-    Raises ValueError for more trainable weights than `max_parameters` or parts that do not match, and `Diverged`.
+    Raises `Diverged`, ValueError over `max_parameters` trainable weights or if parts do not match. `hooks`: see `Run`.
     """
     parts.check_kinds(model, train_loader, validation_loader, scheduler, hooks)
     scaler, hooks = grad_scaler(model, precision), list(hooks)
@@ -127,7 +127,7 @@ def train_epoch(model, loader, loss_fn, optimizer, scheduler=None, precision="au
 
 
 @torch.inference_mode()
-def validate_epoch(model, loader, loss_fn, precision="auto"):
+def validate_epoch(model: nn.Module, loader, loss_fn, precision: str = "auto") -> tuple[float, float]:
     """(mean loss, accuracy) of `model` on `loader`, NaN without one; the model is left in the mode it was in."""
     if loader is None:
         return math.nan, math.nan
@@ -141,7 +141,7 @@ def validate_epoch(model, loader, loss_fn, precision="auto"):
 
 def evaluate(model: nn.Module, loader, precision: str = "auto", six_views: bool = False) -> float:
     """Top-1 accuracy of `model` on `loader`, in [0, 1]; with `six_views` it sees each image six times."""
-    from course_utils.models import SixViews
+    from course_utils.models import SixViews  # here: training itself needs no network of ours
 
     asked = SixViews(model) if six_views else model
     return validate_epoch(asked, loader, nn.functional.cross_entropy, precision)[1]
@@ -164,9 +164,9 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
     device = weights[0].device
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    seen = getattr(sys.stdout, "isatty", bool)() or "ipykernel" in type(sys.stdout).__module__
+    quiet = not (getattr(sys.stdout, "isatty", lambda: False)() or "ipykernel" in type(sys.stdout).__module__)
     images, loader = None, parts.iterable(loader)
-    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=not seen):
+    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
         images, labels = first_batch.unpack(batch, weights)
         # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.
         yield images.to(device, memory_format=memory, non_blocking=device.type == "cuda"), labels
@@ -174,8 +174,8 @@ def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tenso
         raise ValueError("the loader is empty, or a used-up iterator: expected batches of (images, labels)")
 
 
-def forward(model, images, labels, loss_fn, precision, check_loader=None):
-    """(logits, loss) of one batch; with its loader given, as for a first batch, images, logits and loss are checked."""
+def forward(model, images, labels, loss_fn, precision, check_loader=None) -> tuple[Tensor, Tensor | None]:
+    """(logits, loss or None) of one batch. A first batch comes with its loader: images, logits and loss are checked."""
     random = first_batch.random_before(model, images, check_loader)
     with autocast(images.device, precision), first_batch.explained(model, images, labels):
         logits = model(images)
@@ -197,10 +197,10 @@ class Totals:
         self.hits += (logits.detach().argmax(1) == labels).sum()
         self.images, self.batches = self.images + len(labels), self.batches + 1
         if self.batches % 50 == 0:
-            self.means()
+            self.means()  # for its exception
 
     def means(self) -> tuple[float, float]:
-        """(mean loss, accuracy) over all images so far."""
+        """(mean loss, accuracy) over all images so far; raises `Diverged` where that loss is not finite."""
         loss, hits = float(self.loss) / self.images, int(self.hits) / self.images
         if not math.isfinite(loss):
             advice = "lower the learning rate; in a loss of your own, look for a division or a logarithm of 0"

@@ -31,11 +31,11 @@ def check_scaling(mean: np.ndarray | tuple, std: np.ndarray | tuple) -> None:
             raise ValueError(f"expected deviations of pixels in [0, 1], found {value:g}: divide std by 255")
 
 
-def mean_colour(mean: np.ndarray) -> tuple[int, int, int]:
+def mean_colour(rgb: np.ndarray | tuple) -> tuple[int, int, int]:
     """The `uint8` colour nearest to one given in [0, 1] for each channel; ValueError outside that."""
-    if np.shape(mean) != (3,) or not all(0 <= m <= 1 for m in mean):
-        raise ValueError(f"expected mean or fill in [0, 1], three, found {np.ravel(mean)} (are these bytes?)")
-    return tuple(round(255 * float(m)) for m in mean)
+    if np.shape(rgb) != (3,) or not all(0 <= value <= 1 for value in rgb):
+        raise ValueError(f"expected mean or fill in [0, 1], three, found {np.ravel(rgb)} (are these bytes?)")
+    return tuple(round(255 * float(value)) for value in rgb)
 
 
 def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable[[np.ndarray], Tensor]:
@@ -98,8 +98,8 @@ class Augment:
     `padding` and `hole` are in pixels, `flip` and `hole_chance` probabilities; each factor of
     `jitter_colours` is drawn within `jitter` of 1. Zero switches a step off. `Augment()` is the assignment's pipeline.
 
-    With `alternate` chance decides in the first epoch whether an image is flipped; from then on it alternates, and none
-    is seen the same way round twice in a row. With `reflect` the border is the image's own, mirrored.
+    With `alternate` chance decides in the first epoch whether an image is flipped, then it alternates: none is seen the
+    same way round twice in a row (Jordan, arXiv:2404.00498). With `reflect` the border is the image's own, mirrored.
     """
 
     padding: int = 4
@@ -112,7 +112,7 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, what in {"flip": "probability", "hole_chance": "probability", "jitter": "share"}.items():
-            if (value := getattr(self, name)) is True or not 0 <= value <= 1:
+            if (value := getattr(self, name)) is True or not 0 <= value <= 1:  # flip=True would be certain
                 raise ValueError(f"expected {name} to be a {what}, 0 to 1, found {value!r}")
         for name in ("padding", "hole"):
             if not isinstance(value := getattr(self, name), (int, np.integer)) or value < 0:
@@ -137,15 +137,15 @@ class Augment:
         `indices`, int64 (n,), and `draws` are on the CPU: to ask a GPU which images to flip would be to wait for it.
         """
         size, device = padded.shape[1] - 2 * self.padding, padded.device
-        images = crop(padded, *(sent(one, device) for one in (indices, draws.top, draws.left)), size)
-        flipped = sent(draws.flip.nonzero().squeeze(1), device)
+        images = crop(padded, *(to_device(one, device) for one in (indices, draws.top, draws.left)), size)
+        flipped = to_device(draws.flip.nonzero().squeeze(1), device)
         images[flipped] = images[flipped].flip(2)
         if self.jitter:
-            images = jitter_colours(images, sent(draws.light, device))
+            images = jitter_colours(images, to_device(draws.light, device))
         return cut_holes(images, draws.hole_top, draws.hole_left, self.hole, fill)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`. Python does not wait for a copy to CUDA: it would have to wait for all steps before."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
@@ -182,7 +182,7 @@ def jitter_colours(images: Tensor, light: Tensor) -> Tensor:
 
 def grey(colours: Tensor) -> Tensor:
     """Perceived brightness of (n, H, W, 3) colours: (n, H, W, 1), with the weights of ITU-R BT.601."""
-    weights = sent(torch.from_numpy(np.float32([0.299, 0.587, 0.114])), colours.device)
+    weights = to_device(torch.from_numpy(np.float32([0.299, 0.587, 0.114])), colours.device)
     return (colours * weights).sum(3, keepdim=True)
 
 
@@ -192,7 +192,7 @@ def cut_holes(images: Tensor, top: Tensor, left: Tensor, size: int, fill: Tensor
     square = torch.arange(size, device=top.device)
     rows, columns = top[image, None] + square, left[image, None] + square
     places = image[:, None, None], rows[:, :, None], columns[:, None, :]
-    images[tuple(sent(place, images.device) for place in places)] = fill
+    images[tuple(to_device(place, images.device) for place in places)] = fill
     return images
 
 

@@ -13,9 +13,8 @@ document.addEventListener("DOMContentLoaded", () => {
       event.preventDefault();
       show(link);
     });
-    const hushed = (on) => () => link.classList.toggle("hushed", on);
-    ["mouseenter", "mouseleave"].forEach((event) => link.addEventListener(event, hushed(false)));
-    link.addEventListener("blur", hushed(false));
+    const unhush = () => link.classList.remove("hushed"); // what Escape had hidden
+    ["mouseenter", "mouseleave", "blur"].forEach((event) => link.addEventListener(event, unhush));
   });
   document.addEventListener("click", (event) => event.target.closest("a.term") || show(null));
   document.addEventListener("keydown", (event) => {

@@ -305,7 +305,8 @@
     });
     let width; // which the sidebar changes as well as the window
     new ResizeObserver(() => {
-      if (width === (width = parts.stages.clientWidth)) return;
+      if (width === parts.stages.clientWidth) return;
+      width = parts.stages.clientWidth;
       requestAnimationFrame(() => { if (answer) showStages(); }); // later, as it may change the height that is observed
     }).observe(parts.stages);
   };

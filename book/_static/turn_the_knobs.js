@@ -58,7 +58,7 @@
 
   const POWERS = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
   const inWords = (value) => { // 0.02, 330, 4.7·10⁻¹⁰
-    if (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 10000)) return String(+value.toPrecision(2 + (value >= 100)));
+    if (value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 10000)) return String(+value.toPrecision(value < 100 ? 2 : 3));
     const [digits, power] = value.toExponential(1).split("e"), raised = [...String(+power)].map((one) => POWERS[one]).join("");
     return digits === "1.0" ? `10${raised}` : `${+digits}·10${raised}`;
   };

@@ -25,7 +25,7 @@ class CutMix(nn.CrossEntropyLoss):
         area, row, column = rng.random(3)
         if rng.random() < 0.5:
             return
-        order = transforms.sent(torch.from_numpy(rng.permutation(len(labels))), labels.device)
+        order = transforms.to_device(torch.from_numpy(rng.permutation(len(labels))), labels.device)
         height, width = images.shape[2:]
         rows, columns = part(height, row, area), part(width, column, area)
         images[:, :, rows, columns] = images[:, :, rows, columns][order]

@@ -182,7 +182,7 @@ def curves(names: Mapping[str, str], quantity="validation_accuracy", title="", b
         if measured != {"validation"}:
             what = "accuracy (%)" if factor == 100 else plots.LOSS
             axes.set_ylabel(f"{' or '.join(sorted(measured))} {what}")
-    several = {plots.dollars(label): runs for label, runs in recorded.items() if len(runs) > 1}
+    several = {plots.no_math(label): runs for label, runs in recorded.items() if len(runs) > 1}
     for mean in [line for line in axes.lines if line.get_label() in several]:
         thin = {"color": mean.get_color(), "linestyle": "-", "linewidth": 0.8, "alpha": 0.5, "zorder": 1}
         for run in several[mean.get_label()]:

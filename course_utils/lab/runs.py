@@ -185,11 +185,11 @@ def prepare(recipe: Recipe, seed: int, root: Path | None = None) -> Loaders:
     device = training.pick_device()
     train, test = data.load(recipe.data, root)
     train, validation = data.split(train, recipe.validation, seed)
-    stats = data.channel_stats(train)
+    build = partial(build_loader, recipe, stats=data.channel_stats(train), seed=seed, device=device)
     return Loaders(
-        build_loader(recipe, train, stats, True, seed, device),
-        build_loader(recipe, validation, stats, False, seed, device) if len(validation) else None,
-        build_loader(recipe, test, stats, False, seed, device),
+        build(train, train=True),
+        build(validation, train=False) if len(validation) else None,
+        build(test, train=False),
         train.n_classes,
     )
 

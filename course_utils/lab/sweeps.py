@@ -123,7 +123,7 @@ def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
 
 
 def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Path | None) -> dict[str, Any]:
-    """The record of the finished run; its weights are stored in `weights` if that is given."""
+    """Train the run, or what is left of it, and return its record; its weights go into `weights` if that is given."""
     if recipe.schedule != "range_test":
         outcome = runs.train(recipe, seed, root, checkpoint)
         keep = weights and processes.rank() == 0 and not weights.with_suffix(".json").exists()

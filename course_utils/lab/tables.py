@@ -180,9 +180,9 @@ def bench() -> Html:
 MARKS = {HOLDS: "✓ holds", FAILS: "✗ fails", UNDECIDED: "? undecided", NOT_RUN: "– waiting"}
 MIXED = "parts differ"
 KEY = (
-    "Dot: a run. Horizontal line: the 95 % interval of their mean. Band: what was claimed. Vertical line: no effect. A "
-    "part holds where the whole interval lies in the band, does not hold where all of it lies outside, and is "
-    "undecided otherwise."
+    "Dot: a run, a pair or a round. Horizontal line: the 95 % interval of their mean. Band: what was claimed. Vertical "
+    "line: no effect. A part holds where the whole interval lies in the band, does not hold where all of it lies "
+    "outside, and is undecided otherwise."
 )
 PART_HEAD = ("What is compared", "Claimed", "Measured", "Verdict")
 

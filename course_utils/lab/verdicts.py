@@ -1,4 +1,4 @@
-"""The rule that turns recorded runs into verdicts on claims, in five lines:
+"""The rule that turns recorded runs into verdicts on claims:
 
 A part of a claim names a quantity, and the range in which it lies if the claim is right. The runs give its mean over
 seeds, with its 95 % interval by Student's t. The part *holds* where the whole interval lies in the range, *does not
