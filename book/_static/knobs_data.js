@@ -73,7 +73,7 @@ window.RUNS = {
  "resnet-8-annealed": {"about": "the cycle ends at zero", "data": "cifar10", "held": "validation", "training": [[38.862, 60.37, 71.234, 77.226, 80.666, 83.57, 85.628, 87.278]], "other": []},
  "resnet-8-no-skip": {"about": "R(X) for X + R(X)", "data": "cifar10", "held": "validation", "training": [[38.584, 60.634, 71.378, 77.314, 81.168, 83.852, 86.022, 87.758], [37.426, 59.43, 70.558, 76.942, 80.792, 83.936, 85.8, 87.78]], "other": []},
  "resnet-8-scaled": {"about": "the logits times an eighth", "data": "cifar10", "held": "validation", "training": [[34.776, 61.41, 72.748, 79.072, 82.532, 85.104, 87.504, 88.82]], "other": []},
- "resnet-8-sgd": {"about": "SGD for Adam, at 0.1", "data": "cifar10", "held": "validation", "training": [[30.144, 42.848, 56.078, 68.058, 74.808, 79.294, 82.406, 85.114]], "other": []},
+ "resnet-8-sgd": {"about": "SGD for Adam, at 0.1", "data": "cifar10", "held": "validation", "training": [[30.144, 42.848, 56.078, 68.058, 74.808, 79.294, 82.406, 85.114], [27.882, 35.608, 52.934, 65.58, 72.964, 77.914, 81.634, 84.29]], "other": []},
  "resnet-8-sgd-scaled": {"about": "SGD for Adam, and the logits times an eighth", "data": "cifar10", "held": "validation", "training": [[37.094, 65.61, 76.358, 82.226, 85.58, 88.12, 90.136, 91.884]], "other": []},
  "resnet-8-sgd-small-head": {"about": "only the small start of scaled logits", "data": "cifar10", "held": "validation", "training": [[20.64, 34.62, 52.622, 65.588, 73.458, 78.76, 82.202, 85.186]], "other": []},
  "resnet-8-sgd-slow-head": {"about": "only the slow last layer of scaled logits", "data": "cifar10", "held": "validation", "training": [[49.582, 70.99, 78.902, 83.546, 86.846, 89.054, 90.844, 92.446]], "other": []},
