@@ -139,9 +139,9 @@ def _shuffled_places(image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.nda
 
 def channel_stats(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of red, green and blue over all pixels, scaled to [0, 1]: float64 (3,) each."""
-    # How often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
     if not len(image_set):
         raise ValueError(f"{image_set.name}: no images to measure")
+    # How often each of the 256 values occurs says the same as the pixels do, exactly, and needs no float copy.
     parts = (image_set.images[k : k + 1000].reshape(-1, 3).T for k in range(0, len(image_set), 1000))
     counts = sum(np.array([np.bincount(channel, minlength=256) for channel in part]) for part in parts)
     values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)

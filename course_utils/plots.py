@@ -158,9 +158,8 @@ def learning_curves(history, reference=None, title: str = "", measured_on: str =
 
 def as_history(history):
     """A `History` as it is; a record's "history" with the same attributes, as float arrays, NaN for None."""
-    if not isinstance(history, Mapping):
-        return history
-    return SimpleNamespace(**{name: np.array(curve, float) for name, curve in history.items()})
+    named = isinstance(history, Mapping)
+    return SimpleNamespace(**{k: np.array(x, float) for k, x in history.items()}) if named else history
 
 
 @styled

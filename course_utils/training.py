@@ -180,8 +180,10 @@ def forward(model, images, labels, loss_fn, precision, check_loader=None) -> tup
     with autocast(images.device, precision), first_batch.explained(model, images, labels):
         logits = model(images)
         first_batch.check(images, labels, logits, loss_fn, check_loader, model, random)
-        loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda)) if loss_fn else None
-        if check_loader is not None and loss_fn:
+        if loss_fn is None:
+            return logits, None
+        loss = loss_fn(logits, labels.to(images.device, non_blocking=images.is_cuda))
+        if check_loader is not None:
             first_batch.check_loss(loss, logits, labels, model, loss_fn)
     return logits, loss
 

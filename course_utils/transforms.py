@@ -62,17 +62,17 @@ def per_image(mean: np.ndarray, std: np.ndarray, train: bool = True) -> Callable
 
 
 def _augmented(crop: Callable, rest: Callable, image: np.ndarray) -> Tensor:
-    if image.shape[:2] != (32, 32):
-        raise ValueError(f"expected pictures of 32×32 to crop them to that size, found {image.shape}")
+    if np.shape(image)[:2] != (32, 32):  # also of PIL's pictures, which torchvision's datasets give
+        raise ValueError(f"expected pictures of 32×32 to crop them to that size, found {np.shape(image)}")
     # Albumentations has a random generator of its own; all workers in all epochs get the same copy of it. Torch's
     # differs by worker and epoch and follows `torch.manual_seed`: it seeds albumentations' for each image.
     seed = int(torch.randint(2**31, (), device="cpu"))
     rest.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return _transformed(rest, np.asarray(crop(Image.fromarray(image))))
+    return _transformed(rest, np.asarray(crop(Image.fromarray(np.asarray(image)))))
 
 
 def _transformed(transform: Callable, image: np.ndarray) -> Tensor:
-    return transform(image=image)["image"]
+    return transform(image=np.asarray(image))["image"]
 
 
 @dataclass(frozen=True)

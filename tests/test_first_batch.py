@@ -255,10 +255,171 @@ def test_a_generator_is_refused_before_its_first_epoch():
     assert fit(Restarting(three), epochs=2) == []
 
 
-@pytest.mark.parametrize("loss_fn", [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss()], ids=repr)
+OF_NUMBERS = [nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss(), nn.functional.mse_loss]
+
+
+@pytest.mark.parametrize("loss_fn", OF_NUMBERS, ids=lambda one: getattr(one, "__name__", repr(one)))
 def test_a_loss_of_numbers_is_refused_before_it_spreads_the_labels(loss_fn):
-    with pytest.raises(TrainingError, match=r"Loss compares numbers, and labels are classes: take nn.Cross"):
+    with pytest.raises(
+        TrainingError, match=r"(Loss|_loss) compares numbers, and labels are classes: take nn.Cross"
+    ):
         fit([(PIXELS[:3], LABELS[:3])], loss_fn=loss_fn)  # as many images as classes
+
+
+class OneHot(nn.Module):
+    """A loss of one's own, with the loss that it uses as an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.func = nn.BCEWithLogitsLoss()
+
+    def forward(self, logits, labels):
+        return self.func(logits, nn.functional.one_hot(labels, 3).float())
+
+
+class Uncertain(nn.Module):
+    """A loss with a weight of the shape (1,), and so of that shape itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, logits, labels):
+        return torch.exp(-self.weight) * cross_entropy(logits, labels) + self.weight / 2
+
+
+def test_losses_of_ones_own_are_no_mistake():
+    for loss_fn in (OneHot(), torch.compile(nn.CrossEntropyLoss(), backend="eager")):
+        assert fit(shuffled(), loss_fn=loss_fn) == []
+    loss_fn = Uncertain()
+    for given in (loss_fn, loss_fn.forward):
+        model = tiny_net()
+        assert fit(shuffled(), model, given, optimizer=sgd(nn.ModuleList([model, loss_fn]), 0.01)) == []
+    ignoring = [(PIXELS, torch.where(LABELS == 2, -1, LABELS))]
+    assert fit(ignoring, loss_fn=nn.CrossEntropyLoss(ignore_index=-1)) == []
+    with pytest.raises(TrainingError, match="from 0 to 2"):
+        fit(ignoring)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "says"),
+    [
+        (lambda labels, logits: cross_entropy(logits, labels), "called with .logits, labels."),
+        (
+            lambda logits, labels: nn.BCEWithLogitsLoss()(logits, nn.functional.one_hot(labels, 3)),
+            "needs .float",
+        ),
+    ],
+)
+def test_slips_in_a_loss_of_ones_own_are_explained(loss_fn, says):
+    with pytest.raises(TrainingError, match=says):
+        fit(shuffled(), loss_fn=loss_fn)
+
+
+def test_a_sigmoid_before_a_loss_that_has_one():
+    [message] = fit(shuffled(), nn.Sequential(tiny_net(), nn.Sigmoid()), OneHot())
+    assert "Sigmoid" in message
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As Lookahead and its like are: another optimizer's groups, and a step of its own."""
+
+    def __init__(self, base):
+        self.base, self.param_groups, self.state, self.defaults = (
+            base,
+            base.param_groups,
+            base.state,
+            base.defaults,
+        )
+
+    def step(self, closure=None):
+        return self.base.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.base.zero_grad(set_to_none)
+
+
+def test_a_wrapped_optimizer_has_the_schedule_of_its_own():
+    model = tiny_net()
+    base = sgd(model, 0.01)
+    scheduler = lr_scheduler.StepLR(base, 1)
+    training.fit(model, shuffled(), None, cross_entropy, Wrapper(base), scheduler, epochs=2, verbose=False)
+    with pytest.raises(
+        TrainingError, match="LBFGS asks for the loss several times a step, .*: take SGD or AdamW"
+    ):
+        fit(shuffled(), model, optimizer=torch.optim.LBFGS(model.parameters()))
+
+
+def test_a_warm_up_that_begins_with_nothing():
+    [message] = fit(shuffled(), make=lambda o: lr_scheduler.LambdaLR(o, lambda k: min(1, k / 3)), epochs=4)
+    assert "begins with a rate of 0, and the first epoch trains nothing: count from epoch + 1" in message
+    assert (
+        fit(shuffled(), make=lambda o: lr_scheduler.LambdaLR(o, lambda k: min(1, (k + 1) / 3)), epochs=4)
+        == []
+    )
+
+
+def test_an_optimizer_that_was_loaded_has_no_schedule():
+    model = tiny_net()
+    first = sgd(model, 0.01)
+    fit(shuffled(), model, optimizer=first, make=lambda o: lr_scheduler.StepLR(o, 1), epochs=2)
+    second = sgd(model, 0.01)
+    second.load_state_dict(first.state_dict())
+    assert fit(shuffled(), model, optimizer=second, epochs=2) == []
+
+
+class Twin(torch.utils.data.Dataset):
+    """As torchvision's are: all pictures, and a transform of its own."""
+
+    def __init__(self, change=None):
+        self.data, self.change = tiny_set().images, change
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, k):
+        image = torch.from_numpy(self.data[k]).permute(2, 0, 1) / 255
+        return (self.change(image) if self.change else image), k % 3
+
+
+def test_twin_datasets_hold_the_same_pictures():
+    both = Twin(lambda image: image.flip(2)), Twin()
+    [message] = fit(DataLoader(both[0], 16, shuffle=True), validation=DataLoader(both[1], 16))
+    assert "the images that validate are those that train" in message
+    apart = (DataLoader(Subset(one, range(k, 96, 2)), 16, shuffle=k == 0) for k, one in enumerate(both))
+    assert fit(next(apart), validation=next(apart)) == []
+
+
+def test_pixels_that_go_below_zero_in_training_alone():
+    """The spread of `Normalize(0.5, 0.5)` is twice that of plain pixels, which chance could do as well."""
+    plain = DataLoader(Twin(), 48, shuffle=True)
+    model = tiny_net()
+    assert fit(DataLoader(Twin(lambda image: 2 * image - 1), 48, shuffle=True), model) == []
+    with pytest.warns(TrainingWarning, match="below zero in training or in measuring alone"):
+        training.evaluate(model, plain)
+
+
+def test_a_network_that_says_view_after_a_transpose():
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(128, 3)
+
+        def forward(self, x):
+            return self.head(self.first(x).flatten(2).transpose(1, 2).view(len(x), -1))
+
+    with pytest.raises(
+        TrainingError, match="reshape: memory is in another order .*after a permute or a transpose"
+    ):
+        fit(batches(LABELS), Patches())
+
+
+def test_averaged_weights_are_saved_as_the_networks(tmp_path):
+    model = tiny_net()
+    files.save_weights(torch.optim.swa_utils.AveragedModel(model), tmp_path / "averaged.pt")
+    loaded = tiny_net()
+    files.load_weights(loaded, tmp_path / "averaged.pt")
+    assert same_weights(loaded, model)
 
 
 def test_a_loader_whose_augmentation_is_switched_off_later():

@@ -258,6 +258,9 @@ def test_a_test_part_without_labels_leaves_its_place_to_val(add, tmp_path, capsy
     train, test = data.from_folder(tmp_path / "pets")
     assert (len(train), len(test)) == (10, 2)
     assert capsys.readouterr().out.endswith("2 pictures in val; left out: 1 folder test\n")
+    add("test/unknown/1.png")  # as others ship test pictures, in a folder of no class
+    data.from_folder(tmp_path / "pets")
+    assert capsys.readouterr().out.endswith("2 pictures in val; left out: 1 folder test\n")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -117,6 +118,9 @@ def test_workers_draw_apart_in_every_epoch_and_a_seed_repeats_them(persistent):
 def test_the_pipeline_without_chance_takes_no_random_numbers_and_can_be_pickled():
     """Windows and macOS start workers anew, with what they are to do in a pickle."""
     image, transform = pictures(1)[0], per_image(MEAN, STD, train=False)
+    assert torch.equal(transform(Image.fromarray(image)), transform(image)), (
+        "as torchvision's datasets give it"
+    )
     before = torch.get_rng_state()
     out = pickle.loads(pickle.dumps(transform))(image)
     np.testing.assert_allclose(out.numpy(), ((image / 255 - MEAN) / STD).transpose(2, 0, 1), atol=1e-5)

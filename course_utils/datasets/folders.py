@@ -47,7 +47,11 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
     if not train and len(hints) > 1 and not any(entry.suffix.lower() in EXTENSIONS for entry in inside):
         found = f"found {', '.join(sorted(folders))}"
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
-    tested = next((part for part in (test, val) if part and _folders(part)), test or val)  # one with classes
+    parts = [part for part in (test, val) if part and _folders(part)] or [test or val]
+    # The first with classes, and rather with those of train: others call all of their test pictures "unknown".
+    tested = next(
+        (part for part in parts if train and part and {*_classes(part)} <= {*_classes(train)}), parts[0]
+    )
     used = [folder for folder in (train or root, tested) if folder]
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)

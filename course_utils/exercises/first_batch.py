@@ -5,6 +5,7 @@ change nothing: a run comes out the same to the last bit. What cannot work is a 
 mistake a `TrainingWarning`.
 """
 
+import functools
 import math
 import os
 import re
@@ -20,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 from torch.utils import data
 
 # Torch is a caller, too: of what `@torch.inference_mode()` decorates.
@@ -42,8 +45,11 @@ ADVICE = {
     "the network was made for pictures of another size, resize them",
     "but got 1 channels": "grey images need three equal channels, images.expand(-1, 3, -1, -1)",
     "to have 3 channels": "channels come before height and width, images.permute(0, 3, 1, 2), and none is alpha",
-    "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True",
-    "view size": "the network is in channels-last format, so let it say reshape where it says view",
+    "more than 1 value per channel": "BatchNorm cannot train on one image, so give the loader drop_last=True"
+    ", or a larger batch_size",
+    "view size": "where the network says view, let it say reshape: memory is in another order"
+    " in channels-last format, and after a permute or a transpose",
+    "for 'Long'|output type Long|got Long": "a loss is called with (logits, labels), and one_hot(…) needs .float()",
     "same device|on MPS device|on mps": "the loss's weight and other tensors of your own belong on the model's device",
     "Long but found|to be Long": "labels have to be int64: call labels.long()",
     "inplace operation": "x += r changes what an activation keeps for its gradient: write x = x + r",
@@ -57,6 +63,8 @@ ADVICE = {
 
 # Losses that would spread labels over the logits, silently where a batch has as many images as there are classes.
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
+OF_NUMBERS += (functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss)
+OF_NUMBERS += (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
 DATASET = "if this is a dataset, DataLoader(dataset, batch_size=64) makes its loader"
 COLUMN = "labels.squeeze(1) makes one number of each"
 SHARES = "labels.argmax(1) of one-hot rows gives one class an image; mixed labels, as of CutMix, belong in the loss"
@@ -223,10 +231,11 @@ def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
-    if type(inner(loss_fn)) in OF_NUMBERS:
-        found = type(inner(loss_fn)).__name__
+    if type(inner(loss_fn)) in OF_NUMBERS or inner(loss_fn) in OF_NUMBERS:
+        found = getattr(inner(loss_fn), "__name__", type(inner(loss_fn)).__name__)
         raise TrainingError(f"{found} compares numbers, and labels are classes: take nn.CrossEntropyLoss()")
-    check_labels(labels, n_classes)
+    ignored = keywords.get("ignore_index", getattr(loss_fn, "ignore_index", None))
+    check_labels(labels if ignored is None else labels[labels != ignored], n_classes)
 
 
 def hidden_norms(model: nn.Module) -> list[nn.Module]:
@@ -256,7 +265,7 @@ def wants_logarithms(loss_fn) -> bool:
 
 def inner(loss_fn):
     """The loss itself, of which a functools.partial has filled in arguments."""
-    return getattr(loss_fn, "func", loss_fn)
+    return loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
 
 
 def doubt_pixels(images: Tensor, loader) -> None:
@@ -266,7 +275,9 @@ def doubt_pixels(images: Tensor, loader) -> None:
     if store is not None and 0 < store.images[:100].max() <= 1:
         warn("all pixels are 0 or 1: if they were floats, multiply by 255 before the cast to uint8")
     elif largest >= LARGEST_INPUT:
-        warn(f"the inputs reach {largest:.0f}, like raw bytes: divide pixels by 255, or normalise them")
+        warn(
+            f"the inputs reach {largest:.0f}, like raw bytes: unless the network does it, divide pixels by 255"
+        )
     elif 0 < largest < SMALLEST_INPUT:
         advice = "were pixels divided by 255 twice, or cast to whole numbers?"
         warn(f"the inputs stay below {largest:.2g}: {advice}")
@@ -313,7 +324,7 @@ def doubt(images: Tensor, labels: Tensor, logits: Tensor, loss_fn, loader, train
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
     """Raise TrainingError unless `labels` are indices of the `n_classes` logits."""
-    lowest, highest = labels.min().item(), labels.max().item()
+    lowest, highest = (labels.min().item(), labels.max().item()) if len(labels) else (0, 0)
     if lowest < 0 or highest >= n_classes:
         raise TrainingError(
             f"expected labels from 0 to {n_classes - 1}, as the model returns {n_classes} logits, found {lowest} to "
@@ -326,7 +337,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     a slip in a loss of one's own, and of layers that it passes by.
     """
     found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-    if found != ():
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise TrainingError(f'expected a loss of one number, found {found}: use reduction="mean", no .item()')
     if torch.is_inference_mode_enabled() or not model.training:  # a network may stay in train mode
         return
@@ -351,7 +362,8 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
         advice = "does forward leave them out, or detach what they give?"
         warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
-    own = {id(p) for one in (model, inner(loss_fn)) if isinstance(one, nn.Module) for p in one.parameters()}
+    owners = model, inner(loss_fn), getattr(loss_fn, "__self__", None)  # of a method
+    own = {id(p) for one in owners if isinstance(one, nn.Module) for p in one.parameters()}
     if reached - own:
         advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
         warn(f"{len(reached - own)} tensors that are trained belong to no module: {advice}")
@@ -389,7 +401,7 @@ def graph_of(loss: Tensor) -> set:
 def before_softmax(nodes: set) -> str:
     """What should not come before the softmax in a loss and does, as torch names it ("Relu"); empty if nothing."""
     for node in nodes:
-        if kind(node) == "LogSoftmax":
+        if kind(node) in ("LogSoftmax", "BinaryCrossEntropyWithLogits"):
             while kind(node := node.next_functions[0][0]) in KEEPING:
                 pass
             if kind(node) in (*ACTIVATIONS, "Softmax") and getattr(node, "_saved_min_val", 0) >= 0:
@@ -511,6 +523,7 @@ def note_spreads(network: nn.Module, known: dict[str, float | None]) -> None:
 AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
     "scaling": lambda ours, theirs: len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3),
     "spread": lambda ours, theirs: max(ours, theirs) <= ALIKE * min(ours, theirs),
+    "signed": eq,
     "classes": eq,
     "gives": eq,
 }
@@ -527,7 +540,7 @@ def compare(
     both = [name for name in ours if None not in (ours[name], theirs[name])]
     differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
     if "scaling" in both:  # says more
-        differ.discard("spread")
+        differ -= {"spread", "signed"}
     if n_logits > (n := len(theirs["classes"] or ())) > max(1, highest) and "classes" not in differ:
         differ.add("width")
     if "width" in differ - said:
@@ -538,6 +551,9 @@ def compare(
         warn(f"training and measuring normalise differently: {advice}")
     if "spread" in differ - said:
         found = f"the pixels spread by {theirs['spread']:.2g}, those that trained the network by {ours['spread']:.2g}"
+        warn(f"{found}: if that is not meant, normalise both alike")
+    elif "signed" in differ - said:
+        found = "pixels go below zero in training or in measuring alone"
         warn(f"{found}: if that is not meant, normalise both alike")
     if "classes" in differ - said:
         pairs = zip_longest(ours["classes"], theirs["classes"], fillvalue=None)
@@ -551,7 +567,7 @@ def compare(
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside torch.compile, DataParallel, DistributedDataParallel and `SixViews`."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
         return unwrap(model.module)
     inner = model.model if type(model).__name__ == "SixViews" else getattr(model, "_orig_mod", None)
     return model if inner is None else unwrap(inner)
@@ -566,9 +582,11 @@ def about_batch(loader, images: Tensor | None = None, given: str | None = None) 
     both = [getattr(loader, name, None) for name in ("mean", "std")]
     known = all(isinstance(one, Tensor) for one in both)
     scaling = torch.cat([one.flatten() for one in both]).tolist() if known else None
-    spread = None if images is None or len(images) < FEWEST else float(images.float().std())
+    spread = signed = None
+    if images is not None and len(images) >= FEWEST:
+        spread, signed = float(images.float().std()), bool((images < 0).any())
     classes = classes and tuple(map(str, classes))
-    return {"classes": classes, "scaling": scaling, "spread": spread, "gives": given}
+    return {"classes": classes, "scaling": scaling, "spread": spread, "signed": signed, "gives": given}
 
 
 def gives(logits: Tensor, loss_fn) -> str | None:

@@ -5,6 +5,7 @@ mistake a `TrainingWarning`. `pick_device` is here because it warns, too; `train
 """
 
 import copy
+import inspect
 import os
 import re
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
@@ -88,7 +90,8 @@ def check(run, validation_loader=None, budget: int | None = None) -> None:
         warn(f"the network is trained on {name!r}: data.load and data.split give the training set first")
     elif validation_loader is not run.loader:  # which may be meant
         check_overlap(run.loader, validation_loader)
-    if run.scheduler is not None and getattr(run.scheduler, "optimizer", run.optimizer) is not run.optimizer:
+    groups = run.optimizer.param_groups  # which a wrapper of an optimizer shares with it
+    if getattr(getattr(run.scheduler, "optimizer", None), "param_groups", groups) is not groups:
         raise TrainingError("the scheduler belongs to another optimizer: make it anew, after the optimizer")
     if isinstance(run.scheduler, lr_scheduler.ReduceLROnPlateau) and validation_loader is None:
         raise TrainingError("ReduceLROnPlateau waits for a loss: expected a validation loader, found None")
@@ -116,6 +119,10 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders", l
     if not hasattr(optimizer, "param_groups"):
         order = f"the order is model, {loaders}, loss, optimizer"
         raise TrainingError(f"expected an optimizer, found {naming(optimizer)}: {order}")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure and closure.default is closure.empty:
+        found = f"{type(optimizer).__name__} asks for the loss several times a step"
+        raise TrainingError(f"{found}, and fit computes it once: take SGD or AdamW")
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not trainable and any(True for _ in model.parameters()):
@@ -134,7 +141,7 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders", l
 def check_overlap(loader, validation_loader) -> None:
     """Warn where more than half of what validates is trained on, or more than half of what trains validates."""
     (data, trained), (other, measured) = map(loaded, (loader, validation_loader))
-    both = len(trained & measured) if data is other is not None else 0
+    both = len(trained & measured) if same_pictures(data, other) else 0
     if both > len(measured) / 2:
         warn("the images that validate are those that train, and say nothing about others: see data.split")
     elif both > len(trained) / 2:
@@ -150,6 +157,16 @@ def check_overlap(loader, validation_loader) -> None:
     if len(both) > min(len(held), len(ours)) / 2:
         advice = "train on the other part that data.split gives, and look for copies among the pictures"
         warn(f"{len(both)} of {len(held)} validation images are trained on as well: {advice}")
+
+
+def same_pictures(data, other) -> bool:
+    """Whether two datasets are one, or torchvision's twins of the same pictures, each with a transform of its own."""
+    if data is other or type(data) is not type(other):
+        return data is other is not None
+    ours, theirs = (getattr(one, "samples", getattr(one, "data", None)) for one in (data, other))
+    if isinstance(ours, list):
+        return ours == theirs
+    return isinstance(ours, np.ndarray) and np.array_equal(ours, theirs)
 
 
 def loaded(loader) -> tuple[object, set[int]]:
@@ -179,12 +196,14 @@ def check_range(
 
 def check_schedule(run, steps_per_batch: Callable) -> None:
     """Raise TrainingError where the schedule ends before the run does; warn of one that counts the wrong thing."""
+    at_zero = all(group["lr"] == 0 for group in run.optimizer.param_groups)
     if (scheduler := run.scheduler) is None:
-        if all(group["lr"] == 0 for group in run.optimizer.param_groups):
+        if at_zero:
             raise TrainingError("the optimizer's rate is 0, as after a schedule: make the optimizer anew")
         first = run.optimizer.param_groups[0]
         stepped = getattr(run.optimizer, "_opt_called", False)  # since the schedule was made
-        if "initial_lr" in first and not stepped and run.epochs > 1:
+        wrapped = hasattr(run.optimizer.step, "_wrapped_by_lr_sched")  # or the rates came with a state dict
+        if "initial_lr" in first and wrapped and not stepped and run.epochs > 1:
             found = f"fit was not given it and will not step it: the rate is {float(first['lr']):g}"
             warn(f"a schedule was made for this optimizer, but {found}")
         return
@@ -211,6 +230,8 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         warn(
             f"one_cycle was made for {epochs} epochs of {run.epochs} batches, and the run has them the other way round"
         )
+    if at_zero and not per_batch and not len(run.history):
+        warn(f"{name} begins with a rate of 0, and the first epoch trains nothing: count from epoch + 1")
     if rates := left_by_another(scheduler):
         falls = isinstance(scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
         if falls and rates[0] <= getattr(scheduler, "eta_min", 0):
@@ -250,7 +271,7 @@ def doubt_epochs(scheduler, epochs: int, batches: int) -> None:
     elif epochs > 1 and batches >= FEW and any(falls_late(share, epochs, batches) for share in shares):
         warn(f"{name} steps by epochs, and comes down in {epochs * batches}, not in {epochs}: {advice}")
     whole_batches = epochs * (batches - 1)  # as len(images) // batch_size counts them
-    if period > epochs and batches >= FEW and (period % batches == 0 or period == whole_batches):
+    if period > epochs and batches >= FEW and (period % batches == 0 or period == whole_batches > batches):
         advice = "divide batches by len(loader), if batches were meant"
         warn(f"{name}'s {period} steps are epochs; the run has {epochs}: {advice}")
 

@@ -52,7 +52,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
 def layers_of(model: nn.Module) -> list[str]:
     """A network as torch describes it, a layer a line, without names and what leaves its answers alone."""
-    rests = r"^ *\(\w+\): |.*Dropout.*|(inplace|momentum)=[^,)]*(, )?"
+    rests = r"^ *\(\w+\): |.*(Dropout|DropPath|StochasticDepth|Identity).*|(inplace|momentum)=[^,)]*(, )?"
     lines = [re.sub(rests, "", line).strip() for line in repr(unwrap(model)).splitlines()[1:]]
     return [line for line in lines if line not in ("", "Sequential(", ")")]  # which a dropout may add
 
