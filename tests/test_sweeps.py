@@ -11,6 +11,7 @@ from filelock import FileLock
 from torch import nn
 
 from course_utils import data, models, training
+from course_utils.datasets import cifar
 from course_utils.exercises import first_batch, parts
 from course_utils.lab import machine, processes, recipes, records, runs, sweeps
 from course_utils.lab.files import read_tensors
@@ -330,6 +331,16 @@ def change(seed=0, **entries):
 def test_weights_that_do_not_fit_their_record_are_named(tiny, damage, says):
     damage(records.weights_of("tiny", 0))
     with pytest.raises(RuntimeError, match=says):
+        sweeps.verify("*")
+
+
+def test_data_that_cannot_be_had_are_one_failure_of_several(tiny):
+    def missing(name, root=None):
+        raise cifar.FetchError("no mirror answers")
+
+    tiny.setattr(data, "load", missing)
+    shutil.copytree(records.RECORDED / "tiny", records.RECORDED / "gone")
+    with pytest.raises(RuntimeError, match="(?s)tiny seed 0: no mirror answers.*gone belongs to no recipe"):
         sweeps.verify("*")
 
 
