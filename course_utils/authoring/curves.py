@@ -36,7 +36,7 @@ def script() -> str:
 def entry(recipe: recipes.Recipe, recorded: list[dict[str, Any]]) -> dict[str, Any]:
     """What a recipe is about, and its curves of accuracy in per cent, one for each seed."""
     about = re.sub(r"^[RS]\d+: ", "", recipe.about)  # without the claim's number
-    found = {"about": about, "data": recipe.data, "held": figures.measured_on(recorded)}
+    found = {"about": about, "data": recipe.data, "held": "test" if recipe.curve_on_test else "validation"}
     for name, key in (("training", "train_accuracy"), ("other", "validation_accuracy")):
         curves = [[round(100 * x, 3) for x in run["history"][key] if x is not None] for run in recorded]
         found[name] = [curve for curve in curves if curve]  # none where nothing was held out
