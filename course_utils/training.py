@@ -161,15 +161,15 @@ def predict(model: nn.Module, loader, precision: str = "auto") -> tuple[np.ndarr
 def batches(loader, model: nn.Module, what: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Each batch of `loader`, its images on the model's device and in its memory format, behind a progress bar."""
     weights = list(model.parameters()) or [torch.empty(0)]
-    device = weights[0].device
     channels_last = any(w.ndim == 4 and not w.is_contiguous() for w in weights)  # as the course's: faster
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    quiet = not (getattr(sys.stdout, "isatty", lambda: False)() or "ipykernel" in type(sys.stdout).__module__)
+    looking = getattr(sys.stdout, "isatty", lambda: False)() or "ipykernel" in type(sys.stdout).__module__
     images, loader = None, parts.iterable(loader)
-    for batch in tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1, disable=quiet):
+    bar = tqdm(loader, what, file=sys.stdout, leave=False, delay=10, mininterval=1) if looking else loader
+    for batch in bar:
         images, labels = first_batch.unpack(batch, weights)
         # Only a copy to CUDA may go on while Python does: elsewhere it could be read before it is complete.
-        yield images.to(device, memory_format=memory, non_blocking=device.type == "cuda"), labels
+        yield images.to(weights[0].device, memory_format=memory, non_blocking=weights[0].is_cuda), labels
     if images is None:
         raise ValueError("the loader is empty, or a used-up iterator: expected batches of (images, labels)")
 

@@ -345,7 +345,7 @@ beside_healthy("train_loss", {"softmax twice": two_softmaxes})
 # the biases and without the scales and shifts of batch normalisation.
 
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls, far more slowly than the healthy one."}}
+# %% mystnb={"image": {"alt": "Training loss of exhibit 7 beside the healthy run: with the decay on everything it stays at the loss of a guess, with the decay on the layers only it falls, far more slowly than the healthy one."}}
 def layers_only(model):
     weights = [p for p in model.parameters() if p.ndim > 1]
     the_rest = [p for p in model.parameters() if p.ndim == 1]

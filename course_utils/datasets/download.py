@@ -37,7 +37,8 @@ def download(url: str, part: Path, size: int, min_rate: float) -> None:
         again = 0 if response.status == 206 else have
         # Bytes, rate and time left where somebody is looking, in a terminal or a notebook, and nothing in a log file.
         looking = getattr(sys.stdout, "isatty", lambda: False)() or "ipykernel" in type(sys.stdout).__module__
-        shown = {"unit": "B", "unit_scale": True, "leave": False, "file": sys.stdout, "disable": not looking}
+        shown = {"unit": "B", "unit_scale": True, "leave": False, "file": sys.stdout}
+        shown |= {} if looking else {"disable": True}  # and not where TQDM_DISABLE says so
         with part.open("ab") as file, tqdm(desc=part.stem, total=size, initial=have, **shown) as bar:
             for received in _chunks(response, min_rate):
                 bar.update(file.write(received[again:]))
