@@ -224,8 +224,10 @@ def test_first_epochs_are_small(shapes):
     loader = runs.build_loader(QUICK, shapes, data.channel_stats(shapes), True, 0)
     sizes = [next(iter(loader))[0].shape[2:] for _ in range(3)]
     assert sizes == [(24, 24), (24, 24), (32, 32)]
-    with pytest.raises(ValueError, match="`small_epochs` is more than its 1 epochs: shorten it, too"):
-        runs.build_loader(replace(QUICK, epochs=1), shapes, data.channel_stats(shapes), True, 0)
+    for phase in ("small_epochs", "cutmix_epochs"):
+        short = replace(QUICK, epochs=1, **{"small_epochs": 0, "cutmix_epochs": 0} | {phase: 2})
+        with pytest.raises(ValueError, match=f"`{phase}` is more than its 1 epochs: shorten it, too"):
+            runs.build_loader(short, shapes, data.channel_stats(shapes), True, 0)
     line = torch.linspace(0, 1, 32)
     middles = ((torch.arange(24) + 0.5) * 32 / 24 - 0.5) / 31  # where the small pixels lie on it
     found = sprint.shrink((line + line[:, None]).repeat(2, 3, 1, 1), 24)[..., 1:-1, 1:-1]

@@ -22,23 +22,19 @@ def weights(answer: int, network: SmallNet) -> str:
     shifts = sum(layer.num_features for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     first, last = network.head[1], network.head[-1]
     flat = first.weight.numel()
+    too_many_classes = (100 - last.out_features) * (last.in_features + 1)
     mistakes = {
         "the biases are missing: a layer has one for each channel or value that comes out": right - biases,
         "the biases of the convolutions and of the dense layers are missing": right - biases + shifts,
         "batch normalisation is missing: it learns two numbers a channel": right - 2 * shifts,
         "you counted the running mean and variance: they are measured, not learned": right + 2 * shifts,
         "the last dense layer is missing": right - count_parameters(last),
-        "the last dense layer is for a hundred classes: how many are there here?": right
-        + (100 - last.out_features) * (last.in_features + 1),
+        "the last dense layer is for a hundred classes: how many are there here?": right + too_many_classes,
         "the first dense layer gets fewer values: does the last stage pool as well?": right + 3 * flat,
         "the first dense layer gets more values: how often is the picture halved?": right - 3 * flat // 4,
     }
-    compare(
-        answer,
-        right,
-        f"not this number: which row of layer_table(network) differs from yours? {FROM}",
-        mistakes,
-    )
+    otherwise = f"not this number: which row of layer_table(network) differs from yours? {FROM}"
+    compare(answer, right, otherwise, mistakes)
     return f"{right:,} weights, {count_parameters(first) / right:.0%} of them in the first dense layer"
 
 
@@ -103,9 +99,7 @@ def trains(train: Callable) -> str:
         "that is another loss than the one that was passed in": trial(loop, loss_fn=nn.CrossEntropyLoss())[1],
         "the weights have not moved: are the gradients still there when they are used?": trial()[1],
     }
-    otherwise = (
-        "the weights differ: check the mode, what the loss is given, and what follows it, in which order"
-    )
+    otherwise = "the weights differ: check the mode, what the loss gets, and what follows it, in which order"
     compare(weights, right_weights, otherwise, mistakes)
     small = "that is the mean of the batches' means: the last batch is smaller, and should count less"
     otherwise = "the weights are right, the losses are not: expected the mean over all pictures of the epoch"
@@ -212,15 +206,11 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
     lost = conv.bias is None or not conv.bias.any()
     again = "run the cell that makes it again, and then"
     refuse(lost, f"`conv` itself has lost its bias: {again} build a new one, or work on a copy")
-    refuse(
-        bare_norm is norm,
-        f"`bare_norm` is `norm` itself, which has to stay as it is: {again} build a new one",
-    )
+    itself = bare_norm is norm
+    refuse(itself, f"`bare_norm` is `norm` itself, which has to stay as it is: {again} build a new one")
     shared = bare_norm.running_mean.data_ptr() == norm.running_mean.data_ptr()
-    refuse(
-        shared,
-        f"`bare_norm` has the running mean of `norm` itself, and changes it there: {again} copy the values",
-    )
+    same = "has the running mean of `norm` itself, and changes it there"
+    refuse(shared, f"`bare_norm` {same}: {again} copy the values")
     refuse(bare.bias is not None, "the new convolution still has a bias")
     refuse(not torch.equal(bare.weight, conv.weight), "the convolution's weights were not copied")
     followed = bare_norm.running_mean.requires_grad

@@ -21,6 +21,7 @@ def cycle_rate(answer: float, epoch: int, epochs: int, lr_min: float, lr_max: fl
         return float(lr_max + (gone - peak) / (epochs - peak) * (end - lr_max))
 
     down, over = (epoch - 1 - peak_epoch) / (epochs - peak_epoch), epoch - 1
+    fallen = (lr_max - lr_min) * down
     mistakes = {
         "one epoch late: when epoch 1 begins, no epoch is over yet": falling(over + 1),
         "one epoch early: when epoch 1 begins, no epoch is over yet": falling(over - 1),
@@ -28,9 +29,8 @@ def cycle_rate(answer: float, epoch: int, epochs: int, lr_min: float, lr_max: fl
         "this falls from the first epoch on; how long is the way down?": falling(over, peak=0),
         "this falls from the first epoch on, and to zero": falling(over, end=0.0, peak=0),
         "that is a straight line on a logarithmic scale only": float(lr_max * (lr_min / lr_max) ** down),
-        "that is how far it has come down: subtract it from the top": (lr_max - lr_min) * down,
-        "how far it has come down is added to the lowest rate: subtract it from the top": lr_min
-        + (lr_max - lr_min) * down,
+        "that is how far it has come down: subtract it from the top": fallen,
+        "how far it has come down is added to the lowest rate: subtract it from the top": lr_min + fallen,
     }
     compare(answer, falling(over), "not this rate: sketch the line from the peak to the end", mistakes)
     return f"epoch {epoch} begins at {falling(over):g}"
@@ -65,13 +65,10 @@ def picked_rate(answer: float, rates: np.ndarray, losses: np.ndarray) -> str:
     axis = f"expected a rate from the curve's axis, {rates[0]:g} to {rates[-1]:g}"
     refuse(not rates[0] <= answer <= rates[-1], f"{axis}, found {answer:g}")
     refuse(answer > 1.5 * lowest, "up there the loss is rising already")
-    refuse(
-        answer > lowest / 2.5, "too near the lowest point, where the loss is about to rise: keep a distance"
-    )
-    refuse(
-        answer < begun,
-        "up to this rate the loss has hardly begun to fall, by less than a quarter: training would crawl",
-    )
+    close = answer > lowest / 2.5
+    refuse(close, "too near the lowest point, where the loss is about to rise: keep a distance")
+    crawls = "the loss has hardly begun to fall, by less than a quarter: training would crawl"
+    refuse(answer < begun, f"up to this rate {crawls}")
     return "a rate at which the loss falls fast, well away from where it rises"
 
 
@@ -184,16 +181,13 @@ def check_branch(branch: nn.Module) -> list[nn.Conv2d]:
             branch(values)
     for hook in hooks:
         hook.remove()
-    one, other, middle = [given for layer, given in calls if layer in convolutions][
-        1::2
-    ]  # what the second is given
+    given = [x for layer, x in calls if layer in convolutions]
+    one, other, middle = given[1::2]  # what the second convolution is given
     straight = (one + other - 2 * middle).abs().max() < 1e-5
     refuse(straight, "nothing bends the values between the two convolutions: what belongs there?")
     first, second = [place for place, (layer, _) in enumerate(calls) if layer in convolutions][:2]
-    refuse(
-        second != first + 2,
-        "one batch normalisation belongs between the two convolutions, and one after them",
-    )
+    apart = "one batch normalisation belongs between the two convolutions, and one after them"
+    refuse(second != first + 2, apart)
     return convolutions
 
 
@@ -244,14 +238,13 @@ def seed_by_seed(interval: Callable[[np.ndarray, np.ndarray], tuple[float, float
         return torch.tensor([one + (changed - baseline).mean() for one in (-half, half)], dtype=torch.float64)
 
     spread, rows = (changed - baseline).std(ddof=1), np.hypot(changed.std(ddof=1), baseline.std(ddof=1))
+    one_sided = stats.t.ppf(0.95, 3)
     mistakes = {
         "that is where single runs lie: the mean of n of them varies less": ends(spread, n=1),
         "the standard deviation has n in its denominator: look for ddof": ends((changed - baseline).std()),
         "that factor is for many runs: with few it is larger": ends(spread, 1.96),
         "that factor is for another number of runs: n pairs leave n - 1": ends(spread, stats.t.ppf(0.975, 4)),
-        "that leaves 5 % above the interval: 2.5 % on either side are meant": ends(
-            spread, stats.t.ppf(0.95, 3)
-        ),
+        "that leaves 5 % above the interval: 2.5 % on either side are meant": ends(spread, one_sided),
         "that factor is for three pairs: is there a number in it?": ends(spread, stats.t.ppf(0.975, 2)),
         "that is for three pairs: is there a number in it?": ends(spread, stats.t.ppf(0.975, 2), n=3),
         "each row's own spread: take the differences first": ends(rows),
