@@ -22,12 +22,6 @@ def run(recipe: str, seed: int, root: Path | None) -> None:
     processes.stop()
 
 
-def table(pattern: str) -> None:
-    from course_utils.lab import records
-
-    print(records.table(pattern))
-
-
 def standalone(out: Path) -> None:
     from course_utils.authoring import standalone
 
@@ -83,7 +77,7 @@ STUDENTS = {
     "list": (list_recipes, "the named recipes"),
     "fetch": ("datasets.cifar:fetch", "download and verify data sets, for use offline", NAMES, ROOT),
     "run": (run, "train one recipe and record the run", RECIPE, SEED, ROOT),
-    "table": (table, "the recorded runs: test accuracy over seeds, weights, minutes", PATTERN),
+    "table": ("lab.records:table", "the recorded runs: test accuracy over seeds, weights, minutes", PATTERN),
     "verify": ("lab.sweeps:verify", "test saved weights again, compare with their records", PATTERN, ROOT),
     "bench": ("lab.bench:main", "measure how fast this machine's processor trains, as ratios", JSON),
     "standalone": (standalone, "write each notebook with the package inside, to open anywhere", OUT),
@@ -127,7 +121,8 @@ def main() -> int:
             args = parser().parse_args()
             verb = args.function
             verb = pkgutil.resolve_name(f"course_utils.{verb}") if isinstance(verb, str) else verb
-            verb(*(getattr(args, name) for name in args.given))
+            if isinstance(said := verb(*(getattr(args, name) for name in args.given)), str):
+                print(said)
         finally:
             sys.stdout.flush()  # here, where a broken pipe can be caught
     except KeyboardInterrupt:

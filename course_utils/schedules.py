@@ -143,7 +143,7 @@ def lr_range_test(
     from course_utils.exercises import first_batch, parts
 
     parts.check_range(model, loss_fn, optimizer, lr_min, lr_max, steps, stop_at)
-    learning = (model, optimizer, first_batch.inner(loss_fn))
+    learning = (model, optimizer, first_batch.bare_loss(loss_fn))
     kept = [part for part in learning if hasattr(part, "state_dict") and not isinstance(part, type)]
     before = copy.deepcopy([part.state_dict() for part in kept])
     rates, losses, scaler = [], [], training.grad_scaler(model, precision)

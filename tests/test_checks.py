@@ -157,6 +157,19 @@ def branch(
     return nn.Sequential(before(), *layers(c_in, strides[0]), between(), *layers(c_out, strides[1]), after())
 
 
+class Backwards(nn.Module):
+    """A branch that makes its last layer first."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.layers = nn.ModuleList([*branch(*sizes)][::-1])
+
+    def forward(self, x):
+        for layer in reversed(self.layers):
+            x = layer(x)
+        return x
+
+
 def norms_last(c_in, c_out, stride):
     conv, norm, bend, other, last = [*branch(c_in, c_out, stride)][1:6]
     return nn.Sequential(conv, bend, other, norm, last)
@@ -569,6 +582,7 @@ RIGHT = [
     (session2.unnormalises, (unnormalise,), {}),
     (session2.crops, (windows,), {}),
     (session2.residual_block, (block(),), {}),
+    (session2.residual_block, (block(Backwards),), {}),
     (session2.residual_block, (block(but(branch, between=nn.GELU)),), {}),
     (session2.residual_block, (block(but(branch, before=nn.ReLU)),), {}),
     (session2.residual_block, (block(but(branch, before=lambda: nn.Conv2d(8, 8, 1, bias=False))),), {}),

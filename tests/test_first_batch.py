@@ -277,6 +277,17 @@ class OneHot(nn.Module):
         return self.func(logits, nn.functional.one_hot(labels, 3).float())
 
 
+class Ignoring(nn.Module):
+    """A loss of one's own that leaves images out."""
+
+    def __init__(self, ignore_index):
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def forward(self, logits, labels):
+        return cross_entropy(logits, labels, ignore_index=self.ignore_index)
+
+
 class Uncertain(nn.Module):
     """A loss with a weight of the shape (1,), and so of that shape itself."""
 
@@ -296,7 +307,10 @@ def test_losses_of_ones_own_are_no_mistake():
         model = tiny_net()
         assert fit(shuffled(), model, given, optimizer=sgd(nn.ModuleList([model, loss_fn]), 0.01)) == []
     ignoring = [(PIXELS, torch.where(LABELS == 2, -1, LABELS))]
-    assert fit(ignoring, loss_fn=nn.CrossEntropyLoss(ignore_index=-1)) == []
+    for loss_fn in (nn.CrossEntropyLoss(ignore_index=-1), Ignoring(ignore_index=-1)):
+        assert fit(ignoring, loss_fn=loss_fn) == []
+    two_logits = nn.Sequential(tiny_net()[:-1], nn.Linear(256, 2))
+    assert fit(shuffled(), two_logits, nn.CrossEntropyLoss(ignore_index=2)) == []
     with pytest.raises(TrainingError, match="from 0 to 2"):
         fit(ignoring)
 
@@ -388,6 +402,10 @@ def test_twin_datasets_hold_the_same_pictures():
     assert "the images that validate are those that train" in message
     apart = (DataLoader(Subset(one, range(k, 96, 2)), 16, shuffle=k == 0) for k, one in enumerate(both))
     assert fit(next(apart), validation=next(apart)) == []
+    for one in both:
+        one.data = list(one.data)  # arrays in a list are not compared
+    loaders = (DataLoader(one, 16, shuffle=k == 0) for k, one in enumerate(both))
+    assert fit(next(loaders), validation=next(loaders)) == []
 
 
 def test_pixels_that_go_below_zero_in_training_alone():
@@ -1268,6 +1286,14 @@ def full_batches(**options):
     return BatchLoader(tiny_set(), 48, shuffle=True, **options)
 
 
+class Scaled(list):
+    """A loader of somebody's own, which says how it normalises."""
+
+    def __init__(self, batches, mean, std):
+        super().__init__(batches)
+        self.mean, self.std = mean, std
+
+
 def test_imagenets_backbone_gets_pixels_that_are_not_normalised(monkeypatch):
     from torchvision.models import ResNet18_Weights, resnet18
 
@@ -1278,6 +1304,10 @@ def test_imagenets_backbone_gets_pixels_that_are_not_normalised(monkeypatch):
     assert "those that trained its frozen part by 1: normalise images as for the network" in message
     assert fit(full_batches(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), transfer) == []
     assert fit(full_batches(mean=(0.4, 0.4, 0.4), std=(0.9, 0.9, 0.9)), transfer) == [], "of dark pictures"
+    grey = Scaled(
+        full_batches(mean=(0.4, 0.4, 0.4), std=(0.9, 0.9, 0.9)), torch.tensor(0.4), torch.tensor(0.9)
+    )
+    assert fit(grey, transfer) == [], "one number for all channels"
 
 
 @pytest.mark.parametrize("saved", [False, True])

@@ -4,14 +4,12 @@ import re
 
 from docutils import nodes
 
-NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
-
 
 def keep_together(app, doctree: nodes.document, docname: str) -> None:
     """Put a no-break space before each per cent sign that follows a figure, but not in code."""
     for text in list(doctree.findall(nodes.Text)):
         if " %" in text and not isinstance(text.parent, (nodes.literal, nodes.literal_block)):
-            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", f"{NO_BREAK_SPACE}%", text)))
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)))
 
 
 def setup(app) -> dict:

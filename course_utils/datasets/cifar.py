@@ -217,8 +217,7 @@ def _read_folder(folder: Path, name: str) -> Arrays:
     arrays = {}
     for part in ("train", "test"):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what NumPy says of the pickles of 2009
+            with warnings.catch_warnings(action="ignore"):  # what NumPy says of the pickles of 2009
                 data = _reader(name)(folder.parent, train=part == "train")
         except (RuntimeError, OSError) as error:
             raise Unavailable(f"torchvision says: {error}") from None

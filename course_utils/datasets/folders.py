@@ -49,9 +49,7 @@ def read(root: Path) -> tuple[tuple[str, ...], Part, Part | None]:
         raise ValueError(f"expected the parts in {root} to be called train and test, {found}")
     parts = [part for part in (test, val) if part and _folders(part)] or [test or val]
     # The first with classes, and rather with those of train: others call all of their test pictures "unknown".
-    tested = next(
-        (part for part in parts if train and part and {*_classes(part)} <= {*_classes(train)}), parts[0]
-    )
+    tested = next((one for one in parts if one and {*_classes(one)} <= {*_classes(train)}), parts[0])
     used = [folder for folder in (train or root, tested) if folder]
     left_out = Counter(f"folder {f.name}" for f in folders.values() if train and f not in used)
     classes = _check_classes(*used)
@@ -95,15 +93,15 @@ def _check_classes(train: Path, test: Path | None = None) -> tuple[str, ...]:
 
 
 def _read_part(part: Path, classes: tuple[str, ...], root: Path, left_out: Counter[str]) -> Part:
-    images, labels, folders = [np.empty((0, SIZE, SIZE, 3), np.uint8)], [], _classes(part)
+    images, labels, folders = [], [], _classes(part)
     rest = (e for e in part.iterdir() if e not in folders.values())
     left_out.update(f"{(not e.is_dir() and e.suffix) or e.name} in {part.name}" for e in rest)
     for label, name in enumerate(classes):
         seen = {root.resolve(), part.resolve()}
         found = list(_pictures(folders[name], root, seen, left_out)) if name in folders else []
-        images += [picture[None] for picture in found]
+        images += found
         labels += [label] * len(found)
-    return np.concatenate(images), np.array(labels, dtype=np.int64)
+    return np.array(images, np.uint8).reshape(-1, SIZE, SIZE, 3), np.array(labels, dtype=np.int64)
 
 
 def _pictures(folder: Path, root: Path, seen: set[Path], left_out: Counter[str]) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ MAX_PIXELS = 64_000_000  # a camera's; a file of a few kB can declare gigabytes
 # What Pillow reads of itself: for others (PostScript) it starts another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 EXTENSIONS = {end: kind for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+READABLE = sorted({*EXTENSIONS.values()})  # AVIF not everywhere
 # As stored -> upright: https://www.media.mit.edu/pia/Research/deepview/exif.html, tag 0x0112.
 TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
 UPRIGHT = {stored: Image.Transpose[turn] for stored, turn in enumerate(TURNS, start=2)}
@@ -27,15 +28,14 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     path = Path(path).expanduser()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which is not read
-            with Image.open(path, formats=sorted(set(EXTENSIONS.values()))) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    found = f"{picture.width}×{picture.height} pixels"
-                    raise ValueError(f"{found}, expected at most {MAX_PIXELS / 1e6:.0f} million in all")
-                square = ImageOps.fit(_eight_bits(picture), (SIZE, SIZE))
-                with suppress(Exception):
-                    square = square.transpose(UPRIGHT[picture.getexif()[0x0112]])
+        # Without warnings of odd metadata, which is not read.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READABLE) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                found = f"{picture.width}×{picture.height} pixels"
+                raise ValueError(f"{found}, expected at most {MAX_PIXELS / 1e6:.0f} million in all")
+            square = ImageOps.fit(_eight_bits(picture), (SIZE, SIZE))
+            with suppress(Exception):
+                square = square.transpose(UPRIGHT[picture.getexif()[0x0112]])
     except Exception as error:  # Pillow has many ways to say that a file is damaged
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be read as a picture: {reason}") from error

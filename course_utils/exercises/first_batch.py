@@ -167,14 +167,12 @@ def check(
     if not model.training:
         moved = random is not None and not torch.equal(random, random_state(images.device))
         check_eval_mode(model, moved)
-    check_loss_fn(loss_fn, labels, logits.shape[1])
-    if isinstance(later := getattr(loader, "labels", None), Tensor) and gives_as_stored(loader):
-        check_labels(later, logits.shape[1])
+    n_classes, given = logits.shape[1], gives(logits, loss_fn)
+    check_loss_fn(loss_fn, loader.labels if gives_as_stored(loader) else labels, n_classes)
     if torch.is_inference_mode_enabled():
-        n_logits = logits.shape[1] if wants_logits(loss_fn) else 0
-        compare(model, loader, images, gives(logits, loss_fn), n_logits, int(labels.max()))
+        compare(model, loader, images, given, n_classes if wants_logits(loss_fn) else 0, int(labels.max()))
     else:
-        note(model, loader, images, gives(logits, loss_fn))
+        note(model, loader, images, given)
     doubt(images, labels, logits, loss_fn, loader, model.training)
 
 
@@ -231,8 +229,8 @@ def check_loss_fn(loss_fn, labels: Tensor, n_classes: int) -> None:
         raise TrainingError(f"the weights of the classes hold {found}: is there a class without pictures?")
     if wants_logits(loss_fn) and labels.dtype != torch.int64:
         raise TrainingError(f"expected labels of dtype int64, found {labels.dtype}: call labels.long()")
-    if type(inner(loss_fn)) in OF_NUMBERS or inner(loss_fn) in OF_NUMBERS:
-        found = getattr(inner(loss_fn), "__name__", type(inner(loss_fn)).__name__)
+    if type(bare_loss(loss_fn)) in OF_NUMBERS or bare_loss(loss_fn) in OF_NUMBERS:
+        found = getattr(bare_loss(loss_fn), "__name__", type(bare_loss(loss_fn)).__name__)
         raise TrainingError(f"{found} compares numbers, and labels are classes: take nn.CrossEntropyLoss()")
     ignored = keywords.get("ignore_index", getattr(loss_fn, "ignore_index", None))
     check_labels(labels if ignored is None else labels[labels != ignored], n_classes)
@@ -254,16 +252,16 @@ def hidden_norms(model: nn.Module) -> list[nn.Module]:
 
 def wants_logits(loss_fn) -> bool:
     """Whether `loss_fn` is cross entropy, or None as in `predict`."""
-    loss_fn = inner(loss_fn)
+    loss_fn = bare_loss(loss_fn)
     return loss_fn in (None, nn.functional.cross_entropy) or isinstance(loss_fn, nn.CrossEntropyLoss)
 
 
 def wants_logarithms(loss_fn) -> bool:
     """Whether `loss_fn` is the negative log-likelihood."""
-    return inner(loss_fn) is nn.functional.nll_loss or isinstance(inner(loss_fn), nn.NLLLoss)
+    return bare_loss(loss_fn) is nn.functional.nll_loss or isinstance(bare_loss(loss_fn), nn.NLLLoss)
 
 
-def inner(loss_fn):
+def bare_loss(loss_fn):
     """The loss itself, of which a functools.partial has filled in arguments."""
     return loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
 
@@ -344,13 +342,14 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if not loss.requires_grad:
         advice = "leave out .detach(), .item() and no_grad()"
         raise TrainingError(f"expected a loss with a gradient, found one without: {advice}")
-    plain = wants_logits(loss_fn)
-    if not (plain or wants_logarithms(loss_fn)):
-        doubt_own_loss(float(loss.detach()), logits.detach().float(), labels)
+    of_logits = wants_logits(loss_fn)
+    if not (of_logits or wants_logarithms(loss_fn)):
+        known = (labels >= 0) & (labels < logits.shape[1])  # the others are ignored, see `check_loss_fn`
+        doubt_own_loss(float(loss.detach()), logits.detach().float()[known], labels[known])
     nodes = graph_of(loss)
     if (last := before_softmax(nodes)) in ACTIVATIONS:
         warn(f"the model ends in a {ACTIVATIONS[last]}, but cross entropy wants logits: leave it out")
-    elif plain and are_probabilities(logits):
+    elif of_logits and are_probabilities(logits):
         warn("the model returns probabilities, but cross entropy wants logits: leave out its softmax")
     elif last == "Softmax":
         advice = "leave it out of the model, or of the loss"
@@ -362,7 +361,7 @@ def check_loss(loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module, l
     if any(p.requires_grad and id(p) not in reached for p in model.parameters()):
         advice = "does forward leave them out, or detach what they give?"
         warn(f"some trainable weights have no part in the first loss: if not by chance, {advice}")
-    owners = model, inner(loss_fn), getattr(loss_fn, "__self__", None)  # of a method
+    owners = model, bare_loss(loss_fn), getattr(loss_fn, "__self__", None)  # of a method
     own = {id(p) for one in owners if isinstance(one, nn.Module) for p in one.parameters()}
     if reached - own:
         advice = "keep layers in nn.ModuleList, not in a list, and weights of a loss in an nn.Module"
@@ -423,8 +422,8 @@ def is_shuffled(loader) -> bool:
     """Whether a `BatchLoader` or a `DataLoader` says that it shuffles."""
     says = getattr(loader, "shuffle", False) is True  # other libraries have a method of this name
     kinds = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
-    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    return says or isinstance(getattr(loader, "sampler", None), kinds) or isinstance(inner, kinds)
+    batched = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return says or isinstance(getattr(loader, "sampler", None), kinds) or isinstance(batched, kinds)
 
 
 def in_given_order(loader) -> bool:
@@ -502,7 +501,7 @@ def check_frozen_parts(network: nn.Module, spread: float, scaling: list[float] |
         ours = vars(part).get(SPREAD)
         if any(weight.requires_grad for weight in part.parameters()):
             vars(part)[SPREAD] = spread  # in an attribute, which copies of the part carry
-        elif ours == IMAGENET and scaling and max(scaling[3:]) < 1:
+        elif ours == IMAGENET and scaling and max(scaling[len(scaling) // 2 :]) < 1:
             continue  # they are normalised; dark pictures spread by less even so
         elif ours and not part.training and not AGREE["spread"](ours, spread):
             found = f"the pixels spread by {spread:.2g}, those that trained its frozen part by {ours:.2g}"
@@ -520,12 +519,9 @@ def note_spreads(network: nn.Module, known: dict[str, float | None]) -> None:
         vars(part)[SPREAD] = known.get(name)
 
 
-AGREE = {  # whether two loaders say the same, but for rounding to three digits and chance
+AGREE = {  # whether two loaders say the same, but for rounding and chance; all else has to be equal
     "scaling": lambda ours, theirs: len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1e-3),
     "spread": lambda ours, theirs: max(ours, theirs) <= ALIKE * min(ours, theirs),
-    "signed": eq,
-    "classes": eq,
-    "gives": eq,
 }
 
 
@@ -538,7 +534,7 @@ def compare(
     ours, said = TRAINED_ON.get(unwrap(model), ({}, set()))
     theirs = about_batch(loader, images, given)
     both = [name for name in ours if None not in (ours[name], theirs[name])]
-    differ = {name for name in both if not AGREE[name](ours[name], theirs[name])}
+    differ = {name for name in both if not AGREE.get(name, eq)(ours[name], theirs[name])}
     if "scaling" in both:  # says more
         differ -= {"spread", "signed"}
     if n_logits > (n := len(theirs["classes"] or ())) > max(1, highest) and "classes" not in differ:

@@ -1,6 +1,6 @@
 """Checks of a run's parts, before its first batch: device, optimizer, schedule, loaders, threads.
 
-`fit` calls them all, `lr_range_test` and `evaluate` some. What cannot work is a `TrainingError`, what is probably a
+`fit` calls most, `lr_range_test` and `evaluate` some. What cannot work is a `TrainingError`, what is probably a
 mistake a `TrainingWarning`. `pick_device` is here because it warns, too; `training` passes it on.
 """
 
@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from operator import length_hint
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def check_optimizer(model: nn.Module, optimizer, loaders: str = "two loaders", l
     if not trainable and any(True for _ in model.parameters()):
         advice = "call requires_grad_(True) on the layers that are to learn"
         raise TrainingError(f"no weight is trainable: {advice}")
-    parts = [part for part in (model, first_batch.inner(loss_fn)) if isinstance(part, nn.Module)]
+    parts = [part for part in (model, first_batch.bare_loss(loss_fn)) if isinstance(part, nn.Module)]
     left_out, strangers = trainable - held, held - {id(p) for part in parts for p in part.parameters()}
     share = f"{len(trainable & held)} of the model's {len(trainable)} trainable tensors"
     if trainable.isdisjoint(held) or (left_out and strangers):
@@ -164,9 +165,11 @@ def same_pictures(data, other) -> bool:
     if data is other or type(data) is not type(other):
         return data is other is not None
     ours, theirs = (getattr(one, "samples", getattr(one, "data", None)) for one in (data, other))
-    if isinstance(ours, list):
-        return ours == theirs
-    return isinstance(ours, np.ndarray) and np.array_equal(ours, theirs)
+    with suppress(RuntimeError, ValueError):  # of tensors or arrays in a list, which are not compared
+        if isinstance(ours, list):
+            return ours == theirs
+        return isinstance(ours, np.ndarray) and np.array_equal(ours, theirs)
+    return False
 
 
 def loaded(loader) -> tuple[object, set[int]]:
@@ -232,12 +235,12 @@ def check_schedule(run, steps_per_batch: Callable) -> None:
         )
     if at_zero and not per_batch and not len(run.history):
         warn(f"{name} begins with a rate of 0, and the first epoch trains nothing: count from epoch + 1")
-    if rates := left_by_another(scheduler):
+    if left := left_by_another(scheduler):
         falls = isinstance(scheduler, (lr_scheduler.CosineAnnealingLR, lr_scheduler.PolynomialLR))
-        if falls and rates[0] <= getattr(scheduler, "eta_min", 0):
-            left = "stays at the rate that another schedule left"
-            raise TrainingError(f"{name} {left}: make the optimizer anew, too")
-        found = f"at the rate {rates[0]:g}, not at {rates[1]:g}, with which the optimizer began"
+        if falls and left[0] <= getattr(scheduler, "eta_min", 0):
+            found = "stays at the rate that another schedule left"
+            raise TrainingError(f"{name} {found}: make the optimizer anew, too")
+        found = f"at the rate {left[0]:g}, not at {left[1]:g}, with which the optimizer began"
         warn(f"{name} starts {found}: if that is not meant, make the optimizer anew")
     doubt_shares(run, needed)
     if not per_batch:

@@ -28,8 +28,7 @@ def self_check(check: Callable[..., str]) -> Callable[..., None]:
 
     @functools.wraps(check)
     def checked(*args, **task) -> None:
-        unanswered = any(arg is ... for arg in args)
-        refuse(unanswered, "there is no answer yet: write one in place of the three dots")
+        refuse(any(arg is ... for arg in args), "no answer yet: write one in place of the three dots")
         print("correct:", check(*args, **task))
 
     return checked

@@ -65,8 +65,7 @@ def picked_rate(answer: float, rates: np.ndarray, losses: np.ndarray) -> str:
     axis = f"expected a rate from the curve's axis, {rates[0]:g} to {rates[-1]:g}"
     refuse(not rates[0] <= answer <= rates[-1], f"{axis}, found {answer:g}")
     refuse(answer > 1.5 * lowest, "up there the loss is rising already")
-    close = answer > lowest / 2.5
-    refuse(close, "too near the lowest point, where the loss is about to rise: keep a distance")
+    refuse(answer > lowest / 2.5, "too near the lowest point, where the loss soon rises: keep a distance")
     crawls = "the loss has hardly begun to fall, by less than a quarter: training would crawl"
     refuse(answer < begun, f"up to this rate {crawls}")
     return "a rate at which the loss falls fast, well away from where it rises"
@@ -143,7 +142,7 @@ def residual_block(block: Callable[[int, int, int], nn.Module]) -> str:
         wide = any(getattr(one, "kernel_size", None) == (3, 3) for one in network.shortcut.modules())
         most = 11 * c_out  # 8 weights, a bias and a norm's two for each channel that comes out
         refuse(wide or extra > most, "the shortcut is more than a 1×1 convolution: that is a second branch")
-        first, _ = check_branch(network.branch)
+        first = check_branch(network.branch)
         biased = any(isinstance(one, nn.Conv2d) and one.bias is not None for one in network.modules())
         refuse(biased, "a convolution has a bias: the task asks for all of them without")
         refuse(first.stride != (stride, stride), "the first of the two convolutions is to take the stride")
@@ -166,8 +165,8 @@ def check_sum(network: nn.Module, x: Tensor, right: tuple[int, int], what: str) 
     compare(found, branch + shortcut, otherwise, mistakes, "forward should add the two")
 
 
-def check_branch(branch: nn.Module) -> list[nn.Conv2d]:
-    """Its two 3×3 convolutions, if it has two normalisations as well, and something between that is not linear."""
+def check_branch(branch: nn.Module) -> nn.Conv2d:
+    """Its first 3×3 convolution, if it has two of them, two normalisations, and something between that bends."""
     layers = [*branch.modules()]
     convolutions = [one for one in layers if isinstance(one, nn.Conv2d) and one.kernel_size == (3, 3)]
     found = len(convolutions), sum(isinstance(one, nn.BatchNorm2d) for one in layers)
@@ -186,9 +185,8 @@ def check_branch(branch: nn.Module) -> list[nn.Conv2d]:
     straight = (one + other - 2 * middle).abs().max() < 1e-5
     refuse(straight, "nothing bends the values between the two convolutions: what belongs there?")
     first, second = [place for place, (layer, _) in enumerate(calls) if layer in convolutions][:2]
-    apart = "one batch normalisation belongs between the two convolutions, and one after them"
-    refuse(second != first + 2, apart)
-    return convolutions
+    refuse(second != first + 2, "one batch normalisation belongs between the convolutions, one after them")
+    return calls[first][0]
 
 
 @self_check
