@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_up import HERE
 
 from course_utils import data, training
 from course_utils.authoring import gallery
@@ -122,7 +123,8 @@ def record(few, empty, monkeypatch):
         weights = runs.save_half(network, records.weights_of("tiny", 0))
         history = training.History(*([1.0] for _ in range(6)))
         made = sweeps.describe(replace(recipe, curve_on_test=True), 0, Outcome(network, history, accuracy))
-        records.write(made | {"recipe": recipe.plain(), "weights": weights}, records.path_of("tiny", 0))
+        made |= {"recipe": recipe.plain(), "weights": weights, "machine": HERE}
+        records.write(made, records.path_of("tiny", 0))
 
     return record
 

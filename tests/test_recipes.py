@@ -104,8 +104,6 @@ def test_a_setting_without_effect_is_refused():
         ValueError, match=r"mine: the cycle goes up to 0\.1, so lr=0\.2 changes nothing: set lr_max"
     ):
         runs.build_schedule(faster, SGD([torch.zeros(1)], lr=0.2), 351)
-    with pytest.raises(ValueError, match="mine: a hole needs both its side `hole` and its `hole_chance`"):
-        grey(replace(RECIPES["smallnet-source"], name="mine", hole=8))
     for setting, other in runs.NEEDS.items():
         with pytest.raises(ValueError, match=f"mine: `{setting}` does nothing without `{other}`"):
             grey(replace(RECIPES["smallnet-source"], name="mine", **{setting: (1, 1, 1)}))

@@ -112,7 +112,7 @@ def test_a_record_names_the_commit_that_the_run_began_with(tiny, tmp_path):
     git(tmp_path / "checkout", "init")
     first, finished = commit("one"), records.of_recipe("tiny")[1] | {"seed": 2}
     assert len(first) == 12
-    tiny.setattr(sweeps, "finish", lambda *_: (commit("two"), finished)[1])
+    tiny.setattr(sweeps, "finish", lambda *_: (commit("two"), (finished, None))[1])
     assert sweeps.run(TINY, 2)["machine"]["commit"] == first != machine.commit()
     code.write_text("three")
     assert machine.commit().endswith("+")
@@ -134,7 +134,8 @@ def test_a_record_that_comes_during_a_run_stays(empty, made, tmp_path, capsys):
     assert "recorded before: " in capsys.readouterr().out
     shutil.rmtree(records.RECORDED)
     sweeps.run(replace(TINY, epochs=1), 0)
-    [mine] = files().keys() - before.keys()
+    weights, mine = sorted(files().keys() - before.keys(), key=lambda path: path.suffix, reverse=True)
+    assert records.read(mine)["weights"] == records.sha256(weights)
     assert records.read(mine)["recipe"]["epochs"] == 1, "of another recipe, so it is recorded beside"
 
 
@@ -285,6 +286,15 @@ def test_a_range_test_is_recorded_as_a_curve(empty):
     assert "| range | 1 | – |" in records.table()
     recipe.schedule_args.pop("steps")  # 100, as `lr_range_test` has it
     assert sweeps.run(recipe, 1)["flops"] == 5 * record["flops"]
+    recipe.schedule_args["steps"] = 12
+    with pytest.raises(
+        ValueError, match="at least 17 steps to look for a fall in, found 12: start lower, or"
+    ):
+        sweeps.run(recipe, 2)
+    empty.setattr(processes, "world", lambda: 2)
+    with pytest.raises(ValueError, match="range: a range test is for one process"):
+        runs.range_test(recipe, 2)
+    assert {path.name for path in files()} == {"seed0.json", "seed1.json"}
 
 
 # ---- what was saved, verified ----

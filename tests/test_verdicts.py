@@ -122,7 +122,7 @@ def test_times_are_compared_on_one_machine_and_without_pauses():
 
 
 def test_an_epoch_that_is_never_reached_is_beyond_all():
-    first = verdicts.FirstEpoch("resnet-assignment", percent=90)
+    first = verdicts.FirstEpoch("resnet-assignment")
     write("resnet-assignment", 91.0, 91.0, curve=[0.5, 0.89, 0.9, 0.91])
     assert first.values() == [3, 3]
     assert Part("", first, 1, 3).word == UNDECIDED, "two that agree show no spread"

@@ -133,10 +133,11 @@ def worth(baseline: str, without: Mapping[str, str], title: str = "") -> Figure 
     from scipy.stats import t as student  # slow to import
 
     names = [baseline, *without.values()]
-    seeds = sorted(set.intersection(*(set(verdicts.by_seed(name)) for name in names)))
+    found = {name: verdicts.by_seed(name) for name in names}
+    seeds = sorted(set.intersection(*map(set, found.values())))
     if len(seeds) < 2:
-        return missing(*([name for name in names if len(verdicts.by_seed(name)) < 2] or names))
-    percents = np.array([[verdicts.by_seed(name)[seed] for seed in seeds] for name in names])
+        return missing(*([name for name in names if len(found[name]) < 2] or names))
+    percents = np.array([[found[name][seed] for seed in seeds] for name in names])
     points = percents[0] - percents[1:]
     rest = percents - percents.mean(1, keepdims=True) - percents.mean(0) + percents.mean()
     free = len(without) * (len(seeds) - 1)

@@ -25,6 +25,14 @@ FIELDS |= {"validation_accuracy": float | None, "test_accuracy": float | None}
 # … and may have these: operations of its training, see `runs.training_flops`, the machines that it was cut off on, and
 # the test accuracy with six views of each image.
 OPTIONAL = {"flops": int, "resumed_from": list, "six_views": float}
+CURVES = {
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+}
 
 
 def path_of(name: str, seed: int, recipe: Recipe | None = None) -> Path:
@@ -108,11 +116,10 @@ def check(record: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {name} should be {kind}, found {value!r}")
     if not isinstance(record["recipe"].get("name"), str):
         raise ValueError(f"{path}: its recipe has no name")
-    kinds = {"device": str, "name": str, "threads": int}
-    if missing := set(kinds) - set(record["machine"]):
-        raise ValueError(f"{path}: its machine lacks {sorted(missing)}")
+    kinds = {"device": str, "name": str, "threads": int, "processes": int}
     for one in [record["machine"], *record.get("resumed_from", [])]:
-        if not isinstance(one, dict) or not all(isinstance(one.get(name), kinds[name]) for name in kinds):
+        has = {"processes": 1} | one if isinstance(one, dict) else {}
+        if not all(isinstance(has.get(name), kind) for name, kind in kinds.items()):
             raise ValueError(f"{path}: a machine should have a device, a name and threads, found {one!r}")
     for name, curve in record["history"].items():
         numbers = curve if isinstance(curve, list) else ["no list"]
@@ -134,6 +141,8 @@ def check(record: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: a trained run has a test accuracy, and a range test has none")
     if trained and not (lengths.get("seconds") and None not in record["history"]["seconds"]):
         raise ValueError(f"{path}: a trained run should say how many seconds each epoch took")
+    if trained and (missing := CURVES - lengths.keys()):
+        raise ValueError(f"{path}: a trained run has more curves: {', '.join(sorted(missing))}")
 
 
 def doubts(record: dict[str, Any]) -> list[str]:
@@ -165,11 +174,8 @@ def changes(record: dict[str, Any], recipe: Recipe) -> list[str]:
     made_by = Recipe(name="", about="").plain() | record["recipe"] | {"about": recipe.about}
     made_by["backbone's weights"] = record.get("data", {}).get("backbone")
     now = recipe.plain() | {"backbone's weights": backbone_weights(recipe)}
-    return [
-        f"{entry}: was {made_by.get(entry, 'not there')!r}, is {now.get(entry, 'gone')!r}"
-        for entry in made_by | now
-        if entry not in made_by or entry not in now or made_by[entry] != now[entry]
-    ]
+    both = [(entry, was, now.get(entry, "gone")) for entry, was in made_by.items()]
+    return [f"{entry}: was {was!r}, is {found!r}" for entry, was, found in both if was != found]
 
 
 def backbone_weights(recipe: Recipe) -> str | None:

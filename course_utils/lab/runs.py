@@ -27,7 +27,8 @@ from course_utils.lessons import Recipe
 from course_utils.transforms import Augment
 
 # Settings that do nothing without another.
-NEEDS = {"hole_fill": "hole", "reflect": "crop", "alternate": "flip", "wrong_mean": "normalise"}
+NEEDS = {"hole": "hole_chance", "hole_chance": "hole", "hole_fill": "hole", "reflect": "crop"}
+NEEDS |= {"alternate": "flip", "wrong_mean": "normalise"}
 
 
 def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
@@ -91,8 +92,6 @@ def build_loader(
     recipe: Recipe, image_set: ImageSet, stats, train: bool, seed: int, device="cpu"
 ) -> BatchLoader:
     """The recipe's loader for training (shuffled, augmented) or evaluation, given `data.channel_stats`."""
-    if bool(recipe.hole) != bool(recipe.hole_chance):
-        raise ValueError(f"{recipe.name}: a hole needs both its side `hole` and its `hole_chance`")
     for setting, other in NEEDS.items():
         if getattr(recipe, setting) and not getattr(recipe, other):
             raise ValueError(f"{recipe.name}: `{setting}` does nothing without `{other}`")
@@ -173,7 +172,7 @@ def build_schedule(
 class Loaders:
     """A recipe's data, ready to train on; `validation` is None where nothing is held out."""
 
-    train: BatchLoader
+    train: "RunLoader"
     validation: BatchLoader | None
     test: BatchLoader
     n_classes: int
@@ -220,14 +219,12 @@ def train(
         hooks.append(sprint.FreezeFirstLayer())
     training.seed_everything(processes.own_seed(seed))  # same initial weights, different dropout
     optimizer = build_optimizer(recipe, model)
-    loss_fn = CutMix(label_smoothing=recipe.label_smoothing)
-    loaders.train.cutmix = loss_fn  # the loader pastes, and tells the loss what
     with exact(recipe.precision == "float32"):
         history = training.fit(
             DistributedDataParallel(model) if processes.world() > 1 else model,
             loaders.train,
             loaders.test if recipe.curve_on_test else loaders.validation,
-            loss_fn,
+            loaders.train.cutmix,  # the loader pastes, and tells its loss what
             optimizer,
             build_schedule(recipe, optimizer, len(loaders.train)),
             epochs=recipe.epochs,
@@ -272,14 +269,18 @@ def exact(wanted: bool = True) -> Iterator[None]:
 
 
 def range_test(recipe: Recipe, seed: int, root: Path | None = None) -> schedules.RangeTest:
-    """The learning-rate range test of a recipe whose schedule is "range_test"."""
+    """The learning-rate range test of a recipe whose schedule is "range_test".
+
+    Raises ValueError in several processes, each of which would see its part of a batch alone.
+    """
+    if processes.world() > 1:
+        raise ValueError(f"{recipe.name}: a range test is for one process, start it without torchrun")
     loaders = prepare(recipe, seed, root)
     model = new_network(recipe, seed, loaders)
-    loss_fn = loaders.train.cutmix = CutMix(label_smoothing=recipe.label_smoothing)
     settings = {**recipe.schedule_args, "precision": recipe.precision}
-    optimizer = build_optimizer(recipe, model)
+    optimizer, loader = build_optimizer(recipe, model), loaders.train
     with exact(recipe.precision == "float32"):
-        return schedules.lr_range_test(model, loaders.train, loss_fn, optimizer, **settings)
+        return schedules.lr_range_test(model, loader, loader.cutmix, optimizer, **settings)
 
 
 def training_flops(recipe: Recipe) -> int:
@@ -326,7 +327,7 @@ class RunLoader(BatchLoader):
         super().__init__(*args, **options)
         if hole_fill is not None:  # the border has its colour by now
             self.fill = torch.tensor(transforms.mean_colour(hole_fill), dtype=torch.uint8, device=self.device)
-        self.recipe, self.cutmix = recipe, CutMix()
+        self.recipe, self.cutmix = recipe, CutMix(label_smoothing=recipe.label_smoothing)
         if processes.world() > 1 and min(self.sizes()) < 2 * processes.world():
             found = f"a batch of {min(self.sizes())} for {processes.world()} processes"
             raise ValueError(f"expected two images or more of each batch for each process, found {found}")
@@ -353,8 +354,8 @@ class RunCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, recipe: Recipe, seed: int, here: dict[str, Any]):
-        made_by = recipe.plain() | {"seed": seed, "backbone": records.backbone_weights(recipe)}
-        super().__init__(path, {k: v for k, v in made_by.items() if k != "about"})
+        made_by = {"about": "", "seed": seed, "backbone": records.backbone_weights(recipe)}
+        super().__init__(path, recipe.plain() | made_by)  # its description may be reworded
         self.seed, self.machines = seed, [here]
 
     def start(self, run: training.Run) -> None:
@@ -366,9 +367,8 @@ class RunCheckpoint(Checkpoint):
             training.seed_everything(processes.own_seed(self.seed) + len(run.history))
 
     def restore(self, run: training.Run, state: dict[str, Any], name: str) -> None:
-        defaults = {k: v for k, v in Recipe("", "").plain().items() if k != "about"}
         if made := state.get("about", {}).get("recipe"):  # with the defaults of settings that are younger
-            state["about"]["recipe"] = defaults | made
+            state["about"]["recipe"] = Recipe("", "").plain() | made
         super().restore(run, state, name)
         self.machines = [one for one in state["machines"] if one not in self.machines] + self.machines
 

@@ -104,11 +104,10 @@ def falling(optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> La
 class FreezeFirstLayer:
     """A hook for `fit`: after `BIAS_EPOCHS` epochs nothing is computed for the bias of the first layer any more."""
 
-    def start(self, run: Run) -> None:
-        self.after_epoch(run)
-
     def after_epoch(self, run: Run) -> None:
         run.model.patches.bias.requires_grad_(len(run.history) < BIAS_EPOCHS)
+
+    start = after_epoch
 
 
 def shrink(images: Tensor, size: int) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from torch import nn
 
 from course_utils import data, training
 from course_utils.datasets import cifar
@@ -78,19 +79,18 @@ def run(recipe: Recipe, seed: int, root: Path | None = None) -> dict[str, Any]:
         before = processes.of_first(recorded(recipe, seed))
         path = records.path_of(recipe.name, seed, recipe)
         checkpoint = runs.RunCheckpoint(path.with_suffix(".checkpoint"), recipe, seed, here)
+        again = RUNS / f"{recipe.name}-seed{seed}.json"
         if before:
-            path = RUNS / f"{recipe.name}-seed{seed}.json"
-            files.try_to_write(path, "the result")
-        keep = recipe.name in recipes.KEPT and seed == 0 and not before
-        weights = path.with_suffix(".pt") if keep else None
-        record = finish(recipe, seed, root, None if before else checkpoint, weights) | {"machine": here}
+            files.try_to_write(again, "the result")
+        record, model = finish(recipe, seed, root, None if before else checkpoint)
+        record["machine"] = here
         if checkpoint.machines[:-1]:
             record["resumed_from"] = checkpoint.machines[:-1]
         if processes.rank() == 0:
-            if path.exists() and not before:  # it came while this ran, as by a git pull
-                before = recorded(recipe, seed)
-                beside = records.path_of(recipe.name, seed, recipe)
-                path = RUNS / f"{recipe.name}-seed{seed}.json" if before else beside
+            before = before or recorded(recipe, seed)  # it may have come while this ran, as by a git pull
+            path = again if before else records.path_of(recipe.name, seed, recipe)
+            if recipe.name in recipes.KEPT and seed == 0 and not before:
+                record["weights"] = runs.save_half(model, path.with_suffix(".pt"))
             records.write(record, path)
             for leftover in checkpoint.path.parent.glob(checkpoint.path.name + "*"):
                 leftover.unlink()
@@ -122,15 +122,16 @@ def only_one(recipe: Recipe, seed: int) -> Iterator[None]:
         raise RuntimeError(f"{recipe.name} seed {seed} is being run by another process") from None
 
 
-def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Path | None) -> dict[str, Any]:
-    """Train the run, or what is left of it, and return its record; its weights go into `weights` if that is given."""
+def finish(
+    recipe: Recipe, seed: int, root: Path | None, checkpoint
+) -> tuple[dict[str, Any], nn.Module | None]:
+    """Train the run, or what is left of it, and return its record and its network, which a range test has not."""
     if recipe.schedule != "range_test":
         outcome = runs.train(recipe, seed, root, checkpoint)
-        keep = weights and processes.rank() == 0 and not weights.with_suffix(".json").exists()
-        saved = runs.save_half(outcome.model, weights) if keep else None
-        return describe(recipe, seed, outcome, root) | {"weights": saved}
+        return describe(recipe, seed, outcome, root), outcome.model
     found = runs.range_test(recipe, seed, root)
-    return about(recipe, seed, root) | {
+    _ = found.steepest  # raises ValueError for a test that ended too early: pages could not show it
+    record = about(recipe, seed, root) | {
         "parameters": count_parameters(runs.build_network(recipe, data.N_CLASSES[recipe.data])),
         # It may have ended early.
         "flops": runs.training_flops(recipe) * len(found.rates) // recipe.schedule_args.get("steps", 100),
@@ -139,6 +140,7 @@ def finish(recipe: Recipe, seed: int, root: Path | None, checkpoint, weights: Pa
         "validation_accuracy": None,
         "test_accuracy": None,  # nothing was trained that could be tested
     }
+    return record, None
 
 
 def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None = None) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def describe(recipe: Recipe, seed: int, outcome: runs.Outcome, root: Path | None
 
 
 def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
-    """What a record says of a run whatever came of it."""
+    """What a record says of a run whatever came of it, but for the machine."""
     precision = training.pick_precision(training.pick_device(), recipe.precision)
     return {
         "schema": records.SCHEMA,
@@ -163,7 +165,6 @@ def about(recipe: Recipe, seed: int, root: Path | None) -> dict[str, Any]:
         "seed": seed,
         "data": fingerprints(recipe, root),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine.describe(processes=processes.world()),
         "precision": str(precision).removeprefix("torch."),
         "flops": runs.training_flops(recipe),
         "weights": None,
@@ -202,7 +203,7 @@ def verify(pattern: str, root: Path | None = None) -> None:
         for record in made:
             try:
                 problem = difference(recipe, record, root)
-            except (cifar.FetchError, ValueError) as error:  # data that cannot be had, or are damaged
+            except (cifar.FetchError, FileNotFoundError, ValueError) as error:  # its data or its weights
                 problem = str(error)
             if problem:
                 failures.append(f"{recipe.name} seed {record['seed']}: {problem}")
@@ -235,10 +236,7 @@ def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str
         expected = not changed and (path.exists() or (recipe.name in recipes.KEPT and seed == 0))
         advice = "it cannot be believed; to save weights, delete the record and run it again"
         return f"the record has no hash of its weights, {path}: {advice}" if expected else ""
-    try:
-        model = runs.trained_network(recipe, seed).to(training.pick_device())
-    except (FileNotFoundError, ValueError) as error:  # weights that are gone, are others, or no longer fit
-        return str(error)
+    model = runs.trained_network(recipe, seed).to(training.pick_device())
     facts = {"parameters": count_parameters(model), "data": fingerprints(recipe, root)}
     if wrong := [name for name, found in facts.items() if record[name] != found]:
         return f"its {wrong[0]} should be {facts[wrong[0]]}, the record says {record[wrong[0]]}"

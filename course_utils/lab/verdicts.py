@@ -162,16 +162,13 @@ class WeightsRatio(Quantity):
         return next((Estimate(ratio, ratio, ratio, 1) for ratio in self.values()), None)
 
 
-@dataclass(frozen=True)
 class FirstEpoch(Quantity):
-    """The first epoch, counted from 1, whose accuracy reaches `percent`; infinite if a run has none."""
-
-    percent: float = 90
+    """The first epoch, counted from 1, whose accuracy reaches 90 %; infinite if a run has none."""
 
     def values(self) -> list[float]:
         curves = [run["history"]["validation_accuracy"] for run in runs_of(self.recipe)]
         measured = [curve for curve in curves if None not in curve]
-        reached = ([k for k, x in enumerate(curve, 1) if 100 * x >= self.percent] for curve in measured)
+        reached = ([k for k, x in enumerate(curve, 1) if 100 * x >= 90] for curve in measured)
         return [float(min(epochs, default=math.inf)) for epochs in reached]
 
 
