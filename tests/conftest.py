@@ -40,19 +40,25 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shapes():
-    """The training images of the drawn shapes, an `ImageSet`."""
+def drawn() -> tuple:
+    """The drawn shapes to train on and to test with, an `ImageSet` each."""
     from course_utils import data
 
-    return data.load("shapes10")[0]
+    return data.load("shapes10")
 
 
 @pytest.fixture(scope="session")
-def few() -> tuple:
-    """A few training and test images of the drawn shapes, an `ImageSet` each."""
+def shapes(drawn):
+    """Those to train on."""
+    return drawn[0]
+
+
+@pytest.fixture(scope="session")
+def few(drawn) -> tuple:
+    """A few to train on and a few to test with."""
     from course_utils import data
 
-    return tuple(data.take(part, n) for part, n in zip(data.load("shapes10"), (500, 200), strict=True))
+    return tuple(data.take(part, n) for part, n in zip(drawn, (500, 200), strict=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

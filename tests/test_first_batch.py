@@ -199,8 +199,9 @@ def test_labels_of_later_batches():
     ],
 )
 def test_a_loss_that_cannot_be_trained_on(loss_fn, message):
-    with pytest.raises(TrainingError, match=message):
-        fit(shuffled(), loss_fn=loss_fn)
+    for entrance in ("fit", "lr_range_test"):
+        with pytest.raises(TrainingError, match=message):
+            ENTRANCES[entrance](tiny_net(), shuffled(), loss_fn)
 
 
 def test_labels_that_a_loss_of_ones_own_cannot_take():
@@ -213,9 +214,8 @@ def test_errors_that_are_not_the_batchs(monkeypatch):
         def forward(self, x):
             return super().forward(x) if x > 0 else x
 
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match="ambiguous"):
         training.predict(Undecided(*tiny_net()), shuffled())
-    assert "ambiguous" in str(caught.value) and "a loss is made" not in str(caught.value)
     with pytest.raises(ValueError, match="^unknown precision 'half'"):
         training.evaluate(tiny_net(), shuffled(), precision="half")
 
@@ -490,9 +490,8 @@ def test_memory_that_is_short_is_no_mistake_in_the_batch():
         def forward(self, x):
             return torch.empty(2**50)
 
-    with pytest.raises(RuntimeError, match="allocate") as caught:
+    with pytest.raises(RuntimeError, match="allocate"):  # a TrainingError would be a ValueError
         fit(shuffled(), nn.Sequential(tiny_net(), Greedy()))
-    assert not isinstance(caught.value, TrainingError)
 
 
 def test_an_empty_loader_and_a_model_over_budget():
@@ -1150,7 +1149,7 @@ def test_a_schedules_function_that_prints_is_not_asked_in_advance(capsys):
         return 0.95**epoch
 
     fit(shuffled(), make=lambda optimizer: lr_scheduler.LambdaLR(optimizer, share), epochs=2)
-    assert capsys.readouterr().out.count("epoch ") <= 3 + 1, "as torch asks, and the table's head"
+    assert capsys.readouterr().out.count("epoch ") <= 3, "as torch asks"
 
 
 def test_a_layer_called_double_has_nothing_to_do_with_numpy():
@@ -1192,10 +1191,7 @@ def test_a_run_that_a_hook_ends_may_have_infinitely_many_epochs():
 
 
 def test_lazy_layers_draw_their_weights_when_they_are_first_asked():
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's own, on making one
-        lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-    with warnings.catch_warnings(action="error"):
-        training.evaluate(lazy, BatchLoader(tiny_set(), 16))
+    training.evaluate(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), BatchLoader(tiny_set(), 16))
 
 
 def test_a_log_in_the_place_of_the_terminal(monkeypatch):
@@ -1547,8 +1543,8 @@ def test_a_loss_of_ones_own_that_is_right(n_images):
     assert fit(small, model, lambda x, y: cross_entropy(x, y.long())) == [], "a loss of zero has no sign"
 
 
-def test_a_reshape_in_the_place_of_a_permute():
-    images = data.load("shapes10")[0].subset(np.arange(64))
+def test_a_reshape_in_the_place_of_a_permute(shapes):
+    images = shapes.subset(np.arange(64))
     pixels, labels = torch.from_numpy(images.images).float() / 255, torch.from_numpy(images.labels)
     model = SmallNet(10, widths=(4, 8), hidden=8)
     assert fit([(pixels.permute(0, 3, 1, 2), labels)], model) == []

@@ -87,7 +87,7 @@ def both(tmp_path_factory):
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)], done.stdout, out
 
 
-def test_the_network_that_is_tested_is_the_one_that_is_saved(both, monkeypatch):
+def test_the_network_that_is_tested_is_the_one_that_is_saved(both, drawn, monkeypatch):
     """To the last image, BatchNorm's running statistics included; and its validation is the last of the curve."""
     (first, second), _, _ = both
     for name, value in first["weights"].items():
@@ -95,7 +95,7 @@ def test_the_network_that_is_tested_is_the_one_that_is_saved(both, monkeypatch):
     recipe = recipes.RECIPES["smallnet-best"]
     settings = {key: value for key, value in first["record"]["recipe"].items() if hasattr(recipe, key)}
     tiny = type(recipe)(**settings)
-    few = tuple(data.take(part, n) for part, n in zip(data.load("shapes10"), (700, 300), strict=True))
+    few = tuple(data.take(part, n) for part, n in zip(drawn, (700, 300), strict=True))
     monkeypatch.setattr(data, "load", lambda name, root=None: few)
     loaders, model = runs.prepare(tiny, 0), runs.build_network(tiny, 10)
     model.load_state_dict(first["weights"])
@@ -119,10 +119,10 @@ def test_a_run_of_two_is_resumed(both):
 
 
 @pytest.mark.parametrize("name", ["ours", "own"])
-def test_two_processes_make_the_step_of_one(both, name, monkeypatch):
+def test_two_processes_make_the_step_of_one(both, name, drawn, monkeypatch):
     (first, second), _, _ = both
     assert all(value.equal(second[f"{name} stepped"][key]) for key, value in first[f"{name} stepped"].items())
-    few = data.take(data.take(data.load("shapes10")[0], 700), 60)
+    few = data.take(data.take(drawn[0], 700), 60)
     images, labels = next(iter(runs.RunLoader(recipes.get("smallnet-best"), few, 60, shuffle=True)))
     if name == "ours":
         plain = {"batch_norm": False, "conv_dropout": 0, "dense_dropout": 0}

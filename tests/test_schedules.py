@@ -161,13 +161,6 @@ def test_range_test_explains_an_error_in_the_backward_pass_as_fit_does():
         lr_range_test(model, [batch], nn.CrossEntropyLoss(), optimizer, 1e-3, 1, 20, "float32")
 
 
-def test_range_test_takes_no_class_for_a_loss():
-    model, loader = problem()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    with pytest.raises(TrainingError, match="a loss is made before it is called"):
-        lr_range_test(model, loader, nn.CrossEntropyLoss, optimizer, 1e-3, 1, 60, "float32")
-
-
 def test_range_test_covers_the_range_and_suggests_before_the_minimum():
     result, said = run(1e-3, 1, make=torch.optim.SGD)
     assert len(result.rates) == len(result.losses) == 60

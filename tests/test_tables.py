@@ -29,14 +29,17 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+@pytest.mark.parametrize("show", [show for show in SHOWN.values() if show != tables.tally])  # has such a row
 def test_what_was_not_run_says_so(show, empty):
     assert NOT_RUN in show()
 
 
 @pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
 def test_what_was_run_is_shown_and_every_tag_is_closed(show):
-    ElementTree.fromstring(f"<div>{show()}</div>")
+    shown = show()
+    ElementTree.fromstring(f"<div>{shown}</div>")
+    # Claim S18 has a part that nobody ran.
+    assert NOT_RUN not in shown or show in map(SHOWN.get, ("ledger", "tally", "claim"))
 
 
 MARKUP = "<img src=x onerror=alert(1)> \" '"

@@ -189,25 +189,12 @@ def test_fill_becomes_zero_after_normalisation():
     assert float(out.abs().max()) < 0.5 / 255 / STD.min() + 1e-6
 
 
-def test_old_albumentations_arguments_would_be_an_error():
-    """Version 2 only warns about version 1's arguments and ignores them; here the warning is an error."""
-    with pytest.raises(UserWarning, match="max_holes"):
-        A.CoarseDropout(max_holes=1, max_height=8, max_width=8, p=0.5)
-
-
 def test_a_store_in_another_order_gives_the_same_pixels():
     images, augment = torch.from_numpy(pictures(8)), Augment(padding=2)
     planes = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     draws = augment.draw(8, 28, np.random.default_rng(0))
     expected, found = (augment(store, torch.arange(8), draws, FILL) for store in (images, planes))
     assert torch.equal(found, expected)
-
-
-def test_steps_can_be_switched_off():
-    images, nothing = pictures(8), Augment(padding=0, flip=0, hole=0, hole_chance=0)
-    draws = nothing.draw(8, 32, np.random.default_rng(0))
-    pixels = nothing(torch.from_numpy(images), torch.arange(8), draws, FILL)
-    assert np.array_equal(pixels.numpy(), images)
 
 
 @pytest.mark.parametrize("chance", [True, 50, -0.1, float("nan")])
@@ -252,21 +239,6 @@ def test_pictures_of_another_size_are_not_cut_without_a_word():
     transform = per_image((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     with pytest.raises(ValueError, match=r"pictures of 32×32 to crop .*, found \(64, 64, 3\)"):
         transform(np.zeros((64, 64, 3), np.uint8))
-
-
-def test_every_image_gets_its_own_draw():
-    images = np.repeat(pictures(1), 64, 0)
-    augment = Augment(flip=0, hole=0, hole_chance=0)
-    out = batched(images, augment, augment.draw(64, 32, np.random.default_rng(0)))
-    assert len({tuple(image.flatten()[:50].tolist()) for image in out}) > 30
-
-
-def test_no_jitter_draws_no_numbers_for_it():
-    """Runs that were recorded before there was a jitter drew just these numbers, batch after batch."""
-    rng, replay = np.random.default_rng(0), np.random.default_rng(0)
-    Augment().draw(10, 32, rng)
-    replay.integers(0, 9, (2, 10)), replay.random(10), replay.integers(0, 25, (2, 10)), replay.random(10)
-    assert rng.random() == replay.random()
 
 
 def test_normalise_in_channels_last():

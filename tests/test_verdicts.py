@@ -1,7 +1,6 @@
 """The rule behind the verdicts on made-up records, and the table of claims that it is applied to."""
 
 import json
-import math
 from math import inf
 
 import pytest
@@ -9,7 +8,6 @@ from made_up import record, write
 
 from course_utils.lab import records, verdicts
 from course_utils.lab.claims import CLAIMS, Claim
-from course_utils.lab.recipes import RECIPES
 from course_utils.lab.verdicts import FAILS, HOLDS, NOT_RUN, UNDECIDED, Difference, Estimate, Part
 from course_utils.schedules import RangeTest
 
@@ -178,6 +176,5 @@ def test_a_claim_has_parts_and_each_a_range():
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_claims_name_recipes_and_ranges(claim):
-    assert all(set(part.quantity.recipes) <= set(RECIPES) for part in claim.parts)
-    assert all(part.low < part.high and not math.isnan(part.low) for part in claim.parts)
+    assert all(part.low < part.high for part in claim.parts)
     assert claim.verdict() == NOT_RUN

@@ -3,8 +3,6 @@
 What axe says of the page, and how it prints, is asked of every page in the other files.
 """
 
-import json
-
 import numpy as np
 import pytest
 
@@ -133,11 +131,6 @@ def test_there_is_no_more_than_a_colour_a_curve(knobs):
         "[...document.querySelectorAll('.knobs-runs > svg .knobs-line')].map(x => getComputedStyle(x).stroke)"
     )
     assert len(set(knobs.evaluate(colours))) == 6
-
-
-def test_the_data_are_those_of_the_records(knobs):
-    script = curves.script().removeprefix("window.RUNS = ").removesuffix(";\n")
-    assert knobs.evaluate("RUNS") == json.loads(script)
 
 
 def test_without_javascript_figures_stand_there(browser, site):
