@@ -90,7 +90,7 @@ AUTHORS = {
     "live": ("authoring.live:write", "write what See it think and Turn the knobs run on"),
     "sync": (sync, "bring the notebooks up to their sources", TAKE),
     "exercises": (exercises, "bring the exercises up to their solutions"),
-    "execute": (execute, "sync, then run every notebook in the quick profile"),
+    "execute": (execute, "sync, then run every notebook but the exercises, in the quick profile"),
     "execute-full": ("authoring.in_full:run", "run a lesson on CIFAR and store it for the book", LESSON),
 }
 

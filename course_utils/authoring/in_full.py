@@ -41,7 +41,7 @@ def from_lesson(name: str, about: str) -> NotebookNode:
 
 
 def run(name: str) -> None:
-    """Run the lesson `name` in the full profile, and store it for the book. It takes an hour or more."""
+    """Run the lesson `name` in the full profile, and store it for the book. `EXPECTATIONS` says how long it takes."""
     if name not in LESSONS:
         raise ValueError(f"expected {' or '.join(LESSONS)}, found {name!r}")
     notebook, today = from_lesson(name, ""), date.today()
