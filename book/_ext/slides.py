@@ -43,9 +43,8 @@ addEventListener("keydown", (event) => {{
   const step = {{ ArrowRight: 1, ArrowLeft: -1 }}[event.key];
   if (!step || event.target.closest("pre") || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const slides = [...document.querySelectorAll("section")];
-  const distance = (slide) => Math.abs(slide.offsetTop - scrollY);
-  const here = slides.reduce((one, other) => (distance(other) < distance(one) ? other : one));
-  slides[slides.indexOf(here) + step]?.scrollIntoView();
+  const here = slides.findLastIndex((slide) => slide.offsetTop <= scrollY + innerHeight / 2);
+  slides[here + step]?.scrollIntoView();
   event.preventDefault();
 }});
 </script>

@@ -2,8 +2,8 @@
    are marked in the HTML by data-part; the welcome page has only a strip of pictures, the bars and a note. */
 "use strict";
 {
-  const root = document.querySelector(".live"), parts = {};
-  root.querySelectorAll("[data-part]").forEach((part) => { parts[part.dataset.part] = part; });
+  const root = document.querySelector(".live");
+  const parts = Object.fromEntries([...root.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
 
   const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
   const pen2d = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
@@ -41,10 +41,10 @@
     showInside(false);
   };
 
-  const complain = (why) => { // a script that did not arrive is an event
+  const complain = (why) => { // some networks answer with a page of their own where a script was asked for
     console.error(why);
     forget();
-    tell(why instanceof Event ? "The network did not arrive. Choose a picture to try again."
+    tell("DecompressionStream" in window ? "The network did not arrive. Choose a picture to try again."
       : "The network does not run here. It needs a browser of 2023 or later.");
   };
 
@@ -99,7 +99,7 @@
     const expected = untouched() && LIVE.logits[chosen.network]?.[chosen.picture];
     const apart = expected && Math.max(...expected.map((value, i) => Math.abs(value - answer.logits[i])));
     parts.note.textContent = `${count.toLocaleString("en")} weights, ${Math.ceil(answer.milliseconds)} ms in your browser.`
-      + (expected ? ` The 100 scores are PyTorch's to within ${apart.toFixed(5)}.` : "");
+      + (expected ? ` The 100 scores are PyTorch's to within ${(Math.ceil(1e5 * apart) / 1e5).toFixed(5)}.` : "");
   };
 
   // Each network that has been loaded says its first answer beside its name.
@@ -133,11 +133,15 @@
   const mapOf = ({ values, side }, map) => values.subarray(map * side * side, (map + 1) * side * side);
   const corner = (strip, map) => [STEP * (map % strip.columns), STEP * Math.floor(map / strip.columns)];
 
-  const showStages = () => answer.stages.forEach((maps, k) => {
-    const { values, channels, side } = maps, strip = strips[k], context = strip.getContext("2d");
+  const lay = (strip, channels, side) => { // makes room for so many maps
     strip.columns = (side > 4 ? 16 : 32) / (strip.clientWidth < 450 ? 2 : 1);
     strip.width = STEP * strip.columns - STEP + CELL;
     strip.height = STEP * Math.ceil(channels / strip.columns) - STEP + CELL;
+  };
+
+  const showStages = () => answer.stages.forEach((maps, k) => {
+    const { values, channels, side } = maps, strip = strips[k], context = strip.getContext("2d");
+    lay(strip, channels, side);
     context.imageSmoothingEnabled = false;
     const all = paint(side, values, Math.max(...values), heat);
     for (let map = 0; map < channels; map++) {
@@ -192,7 +196,7 @@
     strip.addEventListener("focus", () => { if (answer && k !== chosen.stage) choose(k, strip.map ?? 0); });
     onArrow(strip, (right, down) => choose(k, (strip.map ?? 0) + right + strip.columns * down));
     strip.addEventListener("keydown", (event) => {
-      if (!answer || (event.key !== "Home" && event.key !== "End")) return;
+      if (!answer || event.ctrlKey || event.metaKey || (event.key !== "Home" && event.key !== "End")) return;
       event.preventDefault();
       choose(k, event.key === "Home" ? 0 : answer.stages[k].channels - 1);
     });
@@ -260,7 +264,7 @@
       Object.assign(sheet, { lineWidth: 3, lineCap: "round", strokeStyle: parts.colour.value });
       sheet.beginPath();
       sheet.moveTo(...pen);
-      sheet.lineTo(x, y);
+      sheet.lineTo(x + 0.01, y); // Safari draws no line of no length, which a tap would leave
       sheet.stroke();
       take(null);
     }
@@ -314,6 +318,8 @@
   root.hidden = false; // only now: a script that did not arrive has stopped this one above
   if (parts.stages) {
     listen();
+    strips.forEach((strip, k) => lay(strip, 32 << k, 16 >> k)); // SmallNet's, so that the text below stays in its place
+    chosen.network = parts.networks.querySelector(":checked").value; // which a reload may have marked
     parts.strip.firstChild.click();
   }
 }

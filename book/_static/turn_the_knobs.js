@@ -24,7 +24,7 @@
 
   // An empty chart; `x` and `y` are ranges. What it gives back draws into it: curves are lists of [x, y].
   const chart = (svg, { x, y, log = false, xLabel, yLabel }) => {
-    const width = svg.clientWidth, height = svg.clientHeight, left = 62, right = width - 8, top = 12, bottom = height - 40;
+    const width = svg.clientWidth, height = svg.clientHeight, left = 62, right = width - 12, top = 12, bottom = height - 40;
     const scale = (value) => (log ? Math.log10(value) : value);
     const atX = (value) => left + ((value - x[0]) / (x[1] - x[0])) * (right - left);
     const atY = (value) => bottom - ((scale(value) - scale(y[0])) / (scale(y[1]) - scale(y[0]))) * (bottom - top);
