@@ -1,4 +1,4 @@
-"""Recipes: plain values, networks that keep their budgets, and ablations that change what they say and nothing else."""
+"""Recipes: each can be built, networks keep their budgets, and settings reach loader, optimizer and schedule."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from course_utils.transforms import Augment
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_recipe_can_be_built(recipe):
     """Network, optimizer and schedule take the arguments that the table gives them, and JSON takes all of it."""
-    assert recipe.plain()["name"] == recipe.name
+    recipe.plain()  # a TypeError for what JSON does not take
     if recipe.name == "transfer-imagenet":
         pytest.skip("needs a download")
     model = runs.build_network(recipe, N_CLASSES[recipe.data])

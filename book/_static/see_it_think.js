@@ -133,7 +133,9 @@
   const mapOf = ({ values, side }, map) => values.subarray(map * side * side, (map + 1) * side * side);
   const corner = (strip, map) => [STEP * (map % strip.columns), STEP * Math.floor(map / strip.columns)];
 
-  const lay = (strip, channels, side) => { // makes room for so many maps
+  const lay = (k, channels, side) => { // makes room for so many maps, and names them
+    const strip = strips[k];
+    strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
     strip.columns = (side > 4 ? 16 : 32) / (strip.clientWidth < 450 ? 2 : 1);
     strip.width = STEP * strip.columns - STEP + CELL;
     strip.height = STEP * Math.ceil(channels / strip.columns) - STEP + CELL;
@@ -141,13 +143,12 @@
 
   const showStages = () => answer.stages.forEach((maps, k) => {
     const { values, channels, side } = maps, strip = strips[k], context = strip.getContext("2d");
-    lay(strip, channels, side);
+    lay(k, channels, side);
     context.imageSmoothingEnabled = false;
     const all = paint(side, values, Math.max(...values), heat);
     for (let map = 0; map < channels; map++) {
       context.drawImage(all, 0, map * side, side, side, ...corner(strip, map), CELL, CELL);
     }
-    strip.previousElementSibling.textContent = `Stage ${k + 1}: ${channels} maps of ${side} × ${side}`;
     strip.map = Math.min((k === chosen.stage ? chosen.map : strip.map) ?? 0, channels - 1); // of a larger network
     const most = Math.max(...mapOf(maps, strip.map));
     const strength = most ? `up to ${most.toFixed(1)}` : "nothing found";
@@ -318,7 +319,7 @@
   root.hidden = false; // only now: a script that did not arrive has stopped this one above
   if (parts.stages) {
     listen();
-    strips.forEach((strip, k) => lay(strip, 32 << k, 16 >> k)); // SmallNet's, so that the text below stays in its place
+    strips.forEach((_, k) => lay(k, 32 << k, 16 >> k)); // SmallNet's, so that the text below stays in its place
     chosen.network = parts.networks.querySelector(":checked").value; // which a reload may have marked
     parts.strip.firstChild.click();
   }

@@ -30,8 +30,8 @@ TIMES = [EXPECTATIONS[name][0] for name in ("smallnet-source", "resnet-lesson")]
 ABOUT = f"""\
 **This notebook stands alone**: it runs in Colab, in Kaggle and in any other Jupyter that has PyTorch. Choose a
 profile in the next cell, then run all cells. *Quick* draws its own pictures; *full* fetches CIFAR and takes
-{TIMES[0]} (Session 1) or {TIMES[1]} (Session 2) on two CPU cores that compute in bfloat16, several times as long on
-others, and far less on a GPU.
+{TIMES[0]} (Session 1) or {TIMES[1]} (Session 2) on two CPU cores that compute in bfloat16, about twice
+(Session 1) or five times (Session 2) as long on two that do not, and far less on a GPU.
 
 The folded cells write the course's package, `course_utils`, into the folder that this notebook runs in. Unfold
 them to read it. If you change one, restart the session and run all cells again."""

@@ -206,7 +206,7 @@ def needs_no_bias(bare: nn.Conv2d, bare_norm: nn.BatchNorm2d, conv: nn.Conv2d, n
     lost = conv.bias is None or not conv.bias.any()
     again = "run the cell that makes it again, and then"
     refuse(lost, f"`conv` itself has lost its bias: {again} build a new one, or work on a copy")
-    refuse(bare_norm is norm, f"`bare_norm` is `norm` itself, which has to stay: {again} build a new one")
+    refuse(bare_norm is norm, f"`bare_norm` is `norm` itself, which must not change: {again} build a new one")
     shared = bare_norm.running_mean.data_ptr() == norm.running_mean.data_ptr()
     same = "has the running mean of `norm` itself, and changes it there"
     refuse(shared, f"`bare_norm` {same}: {again} copy the values")

@@ -58,7 +58,8 @@ NETWORKS = ("SmallNet", "CustomResNet")  # those whose `stages` are known
 def examine(pattern: str = "*", root: Path | None = None) -> None:
     """Examine every saved network of the recipes that match `pattern`, and write what was found beside its record.
 
-    Raises ValueError where no network of them is saved, and where weights or test images are not the recorded ones.
+    Raises ValueError where no network of them is saved, and where weights or test images are not the recorded ones;
+    FileNotFoundError where the weights are gone.
     """
     known = [one for one in recipes.matching(pattern) if one.network in NETWORKS and one.data in CLASSES]
     recorded = [(one, run) for one in known for run in verdicts.runs_of(one.name)]

@@ -120,7 +120,8 @@ def check(record: dict[str, Any], path: Path) -> None:
     for one in [record["machine"], *record.get("resumed_from", [])]:
         has = {"processes": 1} | one if isinstance(one, dict) else {}
         if not all(isinstance(has.get(name), kind) for name, kind in kinds.items()):
-            raise ValueError(f"{path}: a machine should have a device, a name and threads, found {one!r}")
+            expected = "texts as device and name, numbers as threads and processes"
+            raise ValueError(f"{path}: a machine should have {expected}, found {one!r}")
     for name, curve in record["history"].items():
         numbers = curve if isinstance(curve, list) else ["no list"]
         if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in numbers):

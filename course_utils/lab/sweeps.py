@@ -225,7 +225,10 @@ def verify(pattern: str, root: Path | None = None) -> None:
 
 
 def difference(recipe: Recipe, record: dict[str, Any], root: Path | None) -> str:
-    """How a record differs from what lies beside it; an empty string if it does not, or has no weights to compare."""
+    """How a record differs from what lies beside it; an empty string if it does not, or has no weights to compare.
+
+    Raises FileNotFoundError where the weights are gone, and ValueError where they are others or do not fit.
+    """
     seed, path = record["seed"], records.weights_of(recipe.name, record["seed"])
     if doubts := records.doubts(record):
         return "; ".join(doubts)
