@@ -110,7 +110,7 @@ class RangeTest:
         exploded = np.flatnonzero(running - low > 4 * np.abs(low))
         running = running[: exploded[0] + 1] if len(exploded) else running
         if len(running) < 17:
-            raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(running)}: take more")
+            raise ValueError(f"expected at least 17 steps to look for a fall in, found {len(running)}")
         return float(self.rates[10:][np.argmin(np.gradient(running[10:-5]))])
 
     @property

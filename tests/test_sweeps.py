@@ -287,9 +287,7 @@ def test_a_range_test_is_recorded_as_a_curve(empty):
     recipe.schedule_args.pop("steps")  # 100, as `lr_range_test` has it
     assert sweeps.run(recipe, 1)["flops"] == 5 * record["flops"]
     recipe.schedule_args["steps"] = 12
-    with pytest.raises(
-        ValueError, match="at least 17 steps to look for a fall in, found 12: take more"
-    ):
+    with pytest.raises(ValueError, match="at least 17 steps to look for a fall in, found 12"):
         sweeps.run(recipe, 2)
     empty.setattr(processes, "world", lambda: 2)
     with pytest.raises(ValueError, match="range: a range test is for one process"):
