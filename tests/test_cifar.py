@@ -1,6 +1,7 @@
 """The way to CIFAR: whatever a server, a disk or a file does, the end is verified data or one clear error."""
 
 import dataclasses
+import functools
 import io
 import os
 import pickle
@@ -313,6 +314,8 @@ def test_a_terminal_gets_a_bar_with_bytes_rate_and_time(get, server, monkeypatch
     termios.tcsetwinsize(theirs, (24, 100))
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
+        shown_anyway = functools.partial(download.tqdm, disable=False)  # TQDM_DISABLE is set for the kernels
+        patch.setattr(download, "tqdm", shown_anyway)
         get(server.url("slowish"))
     shown = b""
     with suppress(OSError):  # Linux says so when the other end is closed
